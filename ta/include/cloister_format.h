@@ -1,0 +1,535 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * Every structure that crosses a world or a file. Single source of truth: the
+ * TA, the engine and the compiler (which parses the part between the two cffi
+ * marks) all read this file; no layout is written twice.
+ *
+ * All fields are little-endian, naturally aligned, with explicit padding; every
+ * structure is a multiple of eight bytes. Padding and reserved fields are zero,
+ * and a reader refuses anything else, so that they can be given a meaning later.
+ */
+#ifndef CLOISTER_FORMAT_H
+#define CLOISTER_FORMAT_H
+
+#include <stdint.h>
+
+/* cffi: begin */
+#define CL_FORMAT_VERSION 1
+#define CL_MAX_RANK       8
+#define CL_MAX_IO         16
+#define CL_MAX_PARTITIONS 4096
+#define CL_NAME_SIZE      64
+#define CL_DIGEST_SIZE    32
+#define CL_KEY_SIZE       32
+#define CL_ID_SIZE        16
+#define CL_NONCE_SIZE     12
+#define CL_TAG_SIZE       16
+#define CL_SIGNATURE_SIZE 64
+#define CL_ALIGN          64
+
+/* Four characters each, as they read in a hex dump: CLMF, CLPT, CLSP, CLLC, CLBD. */
+#define CL_MAGIC_MANIFEST  0x464d4c43
+#define CL_MAGIC_PARTITION 0x54504c43
+#define CL_MAGIC_SEALED    0x50534c43
+#define CL_MAGIC_LICENCE   0x434c4c43
+#define CL_MAGIC_BUNDLE    0x44424c43
+
+enum cl_suite {
+	CL_SUITE_AES_256_GCM = 1,
+};
+
+enum cl_dtype {
+	CL_DTYPE_F32 = 1,
+	CL_DTYPE_I32 = 2,
+	CL_DTYPE_I64 = 3,
+	CL_DTYPE_U8 = 4,
+	CL_DTYPE_I8 = 5,
+	CL_DTYPE_BOOL = 6,
+};
+
+/* What an answer may reveal; each level allows those before it. */
+enum cl_output {
+	CL_OUTPUT_LABEL = 1,
+	CL_OUTPUT_TOP_K = 2,
+	CL_OUTPUT_FULL = 3,
+};
+
+/*
+ * ---- Bundle file ---------------------------------------------------------
+ * cl_bundle_header, the manifest, then the payload (all sealed partitions, each
+ * on a CL_ALIGN boundary of the payload). The TA never sees this header: the
+ * normal world hands it manifest and payload apart.
+ */
+struct cl_bundle_header {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t header_size;
+	uint64_t manifest_offset;
+	uint64_t manifest_size;
+	uint64_t payload_offset;
+	uint64_t payload_size;
+};
+
+/*
+ * ---- Manifest ------------------------------------------------------------
+ * cl_manifest, input_count + output_count cl_io, partition_count
+ * cl_partition_desc, then an Ed25519 signature by the vendor over
+ * "cloister manifest v1" (20 bytes, no terminator) and all bytes before it.
+ * total_size counts the signature. The manifest digest is the SHA-256 of all
+ * bytes before the signature.
+ */
+struct cl_manifest {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t header_size;
+	uint32_t total_size;
+	uint32_t suite;
+	uint8_t model_id[16];
+	uint8_t content_key_id[16]; /* first bytes of SHA-256(content key) */
+	char name[64];              /* UTF-8, zero padded, last byte zero */
+	uint32_t model_version;
+	uint32_t input_count;
+	uint32_t output_count;
+	uint32_t partition_count;
+	uint32_t arena_size;        /* activations and scratch, whole model */
+	uint32_t largest_partition; /* largest plain_size */
+	uint64_t payload_size;
+};
+
+/* A tensor that enters or leaves the model, in ONNX's own dense row-major order. */
+struct cl_io {
+	char name[64];
+	uint32_t dtype;
+	uint32_t rank;
+	uint32_t dims[8];
+	uint32_t offset; /* in the arena */
+	uint32_t size;   /* bytes */
+};
+
+struct cl_partition_desc {
+	uint64_t offset;      /* of its cl_sealed_header in the payload */
+	uint32_t sealed_size; /* cl_sealed_header, ciphertext, tag */
+	uint32_t plain_size;
+	uint8_t nonce[12];
+	uint32_t reserved;
+};
+
+/*
+ * ---- Sealed partition ----------------------------------------------------
+ * cl_sealed_header, ciphertext (plain_size bytes), tag (CL_TAG_SIZE).
+ * The header lies in clear and only serves to name an honest mistake; what
+ * binds the bytes is the associated data.
+ */
+struct cl_sealed_header {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t reserved;
+	uint32_t index;
+	uint32_t count;
+	uint8_t content_key_id[16];
+};
+
+struct cl_partition_aad {
+	uint32_t magic; /* CL_MAGIC_SEALED */
+	uint16_t version;
+	uint16_t reserved;
+	uint32_t index;
+	uint32_t count;
+	uint8_t manifest_digest[32];
+};
+
+/*
+ * ---- Licence -------------------------------------------------------------
+ * cl_licence, then an Ed25519 signature by the vendor over
+ * "cloister licence v1" (19 bytes) and all bytes before it.
+ * `sealed` is HPKE (RFC 9180) base mode, single shot, suite
+ * DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM, empty associated data,
+ * info = "cloister licence v1" followed by the bytes of cl_licence before `enc`,
+ * so that the clear fields are bound as well.
+ */
+struct cl_licence_secret {
+	uint8_t content_key[32];
+	uint64_t query_limit;       /* answers in the licence's life; 0: no limit */
+	uint32_t rate_per_minute;   /* 0: no limit */
+	uint32_t output;            /* enum cl_output */
+	uint32_t top_k;             /* with CL_OUTPUT_TOP_K: largest k */
+	uint32_t min_model_version; /* lowest and highest version it opens */
+	uint32_t max_model_version;
+	uint32_t reserved;
+};
+
+struct cl_licence {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t header_size;
+	uint32_t total_size;
+	uint32_t sealed_size; /* of `sealed`: sizeof(struct cl_licence_secret) + CL_TAG_SIZE */
+	uint8_t licence_id[16];
+	uint8_t model_id[16];
+	uint8_t device_id[32]; /* SHA-256 of the device's X25519 public key */
+	uint8_t enc[32];       /* HPKE encapsulated key */
+	uint8_t sealed[80];
+};
+
+/*
+ * ---- Partition (plain) ---------------------------------------------------
+ * cl_partition, operator records, weights. Offsets count from the partition's
+ * first byte. All of it is loaded at a CL_ALIGN aligned address.
+ */
+struct cl_partition {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t header_size;
+	uint32_t total_size;
+	uint32_t op_count;
+	uint32_t ops_offset;
+	uint32_t ops_size;
+	uint32_t weights_offset; /* CL_ALIGN aligned */
+	uint32_t weights_size;
+	uint32_t arena_size; /* bytes of arena that the operators may touch */
+	uint32_t reserved;
+};
+
+enum cl_space {
+	CL_SPACE_NONE = 0, /* absent: offset and size are zero */
+	CL_SPACE_ARENA = 1,
+	CL_SPACE_WEIGHTS = 2,
+};
+
+/* A run of bytes in the arena or in the partition's weights; offset is a multiple of 8. */
+struct cl_ref {
+	uint32_t space;
+	uint32_t offset;
+	uint32_t size;
+	uint32_t reserved;
+};
+
+enum cl_kernel {
+	CL_KERNEL_CONV2D = 1,
+	CL_KERNEL_DEPTHWISE = 2,
+	CL_KERNEL_GEMM = 3,
+	CL_KERNEL_MATMUL = 4,
+	CL_KERNEL_UNARY = 5,
+	CL_KERNEL_BINARY = 6,
+	CL_KERNEL_COPY = 7,
+	CL_KERNEL_FILL = 8,
+	CL_KERNEL_POOL = 9,
+	CL_KERNEL_REDUCE = 10,
+	CL_KERNEL_SOFTMAX = 11,
+	CL_KERNEL_LRN = 12,
+	CL_KERNEL_RESAMPLE = 13,
+	CL_KERNEL_ARGMAX = 14,
+	CL_KERNEL_COUNT = 15,
+};
+
+/* Functions of one value x with parameters a and b, as ONNX defines them. */
+enum cl_unary {
+	CL_UNARY_IDENTITY = 0,
+	CL_UNARY_RELU = 1,
+	CL_UNARY_CLIP = 2,       /* min(max(x, a), b) */
+	CL_UNARY_LEAKY_RELU = 3, /* x < 0 ? a * x : x */
+	CL_UNARY_SIGMOID = 4,
+	CL_UNARY_TANH = 5,
+	CL_UNARY_HARD_SIGMOID = 6, /* clip(a * x + b, 0, 1) */
+	CL_UNARY_HARD_SWISH = 7,   /* x * clip(x / 6 + 0.5, 0, 1) */
+	CL_UNARY_ELU = 8,          /* x < 0 ? a * (exp(x) - 1) : x */
+	CL_UNARY_EXP = 9,
+	CL_UNARY_LOG = 10,
+	CL_UNARY_SQRT = 11,
+	CL_UNARY_ABS = 12,
+	CL_UNARY_NEG = 13,
+	CL_UNARY_RECIPROCAL = 14,
+	CL_UNARY_ERF = 15,
+	CL_UNARY_SOFTPLUS = 16,
+	CL_UNARY_COUNT = 17,
+};
+
+struct cl_activation {
+	uint32_t function; /* enum cl_unary; kernels with a fused activation take any of them */
+	float a;
+	float b;
+	uint32_t reserved;
+};
+
+/* First member of every operator record. Records follow each other without gaps. */
+struct cl_op {
+	uint16_t kernel;
+	uint16_t size; /* of the record, header included; a multiple of 8 */
+	uint32_t node; /* position of the ONNX node it came from, for diagnostics */
+};
+
+/*
+ * Convolution, NHWC. Pads at the end follow from the output's size; what is
+ * read outside the input counts as zero.
+ * CONV2D weights: for each group, ceil(out_c_per_group / 8) panels, each
+ *   [kernel_h][kernel_w][in_c_per_group][8] floats, missing channels zero.
+ * DEPTHWISE (group == in_c == out_c) weights: [kernel_h][kernel_w][in_c].
+ * bias: [out_c] or absent. scratch: as cl_conv2d_scratch() in the engine says.
+ */
+struct cl_conv2d {
+	struct cl_op op;
+	struct cl_ref in;
+	struct cl_ref weights;
+	struct cl_ref bias;
+	struct cl_ref out;
+	struct cl_ref scratch;
+	uint32_t batch;
+	uint32_t in_h;
+	uint32_t in_w;
+	uint32_t in_c;
+	uint32_t out_h;
+	uint32_t out_w;
+	uint32_t out_c;
+	uint32_t kernel_h;
+	uint32_t kernel_w;
+	uint32_t stride_h;
+	uint32_t stride_w;
+	uint32_t dilation_h;
+	uint32_t dilation_w;
+	uint32_t pad_top;
+	uint32_t pad_left;
+	uint32_t group;
+	struct cl_activation activation;
+};
+
+/*
+ * out[m][n] = activation(a[m][k] * b[k][n] + bias[n]); b is constant, in
+ * ceil(n / 8) panels of [k][8] floats, missing columns zero.
+ */
+struct cl_gemm {
+	struct cl_op op;
+	struct cl_ref in;
+	struct cl_ref weights;
+	struct cl_ref bias;
+	struct cl_ref out;
+	uint32_t m;
+	uint32_t k;
+	uint32_t n;
+	uint32_t reserved;
+	struct cl_activation activation;
+};
+
+/*
+ * Batched product of two run-time matrices, out[...][m][n] dense. The strides
+ * are in elements, one for each of the batch_rank outer dimensions (0: broadcast);
+ * the matrices themselves are dense. scratch: 8 * k floats, one panel of b.
+ */
+struct cl_matmul {
+	struct cl_op op;
+	struct cl_ref a;
+	struct cl_ref b;
+	struct cl_ref out;
+	struct cl_ref scratch;
+	uint32_t m;
+	uint32_t k;
+	uint32_t n;
+	uint32_t batch_rank;
+	uint32_t batch_dims[6];
+	uint32_t a_strides[6];
+	uint32_t b_strides[6];
+};
+
+/* out may be the same run as in. */
+struct cl_unary_op {
+	struct cl_op op;
+	struct cl_ref in;
+	struct cl_ref out;
+	uint32_t count;
+	uint32_t reserved;
+	struct cl_activation function;
+};
+
+enum cl_binary {
+	CL_BINARY_ADD = 0,
+	CL_BINARY_SUB = 1,
+	CL_BINARY_MUL = 2,
+	CL_BINARY_DIV = 3,
+	CL_BINARY_MAX = 4,
+	CL_BINARY_MIN = 5,
+	CL_BINARY_PRELU = 6, /* a < 0 ? a * b : a */
+	CL_BINARY_POW = 7,
+	CL_BINARY_COUNT = 8,
+};
+
+/*
+ * out is dense in dims; the operands' strides are in elements (0: broadcast).
+ * out may be the same run as an operand that is dense as well.
+ */
+struct cl_binary_op {
+	struct cl_op op;
+	struct cl_ref a;
+	struct cl_ref b;
+	struct cl_ref out;
+	uint32_t function;
+	uint32_t rank;
+	uint32_t dims[8];
+	uint32_t a_strides[8];
+	uint32_t b_strides[8];
+	struct cl_activation activation;
+};
+
+/*
+ * Strided copy of elements of elem_size (1, 2, 4 or 8) bytes: the one primitive
+ * behind Transpose, Slice, Split, Concat, Pad, Tile and Expand. Strides and
+ * starts are in elements and count from the run's first byte; strides may be
+ * negative. in and out do not overlap.
+ */
+struct cl_copy {
+	struct cl_op op;
+	struct cl_ref in;
+	struct cl_ref out;
+	uint32_t elem_size;
+	uint32_t rank;
+	uint32_t dims[8];
+	int32_t in_strides[8];
+	int32_t out_strides[8];
+	uint32_t in_start;
+	uint32_t out_start;
+};
+
+/* Fills the whole of out with elements of elem_size bytes, low bytes of value. */
+struct cl_fill {
+	struct cl_op op;
+	struct cl_ref out;
+	uint64_t value;
+	uint32_t elem_size;
+	uint32_t reserved;
+};
+
+enum cl_pool_kind {
+	CL_POOL_MAX = 0,
+	CL_POOL_AVERAGE = 1,             /* divides by the cells inside the input */
+	CL_POOL_AVERAGE_INCLUDE_PAD = 2, /* divides by the cells inside the padded input */
+};
+
+/* Pooling over up to three spatial dimensions, (N, D, H, W, C); unused ones are 1. */
+struct cl_pool {
+	struct cl_op op;
+	struct cl_ref in;
+	struct cl_ref out;
+	uint32_t kind;
+	uint32_t batch;
+	uint32_t channels;
+	uint32_t reserved;
+	uint32_t in_dims[3];
+	uint32_t out_dims[3];
+	uint32_t kernel[3];
+	uint32_t stride[3];
+	uint32_t dilation[3];
+	uint32_t pad_begin[3];
+	uint32_t pad_end[3];
+	uint32_t reserved2;
+	struct cl_activation activation;
+};
+
+enum cl_reduce_kind {
+	CL_REDUCE_MEAN = 0,
+	CL_REDUCE_SUM = 1,
+	CL_REDUCE_MAX = 2,
+	CL_REDUCE_MIN = 3,
+};
+
+/* in is dense in dims; bit i of axes says that dimension i is reduced. out is dense. */
+struct cl_reduce {
+	struct cl_op op;
+	struct cl_ref in;
+	struct cl_ref out;
+	uint32_t kind;
+	uint32_t rank;
+	uint32_t dims[8];
+	uint32_t axes;
+	uint32_t reserved;
+};
+
+/* in and out are (outer, n, inner), normalised over n; out may be in. */
+struct cl_softmax {
+	struct cl_op op;
+	struct cl_ref in;
+	struct cl_ref out;
+	uint32_t outer;
+	uint32_t n;
+	uint32_t inner;
+	uint32_t log; /* 1: LogSoftmax */
+};
+
+/* Across channels; in and out are (outer, channels, inner). */
+struct cl_lrn {
+	struct cl_op op;
+	struct cl_ref in;
+	struct cl_ref out;
+	uint32_t outer;
+	uint32_t channels;
+	uint32_t inner;
+	uint32_t window;
+	float alpha; /* already divided by the window */
+	float beta;
+	float bias;
+	uint32_t reserved;
+};
+
+/*
+ * Weighted gather along one axis, the primitive behind Resize and the edge,
+ * reflect and wrap modes of Pad: in is (outer, in_n, inner), out is
+ * (outer, out_n, inner); out[o][i] is the sum over taps t of
+ * factor[i][t] * in[o][index[i][t]], an index of -1 standing for outside_value.
+ * index: int32 [out_n][taps]; factor: float [out_n][taps], both in the weights.
+ * factor may be absent: taps is 1 and elements are copied unchanged.
+ */
+struct cl_resample {
+	struct cl_op op;
+	struct cl_ref in;
+	struct cl_ref out;
+	struct cl_ref index;
+	struct cl_ref factor;
+	uint32_t outer;
+	uint32_t in_n;
+	uint32_t out_n;
+	uint32_t inner;
+	uint32_t taps;
+	float outside_value;
+};
+
+/* in is (outer, n, inner) floats; out is (outer, inner), int64. */
+struct cl_argmax {
+	struct cl_op op;
+	struct cl_ref in;
+	struct cl_ref out;
+	uint32_t outer;
+	uint32_t n;
+	uint32_t inner;
+	uint32_t select_last; /* 1: the last of equal values */
+	uint32_t minimum;     /* 1: ArgMin */
+	uint32_t reserved;
+};
+/* cffi: end */
+
+#define CL_SIZE_IS(type, bytes)                                                                    \
+	_Static_assert(sizeof(struct type) == (bytes) && (bytes) % 8 == 0, "layout of " #type)
+
+CL_SIZE_IS(cl_bundle_header, 40);
+CL_SIZE_IS(cl_manifest, 144);
+CL_SIZE_IS(cl_io, 112);
+CL_SIZE_IS(cl_partition_desc, 32);
+CL_SIZE_IS(cl_sealed_header, 32);
+CL_SIZE_IS(cl_partition_aad, 48);
+CL_SIZE_IS(cl_licence_secret, 64);
+CL_SIZE_IS(cl_licence, 192);
+CL_SIZE_IS(cl_partition, 40);
+CL_SIZE_IS(cl_ref, 16);
+CL_SIZE_IS(cl_activation, 16);
+CL_SIZE_IS(cl_op, 8);
+CL_SIZE_IS(cl_conv2d, 168);
+CL_SIZE_IS(cl_gemm, 104);
+CL_SIZE_IS(cl_matmul, 160);
+CL_SIZE_IS(cl_unary_op, 64);
+CL_SIZE_IS(cl_binary_op, 176);
+CL_SIZE_IS(cl_copy, 152);
+CL_SIZE_IS(cl_fill, 40);
+CL_SIZE_IS(cl_pool, 160);
+CL_SIZE_IS(cl_reduce, 88);
+CL_SIZE_IS(cl_softmax, 56);
+CL_SIZE_IS(cl_lrn, 72);
+CL_SIZE_IS(cl_resample, 96);
+CL_SIZE_IS(cl_argmax, 64);
+
+#endif
