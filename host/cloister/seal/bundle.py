@@ -1,0 +1,404 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The bundle: what ships to every device. Signed manifest and sealed partitions in one file.
+
+Layout: ``ta/include/cloister_format.h``. Partitions are AES-256-GCM (NIST SP 800-38D) under the bundle's
+content key; the associated data binds manifest, index and count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from cloister.seal.errors import BundleError
+from cloister.seal.files import read_file, write_aside
+from cloister.seal.keys import VendorKey, verify
+from cloister.wire import C, ffi, new, pack, unpack
+
+MANIFEST_DOMAIN = b"cloister manifest v1"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor that enters or leaves the model.
+
+    Attributes:
+        name: ONNX's name.
+        dtype: a ``CL_DTYPE_`` value.
+        shape: dimensions in ONNX's order.
+        offset: of its first byte in the arena.
+        size: in bytes.
+    """
+
+    name: str
+    dtype: int
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+
+
+class Sealable(Protocol):
+    """What :func:`seal_bundle` needs of a compiled model; ``cloister.compile.CompiledModel`` has it."""
+
+    @property
+    def partitions(self) -> Sequence[bytes]:
+        """Plain partitions in the order of execution."""
+
+    @property
+    def inputs(self) -> Sequence[TensorInfo]:
+        """Inputs in ONNX's order."""
+
+    @property
+    def outputs(self) -> Sequence[TensorInfo]:
+        """Outputs in ONNX's order."""
+
+    @property
+    def arena_size(self) -> int:
+        """Bytes of activations and scratch."""
+
+
+def content_key_id(content_key: bytes) -> bytes:
+    """The 16 bytes that name a content key in clear."""
+    return hashlib.sha256(content_key).digest()[: C.CL_ID_SIZE]
+
+
+def model_id(name: str, vendor: bytes) -> bytes:
+    """The 16 bytes that all versions of one vendor's model share."""
+    return hashlib.sha256(b"cloister model id v1" + vendor + name.encode()).digest()[: C.CL_ID_SIZE]
+
+
+def _encode_name(name: str, what: str) -> bytes:
+    data = name.encode()
+    if not data or len(data) >= C.CL_NAME_SIZE or b"\0" in data:
+        raise BundleError(
+            f"{what} {name!r} must have 1 to {C.CL_NAME_SIZE - 1} bytes of UTF-8 without NUL", "choose a shorter name"
+        )
+    return data
+
+
+def _decode_name(field: Any) -> str:
+    return bytes(ffi.buffer(field)).split(b"\0", 1)[0].decode(errors="replace")
+
+
+def _io(info: TensorInfo) -> bytes:
+    # An ONNX tensor's name may be any length and only serves the reader: cut it at a whole character.
+    name = info.name.encode()[: C.CL_NAME_SIZE - 1].decode(errors="ignore").encode()
+    return pack(
+        new(
+            "struct cl_io",
+            name=name,
+            dtype=info.dtype,
+            rank=len(info.shape),
+            dims=list(info.shape),
+            offset=info.offset,
+            size=info.size,
+        )
+    )
+
+
+def _aad(manifest_digest: bytes, index: int, count: int) -> bytes:
+    return pack(
+        new(
+            "struct cl_partition_aad",
+            magic=C.CL_MAGIC_SEALED,
+            version=C.CL_FORMAT_VERSION,
+            index=index,
+            count=count,
+            manifest_digest=list(manifest_digest),
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle in memory: the signed manifest and the payload, as they lie in the file."""
+
+    manifest: bytes
+    payload: bytes
+
+    def __post_init__(self) -> None:
+        """Check all sizes and counts.
+
+        Raises:
+            BundleError: they contradict each other.
+        """
+        header = self.header
+        if header.magic != C.CL_MAGIC_MANIFEST:
+            raise BundleError(
+                "this is not a bundle: its manifest does not begin with CLMF",
+                "give a file that 'cloister compile' wrote",
+            )
+        if header.version != C.CL_FORMAT_VERSION:
+            raise BundleError(
+                f"the bundle has format version {header.version}, this program knows {C.CL_FORMAT_VERSION}",
+                "compile it again, or update Cloister",
+            )
+        expected = (
+            ffi.sizeof("struct cl_manifest")
+            + (header.input_count + header.output_count) * ffi.sizeof("struct cl_io")
+            + header.partition_count * ffi.sizeof("struct cl_partition_desc")
+            + C.CL_SIGNATURE_SIZE
+        )
+        if header.total_size != len(self.manifest) or expected != len(self.manifest):
+            raise BundleError(
+                f"the manifest has {len(self.manifest)} bytes where its counts say {expected}",
+                "the file is damaged: copy it again",
+            )
+        if header.payload_size != len(self.payload):
+            raise BundleError(
+                f"the payload has {len(self.payload)} bytes of {header.payload_size}",
+                "the file is truncated: copy it again",
+            )
+        for index, desc in enumerate(self._descs()):
+            if desc.offset + desc.sealed_size > len(self.payload):
+                raise BundleError(f"partition {index} ends behind the payload", "the file is damaged: copy it again")
+
+    @property
+    def header(self) -> Any:
+        """``struct cl_manifest``.
+
+        Raises:
+            BundleError: the manifest is shorter than that.
+        """
+        try:
+            return unpack("struct cl_manifest", self.manifest)
+        except ValueError as error:
+            raise BundleError("the bundle is truncated: its manifest is incomplete", "copy it again") from error
+
+    def _descs(self) -> list[Any]:
+        header = self.header
+        start = ffi.sizeof("struct cl_manifest")
+        start += (header.input_count + header.output_count) * ffi.sizeof("struct cl_io")
+        step = ffi.sizeof("struct cl_partition_desc")
+        return [
+            unpack("struct cl_partition_desc", self.manifest, start + i * step) for i in range(header.partition_count)
+        ]
+
+    def _ios(self, first: int, count: int) -> list[TensorInfo]:
+        start, step = ffi.sizeof("struct cl_manifest"), ffi.sizeof("struct cl_io")
+        found = []
+        for i in range(first, first + count):
+            io = unpack("struct cl_io", self.manifest, start + i * step)
+            shape = tuple(io.dims[j] for j in range(min(io.rank, C.CL_MAX_RANK)))
+            found.append(TensorInfo(_decode_name(io.name), io.dtype, shape, io.offset, io.size))
+        return found
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return _decode_name(self.header.name)
+
+    @property
+    def model_id(self) -> bytes:
+        """16 bytes, the same for all versions of a vendor's model."""
+        return bytes(self.header.model_id)
+
+    @property
+    def version(self) -> int:
+        """The model's version; devices refuse one older than they have seen."""
+        return int(self.header.model_version)
+
+    @property
+    def arena_size(self) -> int:
+        """Bytes of activations and scratch."""
+        return int(self.header.arena_size)
+
+    @property
+    def inputs(self) -> list[TensorInfo]:
+        """Inputs in ONNX's order."""
+        return self._ios(0, self.header.input_count)
+
+    @property
+    def outputs(self) -> list[TensorInfo]:
+        """Outputs in ONNX's order."""
+        return self._ios(self.header.input_count, self.header.output_count)
+
+    @property
+    def partitions(self) -> list[tuple[int, int, int]]:
+        """Offset in the payload, sealed size and plain size of each partition, in bytes."""
+        return [(d.offset, d.sealed_size, d.plain_size) for d in self._descs()]
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the manifest without its signature."""
+        return hashlib.sha256(self.manifest[: -C.CL_SIGNATURE_SIZE]).digest()
+
+    def check_signature(self, vendor: bytes) -> None:
+        """Check that ``vendor`` (public key, 32 bytes) signed the manifest.
+
+        Raises:
+            SignatureError: it did not.
+        """
+        size = C.CL_SIGNATURE_SIZE
+        verify(vendor, self.manifest[-size:], MANIFEST_DOMAIN + self.manifest[:-size], f"bundle {self.name!r}")
+
+    def open_partition(self, index: int, content_key: bytes) -> bytes:
+        """Decrypt one partition, as the TA does (for the vendor's own checks).
+
+        Raises:
+            BundleError: the tag is wrong.
+        """
+        desc = self._descs()[index]
+        start = desc.offset + ffi.sizeof("struct cl_sealed_header")
+        sealed = self.payload[start : desc.offset + desc.sealed_size]
+        try:
+            aad = _aad(self.digest, index, self.header.partition_count)
+            return AESGCM(content_key).decrypt(bytes(desc.nonce), sealed, aad)
+        except InvalidTag:
+            raise BundleError(f"partition {index} of {self.name!r} has a wrong tag", "copy the bundle again") from None
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes."""
+        header_size = ffi.sizeof("struct cl_bundle_header")
+        payload_offset = _align(header_size + len(self.manifest))
+        header = new(
+            "struct cl_bundle_header",
+            magic=C.CL_MAGIC_BUNDLE,
+            version=C.CL_FORMAT_VERSION,
+            header_size=header_size,
+            manifest_offset=header_size,
+            manifest_size=len(self.manifest),
+            payload_offset=payload_offset,
+            payload_size=len(self.payload),
+        )
+        return (pack(header) + self.manifest).ljust(payload_offset, b"\0") + self.payload
+
+    @classmethod
+    def from_bytes(cls, data: bytes, source: str = "the bundle") -> Bundle:
+        """Parse a bundle file's bytes; ``source`` names it in errors.
+
+        Raises:
+            BundleError: the data is no bundle, truncated, or of another version.
+        """
+        if data[:4] != C.CL_MAGIC_BUNDLE.to_bytes(4, "little"):
+            raise BundleError(f"{source} is not a Cloister bundle", "give a file that 'cloister compile' wrote")
+        try:
+            header = unpack("struct cl_bundle_header", data)
+        except ValueError as error:
+            raise BundleError(f"{source} is truncated: {len(data)} bytes", "copy it again") from error
+        if header.version != C.CL_FORMAT_VERSION:
+            raise BundleError(
+                f"{source} has format version {header.version}, this program knows {C.CL_FORMAT_VERSION}",
+                "compile it again, or update Cloister",
+            )
+        end = header.payload_offset + header.payload_size
+        if header.manifest_offset + header.manifest_size > header.payload_offset or end != len(data):
+            raise BundleError(
+                f"{source} is truncated or damaged: {len(data)} bytes where its header says {end}", "copy it again"
+            )
+        manifest = data[header.manifest_offset : header.manifest_offset + header.manifest_size]
+        return cls(manifest, data[header.payload_offset : end])
+
+    def save(self, path: Path | str) -> None:
+        """Write the bundle file, aside first."""
+        write_aside(Path(path), self.to_bytes())
+
+    @classmethod
+    def load(cls, path: Path | str) -> Bundle:
+        """Read a bundle file.
+
+        Raises:
+            CloisterError: it cannot be read; BundleError: it is no whole bundle.
+        """
+        return cls.from_bytes(read_file(Path(path), "bundle"), str(path))
+
+
+def _align(size: int) -> int:
+    return -(-size // int(C.CL_ALIGN)) * int(C.CL_ALIGN)
+
+
+def seal_bundle(
+    model: Sealable,
+    vendor: VendorKey,
+    *,
+    name: str,
+    version: int = 1,
+    content_key: bytes | None = None,
+) -> tuple[Bundle, bytes]:
+    """Seal a compiled model.
+
+    Args:
+        model: plain partitions and what enters and leaves.
+        vendor: signs the manifest.
+        name: of the model, at most 63 bytes of UTF-8; with the vendor's key it fixes the model's identity.
+        version: of the model, 1 or more; a device that has run a newer one refuses an older one.
+        content_key: 32 secret bytes for tests; a fresh random key otherwise, so that no nonce can meet a key twice.
+
+    Returns:
+        the bundle, and the content key that licences carry (32 bytes, secret).
+
+    Raises:
+        BundleError: a name, version or count does not fit the format.
+    """
+    key = content_key if content_key is not None else os.urandom(C.CL_KEY_SIZE)
+    count = len(model.partitions)
+    if not 1 <= version < 1 << 32:
+        raise BundleError(f"model version {version} is outside 1 to {(1 << 32) - 1}", "choose another version")
+    if not 1 <= count <= C.CL_MAX_PARTITIONS:
+        raise BundleError(f"{count} partitions; the format takes 1 to {C.CL_MAX_PARTITIONS}", "allow larger partitions")
+    for infos, what in ((model.inputs, "inputs"), (model.outputs, "outputs")):
+        if not 1 <= len(infos) <= C.CL_MAX_IO:
+            raise BundleError(f"{len(infos)} {what}; the format takes 1 to {C.CL_MAX_IO}", "split the model")
+
+    key_id = content_key_id(key)
+    header_size = ffi.sizeof("struct cl_sealed_header")
+    nonces = [os.urandom(C.CL_NONCE_SIZE) for _ in range(count)]
+    descs, offset = b"", 0
+    for plain, nonce in zip(model.partitions, nonces, strict=True):
+        sealed_size = header_size + len(plain) + C.CL_TAG_SIZE
+        descs += pack(
+            new(
+                "struct cl_partition_desc",
+                offset=offset,
+                sealed_size=sealed_size,
+                plain_size=len(plain),
+                nonce=list(nonce),
+            )
+        )
+        offset = _align(offset + sealed_size)
+    ios = b"".join(_io(info) for info in [*model.inputs, *model.outputs])
+    manifest_size = ffi.sizeof("struct cl_manifest")
+    header = new(
+        "struct cl_manifest",
+        magic=C.CL_MAGIC_MANIFEST,
+        version=C.CL_FORMAT_VERSION,
+        header_size=manifest_size,
+        total_size=manifest_size + len(ios) + len(descs) + C.CL_SIGNATURE_SIZE,
+        suite=C.CL_SUITE_AES_256_GCM,
+        model_id=list(model_id(name, vendor.public)),
+        content_key_id=list(key_id),
+        name=_encode_name(name, "model name"),
+        model_version=version,
+        input_count=len(model.inputs),
+        output_count=len(model.outputs),
+        partition_count=count,
+        arena_size=model.arena_size,
+        largest_partition=max(map(len, model.partitions)),
+        payload_size=offset,
+    )
+    unsigned = pack(header) + ios + descs
+    digest = hashlib.sha256(unsigned).digest()
+
+    cipher = AESGCM(key)
+    payload = bytearray()
+    for index, (plain, nonce) in enumerate(zip(model.partitions, nonces, strict=True)):
+        payload += pack(
+            new(
+                "struct cl_sealed_header",
+                magic=C.CL_MAGIC_SEALED,
+                version=C.CL_FORMAT_VERSION,
+                index=index,
+                count=count,
+                content_key_id=list(key_id),
+            )
+        )
+        payload += cipher.encrypt(nonce, plain, _aad(digest, index, count))
+        payload += bytes(_align(len(payload)) - len(payload))
+    return Bundle(unsigned + vendor.sign(MANIFEST_DOMAIN + unsigned), bytes(payload)), key

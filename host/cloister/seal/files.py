@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from cloister.errors import CloisterError
+
+
+def write_aside(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write ``data`` to a temporary file beside ``path``, flush it to the disk, then rename it into place.
+
+    Raises:
+        CloisterError: the directory cannot be written or the disk is full; an older file at ``path`` is untouched.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise CloisterError(
+            f"cannot write {path}: {error.strerror}", "choose a directory that you may write"
+        ) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(mode)
+        Path(name).replace(path)
+    except OSError as error:
+        raise CloisterError(f"cannot write {path}: {error.strerror}", "free some space and try again") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            Path(name).unlink()
+
+
+def read_file(path: Path, what: str, limit: int = 1 << 32) -> bytes:
+    """The bytes of ``path``.
+
+    Raises:
+        CloisterError: the file is missing, unreadable or longer than ``limit`` bytes; ``what`` names its kind.
+    """
+    try:
+        if path.stat().st_size > limit:
+            raise CloisterError(f"{path} is larger than any {what} ({limit} bytes)", f"give a {what}")
+        return path.read_bytes()
+    except OSError as error:
+        raise CloisterError(f"cannot read {what} {path}: {error.strerror}", "check the path") from error

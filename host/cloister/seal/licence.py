@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The licence: what lets one device run one bundle. Content key and limits, sealed to the device's public key.
+
+HPKE (RFC 9180) base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM; signed by the vendor (Ed25519).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+
+from cloister.seal.bundle import Bundle, content_key_id
+from cloister.seal.errors import LicenceError
+from cloister.seal.files import read_file, write_aside
+from cloister.seal.keys import VendorKey, verify
+from cloister.wire import C, ffi, new, pack, unpack
+
+LICENCE_DOMAIN = b"cloister licence v1"
+OUTPUTS = {"label": C.CL_OUTPUT_LABEL, "top-k": C.CL_OUTPUT_TOP_K, "full": C.CL_OUTPUT_FULL}
+SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+
+
+def device_id(public_key: bytes) -> bytes:
+    """The 32 bytes that name a device: SHA-256 of its X25519 public key."""
+    return hashlib.sha256(public_key).digest()
+
+
+@dataclass(frozen=True)
+class Licence:
+    """A licence as it lies in the file; the secret part is readable by the device alone."""
+
+    data: bytes
+
+    def __post_init__(self) -> None:
+        """Check sizes and version.
+
+        Raises:
+            LicenceError: this is no whole licence.
+        """
+        size = ffi.sizeof("struct cl_licence") + C.CL_SIGNATURE_SIZE
+        if self.data[:4] != C.CL_MAGIC_LICENCE.to_bytes(4, "little"):
+            raise LicenceError("this is not a Cloister licence", "give a file that 'cloister licence' wrote")
+        if len(self.data) != size:
+            raise LicenceError(f"the licence has {len(self.data)} bytes, {size} are right", "copy it again")
+        if self.header.version != C.CL_FORMAT_VERSION:
+            raise LicenceError(
+                f"the licence has format version {self.header.version}, this program knows {C.CL_FORMAT_VERSION}",
+                "issue it again",
+            )
+
+    @property
+    def header(self) -> Any:
+        """``struct cl_licence``."""
+        return unpack("struct cl_licence", self.data)
+
+    @property
+    def device_id(self) -> bytes:
+        """The device that it is for (32 bytes)."""
+        return bytes(self.header.device_id)
+
+    @property
+    def model_id(self) -> bytes:
+        """The model that it is for (16 bytes)."""
+        return bytes(self.header.model_id)
+
+    @property
+    def licence_id(self) -> bytes:
+        """16 random bytes; the device keeps its counters under this name."""
+        return bytes(self.header.licence_id)
+
+    def check_signature(self, vendor: bytes) -> None:
+        """Check that ``vendor`` (public key, 32 bytes) signed the licence.
+
+        Raises:
+            SignatureError: it did not.
+        """
+        size = C.CL_SIGNATURE_SIZE
+        verify(vendor, self.data[-size:], LICENCE_DOMAIN + self.data[:-size], "the licence")
+
+    def save(self, path: Path | str) -> None:
+        """Write the licence file, aside first."""
+        write_aside(Path(path), self.data)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Licence:
+        """Read a licence file.
+
+        Raises:
+            CloisterError: it cannot be read; LicenceError: it is no whole licence.
+        """
+        return cls(read_file(Path(path), "licence", 1 << 16))
+
+
+def issue_licence(
+    bundle: Bundle,
+    content_key: bytes,
+    device_public_key: bytes,
+    vendor: VendorKey,
+    *,
+    output: str = "label",
+    top_k: int = 0,
+    queries: int = 0,
+    rate_per_minute: int = 0,
+    min_version: int | None = None,
+    max_version: int | None = None,
+) -> Licence:
+    """Let one device run one bundle.
+
+    Args:
+        bundle: what it opens.
+        content_key: 32 secret bytes, as :func:`cloister.seal.seal_bundle` gave them.
+        device_public_key: 32 bytes, X25519, as ``cloister provision`` fetched them.
+        vendor: signs the licence.
+        output: most that an answer may reveal: ``label``, ``top-k`` or ``full``.
+        top_k: with ``top-k``, the most entries of an answer.
+        queries: answers that it pays for; 0 for no limit.
+        rate_per_minute: answers in a minute; 0 for no limit.
+        min_version: lowest model version that it opens (default: the bundle's).
+        max_version: highest model version that it opens (default: the bundle's).
+
+    Raises:
+        LicenceError: an argument is out of range, or the content key is not the bundle's.
+    """
+    if output not in OUTPUTS:
+        raise LicenceError(f"output {output!r} is not one of {', '.join(OUTPUTS)}", "choose one of them")
+    if (output == "top-k") != (top_k > 0) or top_k >= 1 << 32:
+        raise LicenceError(
+            f"top-k {top_k} does not fit output {output!r}", "give --top-k with --output top-k, and only then"
+        )
+    if not 0 <= queries < 1 << 64 or not 0 <= rate_per_minute < 1 << 32:
+        raise LicenceError(f"limits out of range: {queries} queries, {rate_per_minute} a minute", "use 0 for none")
+    if len(device_public_key) != C.CL_KEY_SIZE:
+        raise LicenceError(
+            f"the device's key has {len(device_public_key)} bytes instead of {C.CL_KEY_SIZE}",
+            "fetch it again with: cloister provision",
+        )
+    low = bundle.version if min_version is None else min_version
+    high = bundle.version if max_version is None else max_version
+    if not 1 <= low <= high < 1 << 32:
+        raise LicenceError(f"versions {low} to {high} are no range", "give min-version <= max-version, from 1")
+    if content_key_id(content_key) != bytes(bundle.header.content_key_id):
+        raise LicenceError(
+            f"this content key is not the one of bundle {bundle.name!r}",
+            "use the key that was kept when the bundle was compiled",
+        )
+
+    secret = new(
+        "struct cl_licence_secret",
+        content_key=list(content_key),
+        query_limit=queries,
+        rate_per_minute=rate_per_minute,
+        output=OUTPUTS[output],
+        top_k=top_k,
+        min_model_version=low,
+        max_model_version=high,
+    )
+    size = ffi.sizeof("struct cl_licence")
+    licence = new(
+        "struct cl_licence",
+        magic=C.CL_MAGIC_LICENCE,
+        version=C.CL_FORMAT_VERSION,
+        header_size=size,
+        total_size=size + C.CL_SIGNATURE_SIZE,
+        sealed_size=ffi.sizeof("struct cl_licence_secret") + C.CL_TAG_SIZE,
+        licence_id=list(os.urandom(C.CL_ID_SIZE)),
+        model_id=list(bundle.model_id),
+        device_id=list(device_id(device_public_key)),
+    )
+    clear = pack(licence)[: ffi.offsetof("struct cl_licence", "enc")]
+    sealed = SUITE.encrypt(pack(secret), X25519PublicKey.from_public_bytes(device_public_key), LICENCE_DOMAIN + clear)
+    unsigned = clear + sealed  # SUITE's output is the encapsulated key, then the ciphertext: the order of the structure
+    return Licence(unsigned + vendor.sign(LICENCE_DOMAIN + unsigned))
