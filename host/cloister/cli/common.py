@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What several commands share: parameter types, tables, and words for sizes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+_UNITS = {"": 1, "b": 1, "k": 1000, "kb": 1000, "kib": 1 << 10, "m": 10**6, "mb": 10**6, "mib": 1 << 20, "gib": 1 << 30}
+
+
+class Size(click.ParamType):
+    """A number of bytes: ``65536``, ``64KiB``, ``1.5MiB``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes; a message that names the units where it is no size."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*", str(value))
+        if not match or match[2].lower() not in _UNITS:
+            self.fail(f"{value!r} is no size; write bytes, or a number with KiB, MiB or GiB, such as 8MiB", param, ctx)
+        return int(float(match[1]) * _UNITS[match[2].lower()])
+
+
+class Dim(click.ParamType):
+    """A free dimension's value: ``batch=1``."""
+
+    name = "name=n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        """Name and value."""
+        if isinstance(value, tuple):
+            return value
+        name, _, number = str(value).partition("=")
+        if not name or not number.isdecimal() or int(number) < 1:
+            self.fail(f"{value!r} is not NAME=N with N of at least 1, such as batch=1", param, ctx)
+        return name, int(number)
+
+
+def human(size: float) -> str:
+    """Bytes as people read them: ``1.5 MiB``."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table; numbers to the right."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    rows = [list(row) for row in rows]
+    for i, column in enumerate(columns):
+        right = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+    Console().print(table)
+
+
+def show_facts(facts: dict[str, object]) -> None:
+    """Print names and values, one a line."""
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        click.echo(f"{name:<{width}}  {value}")
+
+
+def show_json(data: object) -> None:
+    """Print JSON for other programs."""
+    click.echo(json.dumps(data, indent=2))

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""``cloister licence``: let one device run one bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cloister.cli.common import show_facts
+from cloister.cli.keys import DIRECTORY
+from cloister.cli.provision import read_device_key
+from cloister.seal.bundle import Bundle
+from cloister.seal.keys import VendorKey, load_content_key
+from cloister.seal.licence import OUTPUTS, issue_licence
+
+EXAMPLE = """
+\b
+Examples:
+  cloister licence model.clb device.pub -o model.lic
+  cloister licence model.clb device.pub -o trial.lic --queries 1000 --rate 60
+  cloister licence model.clb device.pub -o debug.lic --output full
+"""
+
+
+@click.command(epilog=EXAMPLE)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("device_key", type=click.Path(path_type=Path))
+@click.option("-o", "output_file", type=click.Path(path_type=Path), required=True, help="Licence file to write.")
+@click.option(
+    "--output",
+    type=click.Choice(list(OUTPUTS)),
+    default="label",
+    show_default=True,
+    help="Most that an answer may reveal. The less, the harder the model is to copy by asking.",
+)
+@click.option("--top-k", type=click.IntRange(1), default=None, help="With --output top-k: most entries of an answer.")
+@click.option("--queries", type=click.IntRange(0), default=0, help="Answers in the licence's life; 0: no limit.")
+@click.option("--rate", type=click.IntRange(0), default=0, help="Answers in a minute; 0: no limit.")
+@click.option("--min-version", type=click.IntRange(1), help="Lowest model version it opens [default: the bundle's].")
+@click.option("--max-version", type=click.IntRange(1), help="Highest model version it opens [default: the bundle's].")
+@DIRECTORY
+def licence(
+    bundle: Path, device_key: Path, output_file: Path, output: str, top_k: int | None, queries: int, rate: int,
+    min_version: int | None, max_version: int | None, directory: Path | None,
+) -> None:  # fmt: skip
+    """Let the device of DEVICE_KEY (from 'cloister provision') run BUNDLE."""
+    opened = Bundle.load(bundle)
+    vendor = VendorKey.load(directory)
+    opened.check_signature(vendor.public)
+    made = issue_licence(
+        opened,
+        load_content_key(bytes(opened.header.content_key_id), directory),
+        read_device_key(device_key),
+        vendor,
+        output=output,
+        top_k=top_k or 0,
+        queries=queries,
+        rate_per_minute=rate,
+        min_version=min_version,
+        max_version=max_version,
+    )
+    made.save(output_file)
+    show_facts({
+        "licence": output_file,
+        "model": f"{opened.name} (version {opened.version})",
+        "device": made.device_id.hex()[:16],
+        "answers": output if output != "top-k" else f"top {top_k}",
+        "queries": queries or "no limit",
+        "per minute": rate or "no limit",
+    })  # fmt: skip
