@@ -191,7 +191,7 @@ def build(
                 "name the directories of Python.h and tee_client_api.h (Debian: libpython3-dev, "
                 "optee-client-dev) with --include and that of libteec.so with --libdir",
             )
-        os.replace(built, out / FILE)
+        built.replace(out / FILE)
     return out / FILE
 
 

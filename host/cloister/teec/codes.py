@@ -104,11 +104,7 @@ class MemFlag(IntEnum):
 #: Codes that the client header of every GlobalPlatform implementation must define, by their header name.
 CLIENT_CODES = {
     "TEEC_SUCCESS": Code.SUCCESS,
-    **{
-        f"TEEC_ERROR_{code.name}": code
-        for code in Code
-        if Code.GENERIC <= code <= Code.SHORT_BUFFER
-    },
+    **{f"TEEC_ERROR_{code.name}": code for code in Code if Code.GENERIC <= code <= Code.SHORT_BUFFER},
 }
 
 #: Codes that a client header may define (OP-TEE's does), by their header name.
