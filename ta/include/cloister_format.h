@@ -74,9 +74,10 @@ struct cl_bundle_header {
  * ---- Manifest ------------------------------------------------------------
  * cl_manifest, input_count + output_count cl_io, partition_count
  * cl_partition_desc, then an Ed25519 signature by the vendor over
- * "cloister manifest v1" (20 bytes, no terminator) and all bytes before it.
- * total_size counts the signature. The manifest digest is the SHA-256 of all
- * bytes before the signature.
+ * "cloister manifest v1" (20 bytes, no terminator) and the manifest digest, which
+ * is the SHA-256 of all bytes before the signature. total_size counts the
+ * signature. (The digest and not the bytes, because OP-TEE copies a signed message
+ * into the core's own small heap and panics the TA where it does not fit.)
  */
 struct cl_manifest {
 	uint32_t magic;

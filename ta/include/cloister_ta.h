@@ -19,6 +19,7 @@
 
 /* cffi: begin */
 #define CL_TA_INTERFACE_VERSION 1
+#define CL_MAX_TOP_K            64 /* largest k of CL_OUTPUT_TOP_K, whatever the licence says */
 
 /* Session states: OPEN -> (LOAD) -> READY -> (BEGIN) -> RUNNING -> (last STEP) -> READY. */
 enum cl_state {
@@ -40,7 +41,7 @@ enum cl_command {
 	/*
 	 * in memref[0]: manifest (zero bytes: the one embedded in the TA). in memref[1]: licence.
 	 * out memref[2]: struct cl_loaded. inout value[3]: a = most bytes of secure memory that
-	 * may be used (0: as much as there is), b = 0.
+	 * may be used (0: as much as there is), b = 0; out a = bytes taken.
 	 * State OPEN or READY (the earlier model is dropped first, whatever the outcome).
 	 */
 	CL_CMD_LOAD = 2,

@@ -237,7 +237,7 @@ class Bundle:
             SignatureError: it did not.
         """
         size = C.CL_SIGNATURE_SIZE
-        verify(vendor, self.manifest[-size:], MANIFEST_DOMAIN + self.manifest[:-size], f"bundle {self.name!r}")
+        verify(vendor, self.manifest[-size:], MANIFEST_DOMAIN + self.digest, f"bundle {self.name!r}")
 
     def open_partition(self, index: int, content_key: bytes) -> bytes:
         """Decrypt one partition, as the TA does (for the vendor's own checks).
@@ -401,4 +401,4 @@ def seal_bundle(
         )
         payload += cipher.encrypt(nonce, plain, _aad(digest, index, count))
         payload += bytes(_align(len(payload)) - len(payload))
-    return Bundle(unsigned + vendor.sign(MANIFEST_DOMAIN + unsigned), bytes(payload)), key
+    return Bundle(unsigned + vendor.sign(MANIFEST_DOMAIN + digest), bytes(payload)), key
