@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The Python API, of the same shape as the command line: ``compile``, ``licence``, ``connect``.
+
+>>> import cloister                                                          # doctest: +SKIP
+>>> bundle = cloister.compile("model.onnx", name="model")                    # doctest: +SKIP
+>>> with cloister.connect("qemu") as device:                                 # doctest: +SKIP
+...     licence = cloister.licence(bundle, device.public_key())
+...     print(device.load(bundle, licence).run(images).labels)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloister.seal import Bundle, Licence, VendorKey, issue_licence, seal_bundle
+from cloister.seal.keys import load_content_key, save_content_key
+
+if TYPE_CHECKING:
+    import onnx
+
+#: Default limit of a plain partition, in bytes. Smaller ones need less memory to stream, larger ones fewer loads.
+MAX_PARTITION = 1 << 20
+
+
+def compile(  # noqa: A001 - the name that a user guesses
+    model: str | Path | onnx.ModelProto,
+    *,
+    name: str | None = None,
+    version: int = 1,
+    dims: Mapping[str, int] | None = None,
+    max_partition: int = MAX_PARTITION,
+    keys: Path | None = None,
+) -> Bundle:
+    """Compile an ONNX model into a sealed bundle.
+
+    Args:
+        model: path of an ONNX file, or a model in memory.
+        name: the model's name on devices (default: the file's name without its ending).
+        version: the model's version, 1 or more; raise it with every release.
+        dims: values of free dimensions by name (a free batch dimension is 1 by default).
+        max_partition: most bytes of a plain partition.
+        keys: directory of the vendor's keys (default: the user's). The content key is kept there for licences.
+
+    Raises:
+        UnsupportedModelError: names every node, operator and attribute that is not supported.
+        KeyFileError: there is no vendor key.
+    """
+    from cloister.compile import compile_onnx
+
+    vendor = VendorKey.load(keys)
+    if name is None:
+        name = Path(model).stem if isinstance(model, str | Path) else (model.graph.name or "model")
+    compiled = compile_onnx(model, dims=dims or {}, max_partition=max_partition)
+    bundle, content_key = seal_bundle(compiled, vendor, name=name, version=version)
+    save_content_key(bytes(bundle.header.content_key_id), content_key, keys)
+    return bundle
+
+
+def licence(
+    bundle: Bundle,
+    device_key: bytes,
+    *,
+    output: str = "label",
+    top_k: int = 0,
+    queries: int = 0,
+    rate_per_minute: int = 0,
+    min_version: int | None = None,
+    max_version: int | None = None,
+    keys: Path | None = None,
+) -> Licence:
+    """Let one device run one bundle; arguments as :func:`cloister.seal.issue_licence` describes them.
+
+    Args:
+        bundle: compiled with the same keys.
+        device_key: the device's public key, 32 bytes.
+        keys: directory of the vendor's keys (default: the user's).
+    """
+    return issue_licence(
+        bundle,
+        load_content_key(bytes(bundle.header.content_key_id), keys),
+        device_key,
+        VendorKey.load(keys),
+        output=output,
+        top_k=top_k,
+        queries=queries,
+        rate_per_minute=rate_per_minute,
+        min_version=min_version,
+        max_version=max_version,
+    )
