@@ -74,7 +74,8 @@ class SharedMemory:
         self.size: int = int(native.size)
         self.direction = direction
         self._native = native
-        self._exporter = exporter
+        # In a box, so that closing can empty it: this object then no longer counts as a user of the memory.
+        self._exporter = [exporter]
         self._read_only = False
 
         def free() -> None:
@@ -82,7 +83,7 @@ class SharedMemory:
             let_go()
 
         try:
-            self._handle = Handle(f"shared memory of {self.size} bytes", free, context.handle)
+            self._handle = Handle(f"shared memory of {self.size} bytes", free, context.handle, self._exporter.clear)
         except ClosedError:
             free()
             raise
@@ -154,8 +155,9 @@ class SharedMemory:
         Raises:
             ClosedError: the block was closed.
         """
+        exporter = next(iter(self._exporter), None)
         self._handle.check()
-        view = memoryview(self._exporter)
+        view = memoryview(exporter)
         return view.toreadonly() if self._read_only else view
 
     @property
@@ -176,7 +178,6 @@ class SharedMemory:
     def close(self) -> None:
         """Give the block back; again: nothing."""
         self._handle.close()
-        self._exporter = None
 
     def __len__(self) -> int:
         return self.size
