@@ -155,7 +155,7 @@ class SharedMemory:
         Raises:
             ClosedError: the block was closed.
         """
-        exporter = next(iter(self._exporter), None)
+        exporter: Any = next(iter(self._exporter), None)
         self._handle.check()
         view = memoryview(exporter)
         return view.toreadonly() if self._read_only else view
