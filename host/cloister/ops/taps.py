@@ -198,9 +198,9 @@ def pad_index(length: int, begin: int, end: int, mode: str) -> NDArray[np.int64]
 
 
 def runs(index: NDArray[np.int64]) -> list[tuple[int, int, int, int]]:
-    """Cuts a table of positions into runs of constant step: (first output position, length, first input position, step).
+    """Cuts a table of positions into runs of constant step, each of which one strided copy does.
 
-    One strided copy does each run.
+    Returns (first output position, length, first input position, step) for each.
     """
     found: list[tuple[int, int, int, int]] = []
     at = 0
