@@ -94,13 +94,12 @@ enum cl_command {
 #define CL_ERROR_WRONG_MODEL     0x80c10003 /* the licence is for another model */
 #define CL_ERROR_WRONG_PARTITION 0x80c10004 /* not the partition that belongs here */
 #define CL_ERROR_VERSION         0x80c10005 /* format version this TA does not know */
-#define CL_ERROR_ROLLBACK        0x80c10006 /* model version older than one seen, or outside the licence \
-					     */
-#define CL_ERROR_QUERY_LIMIT  0x80c10007 /* the licence's queries are used up */
-#define CL_ERROR_RATE_LIMIT   0x80c10008 /* too many queries in this minute */
-#define CL_ERROR_OUTPUT_LIMIT 0x80c10009 /* the licence does not allow this kind of answer */
-#define CL_ERROR_NO_VENDOR    0x80c1000a /* this TA was built without a vendor's key */
-#define CL_ERROR_NO_LICENCE   0x80c1000b /* no licence was given */
+#define CL_ERROR_ROLLBACK        0x80c10006 /* model version: older than one seen, or not licensed */
+#define CL_ERROR_QUERY_LIMIT     0x80c10007 /* the licence's queries are used up */
+#define CL_ERROR_RATE_LIMIT      0x80c10008 /* too many queries in this minute */
+#define CL_ERROR_OUTPUT_LIMIT    0x80c10009 /* the licence does not allow this kind of answer */
+#define CL_ERROR_NO_VENDOR       0x80c1000a /* this TA was built without a vendor's key */
+#define CL_ERROR_NO_LICENCE      0x80c1000b /* no licence was given */
 
 struct cl_info {
 	uint32_t interface_version;

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* LOAD: from a manifest and a licence that anybody may have sent to a model ready to run. */
+#include <stddef.h>
+#include <string.h>
+
+#include "commands.h"
+#include "crypto.h"
+#include "device.h"
+#include "embed.h"
+#include "gp_key.h"
+#include "hpke.h"
+#include "params.h"
+#include "vendor.h"
+
+static const char manifest_domain[] = "cloister manifest v1";
+static const char licence_domain[] = "cloister licence v1";
+
+#define DOMAIN_SIZE(domain) (sizeof(domain) - 1)
+
+/* A licence and what its signature is over: the domain and its own clear and sealed bytes. */
+struct licence_copy {
+	uint8_t pad[8 - DOMAIN_SIZE(licence_domain) % 8]; /* aligns what follows the domain */
+	uint8_t domain[DOMAIN_SIZE(licence_domain)];
+	struct cl_licence licence;
+	uint8_t signature[CL_SIGNATURE_SIZE];
+};
+
+_Static_assert(offsetof(struct licence_copy, licence) ==
+		       offsetof(struct licence_copy, domain) + DOMAIN_SIZE(licence_domain),
+	       "domain and licence are one message");
+
+/* Copies the manifest, behind room for the slots, and checks its form and its signature. */
+static TEE_Result take_manifest(struct cl_session *session, const void *data, size_t size)
+{
+	const size_t slots_size = CL_MAX_PARTITIONS * sizeof(struct cl_slot);
+	uint8_t message[DOMAIN_SIZE(manifest_domain) + CL_DIGEST_SIZE] = {0};
+	struct cl_model *model = &session->model;
+	uint8_t *copy = NULL;
+	size_t slots = 0;
+	TEE_Result res = TEE_SUCCESS;
+
+	if (size < sizeof(struct cl_manifest) || size > CL_MANIFEST_MAX_SIZE)
+		return TEE_ERROR_BAD_FORMAT;
+	/* Each partition takes a descriptor of the manifest, so `size` bounds the slots. */
+	slots = size / sizeof(struct cl_partition_desc) * sizeof(struct cl_slot);
+	if (slots > slots_size)
+		slots = slots_size;
+	res = cl_pages_map(&session->memory, slots + size, &model->manifest_pages);
+	if (res)
+		return res;
+	model->slots = model->manifest_pages.address;
+	copy = (uint8_t *)model->manifest_pages.address + slots;
+	memcpy(copy, data, size);
+
+	res = cl_manifest_parse(copy, size, &model->manifest);
+	if (!res)
+		res = cl_sha256(copy, model->manifest.signed_size, model->digest);
+	if (res)
+		return res;
+	memcpy(message, manifest_domain, DOMAIN_SIZE(manifest_domain));
+	memcpy(message + DOMAIN_SIZE(manifest_domain), model->digest, CL_DIGEST_SIZE);
+	return cl_ed25519_verify(cl_vendor_key, message, sizeof(message),
+				 model->manifest.signature);
+}
+
+/* Copies the licence; checks its form, its signature, and that it is for this device and model. */
+static TEE_Result take_licence(const struct cl_model *model, const void *data, size_t size,
+			       struct licence_copy *copy, uint8_t public_key[CL_KEY_SIZE])
+{
+	uint8_t device_id[CL_DIGEST_SIZE] = {0};
+	TEE_Result res = TEE_SUCCESS;
+
+	if (size != CL_LICENCE_SIZE)
+		return TEE_ERROR_BAD_FORMAT;
+	memcpy(copy->domain, licence_domain, sizeof(copy->domain));
+	memcpy(&copy->licence, data, sizeof(copy->licence));
+	memcpy(copy->signature, (const uint8_t *)data + sizeof(copy->licence),
+	       sizeof(copy->signature));
+	res = cl_licence_parse(&copy->licence, size);
+	if (!res)
+		res = cl_ed25519_verify(cl_vendor_key, copy->domain,
+					sizeof(copy->domain) + sizeof(copy->licence),
+					copy->signature);
+	if (!res)
+		res = cl_device_public_key(public_key);
+	if (!res)
+		res = cl_sha256(public_key, CL_KEY_SIZE, device_id);
+	if (res)
+		return res;
+	if (memcmp(copy->licence.device_id, device_id, sizeof(device_id)))
+		return CL_ERROR_WRONG_DEVICE;
+	if (memcmp(copy->licence.model_id, model->manifest.header->model_id, CL_ID_SIZE))
+		return CL_ERROR_WRONG_MODEL;
+	return TEE_SUCCESS;
+}
+
+/* The highest version of this model that was ever loaded here is not above the manifest's. */
+static TEE_Result check_rollback(const struct cl_manifest *manifest)
+{
+	struct cl_record_handle handle = {0};
+	TEE_Result res = cl_record_open(CL_RECORD_MODEL, manifest->model_id, &handle);
+
+	if (!res && manifest->model_version < handle.record.version)
+		res = CL_ERROR_ROLLBACK;
+	cl_record_close(&handle);
+	return res;
+}
+
+static TEE_Result raise_version(const struct cl_manifest *manifest)
+{
+	struct cl_record_handle handle = {0};
+	TEE_Result res = cl_record_open(CL_RECORD_MODEL, manifest->model_id, &handle);
+
+	if (!res && manifest->model_version < handle.record.version) {
+		res = CL_ERROR_ROLLBACK; /* another session loaded a newer one meanwhile */
+	} else if (!res && manifest->model_version > handle.record.version) {
+		handle.record.version = manifest->model_version;
+		res = cl_record_store(&handle);
+	}
+	cl_record_close(&handle);
+	return res;
+}
+
+/* Opens the licence's secret and holds it against the manifest. */
+static TEE_Result open_licence(struct cl_model *model, const struct licence_copy *copy,
+			       const uint8_t public_key[CL_KEY_SIZE])
+{
+	const struct cl_manifest *manifest = model->manifest.header;
+	struct cl_licence_secret *secret = &model->licence;
+	const struct cl_licence *licence = &copy->licence;
+	uint8_t key_id[CL_DIGEST_SIZE] = {0};
+	TEE_Result res = TEE_SUCCESS;
+
+	/* The key schedule's info is the domain and the clear fields: the message's begin. */
+	res = cl_hpke_open(licence->enc, public_key, copy->domain,
+			   sizeof(copy->domain) + offsetof(struct cl_licence, enc), licence->sealed,
+			   sizeof(licence->sealed), (uint8_t *)secret);
+	if (!res)
+		res = cl_licence_check_secret(secret);
+	if (res)
+		return res;
+	memcpy(model->licence_id, licence->licence_id, CL_ID_SIZE);
+
+	if (manifest->model_version < secret->min_model_version ||
+	    manifest->model_version > secret->max_model_version)
+		return CL_ERROR_ROLLBACK;
+	res = check_rollback(manifest);
+	if (!res)
+		res = cl_sha256(secret->content_key, CL_KEY_SIZE, key_id);
+	if (!res && memcmp(key_id, manifest->content_key_id, CL_ID_SIZE))
+		res = CL_ERROR_WRONG_KEY;
+	if (!res)
+		res = cl_gp_operation(TEE_ALG_AES_GCM, TEE_MODE_DECRYPT, TEE_TYPE_AES,
+				      TEE_ATTR_SECRET_VALUE, secret->content_key, &model->cipher);
+	cl_wipe(secret->content_key, sizeof(secret->content_key));
+	return res;
+}
+
+/*
+ * Takes the most memory that OP-TEE gives below the limit: everything resident if
+ * possible, then less and less, down to the least that the model can run in.
+ */
+static TEE_Result take_memory(struct cl_session *session)
+{
+	struct cl_secure_memory *memory = &session->memory;
+	struct cl_model *model = &session->model;
+	struct cl_plan plan = {0};
+	uint64_t budget = 0;
+	uint64_t least = 0;
+	uint64_t step = 0;
+	TEE_Result res = TEE_ERROR_OUT_OF_MEMORY;
+
+	cl_plan_range(&model->manifest, &least, &budget);
+	if (budget < least)
+		least = budget; /* a single partition: resident is least and most */
+	step = (budget - least) / 16 + CL_PAGE_SIZE;
+	if (memory->limit && memory->limit - memory->held < budget)
+		budget = memory->limit - memory->held;
+
+	while (!cl_plan_make(&model->manifest, budget, model->slots, &plan)) {
+		res = cl_pages_map(memory, plan.total, &model->pages);
+		if (res != TEE_ERROR_OUT_OF_MEMORY || plan.total <= least)
+			break;
+		budget = plan.total - least > step ? plan.total - step : least;
+	}
+	model->resident_count = plan.resident_count;
+	return res;
+}
+
+static TEE_Result load(struct cl_session *session, const TEE_Param params[4])
+{
+	struct cl_model *model = &session->model;
+	const void *manifest = params[0].memref.buffer;
+	size_t manifest_size = params[0].memref.size;
+	_Alignas(8) struct licence_copy licence = {0};
+	uint8_t public_key[CL_KEY_SIZE] = {0};
+	TEE_Result res = TEE_SUCCESS;
+
+	if (!cl_vendor_known())
+		return CL_ERROR_NO_VENDOR;
+	if (!manifest_size) {
+		if (!cl_embedded_manifest_size)
+			return TEE_ERROR_NOT_SUPPORTED;
+		manifest = cl_embedded_manifest;
+		manifest_size = cl_embedded_manifest_size;
+		model->embedded = cl_embedded_payload;
+	}
+	if (!params[1].memref.size)
+		return CL_ERROR_NO_LICENCE;
+
+	res = take_manifest(session, manifest, manifest_size);
+	if (!res && model->embedded &&
+	    model->manifest.header->payload_size != cl_embedded_payload_size)
+		res = TEE_ERROR_BAD_FORMAT;
+	if (!res)
+		res = take_licence(model, params[1].memref.buffer, params[1].memref.size, &licence,
+				   public_key);
+	if (!res)
+		res = open_licence(model, &licence, public_key);
+	if (!res)
+		res = take_memory(session);
+	if (!res)
+		res = raise_version(model->manifest.header);
+	return res;
+}
+
+static TEE_Result queries_left(struct cl_model *model, uint64_t *left)
+{
+	struct cl_record_handle handle = {0};
+	TEE_Result res = TEE_SUCCESS;
+
+	*left = UINT64_MAX;
+	if (!model->licence.query_limit)
+		return TEE_SUCCESS;
+	res = cl_record_open(CL_RECORD_LICENCE, model->licence_id, &handle);
+	if (!res)
+		*left = cl_quota_left(&model->licence, &handle.record, &model->grant);
+	cl_record_close(&handle);
+	return res;
+}
+
+TEE_Result cl_command_load(struct cl_session *session, uint32_t types, TEE_Param params[4])
+{
+	const uint32_t expected =
+		TEE_PARAM_TYPES(TEE_PARAM_TYPE_MEMREF_INPUT, TEE_PARAM_TYPE_MEMREF_INPUT,
+				TEE_PARAM_TYPE_MEMREF_OUTPUT, TEE_PARAM_TYPE_VALUE_INOUT);
+	const struct cl_model *model = &session->model;
+	struct cl_loaded loaded = {0};
+	TEE_Result res = cl_params_check(types, expected, params);
+
+	if (res)
+		return res;
+	if (session->state == CL_STATE_RUNNING)
+		return TEE_ERROR_BAD_STATE;
+	if (params[3].value.b)
+		return TEE_ERROR_BAD_PARAMETERS;
+	res = cl_params_room(&params[2], sizeof(loaded));
+	if (res)
+		return res;
+
+	cl_model_drop(session);
+	session->memory.limit = params[3].value.a;
+	res = load(session, params);
+	if (!res)
+		res = queries_left(&session->model, &loaded.queries_left);
+	if (res) {
+		cl_model_drop(session);
+		return res;
+	}
+
+	loaded.partition_count = model->manifest.header->partition_count;
+	loaded.resident_count = model->resident_count;
+	loaded.arena_size = model->manifest.header->arena_size;
+	loaded.output = model->licence.output;
+	loaded.top_k = model->licence.top_k;
+	loaded.input_size = model->manifest.input_size;
+	loaded.output_size = model->manifest.output_size;
+	memcpy(params[2].memref.buffer, &loaded, sizeof(loaded));
+	params[3].value.a = (uint32_t)session->memory.held;
+	session->state = CL_STATE_READY;
+	return TEE_SUCCESS;
+}

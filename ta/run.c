@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* RUN, and the same in steps: BEGIN, STEP, FINISH. */
+#include <string.h>
+
+#include "answer.h"
+#include "commands.h"
+#include "loader.h"
+#include "params.h"
+
+/* What the caller wants to know of the result. */
+struct request {
+	uint32_t output; /* enum cl_output */
+	uint32_t k;      /* entries a row */
+	size_t size;     /* bytes of the answer */
+};
+
+/* Reads the request and makes sure that its answer fits, before anything is computed. */
+static TEE_Result take_request(const struct cl_model *model, const TEE_Param *value,
+			       TEE_Param *answer, struct request *request)
+{
+	uint32_t output = value->value.a;
+	uint32_t k = value->value.b;
+	TEE_Result res = cl_licence_allows(&model->licence, output, k);
+
+	if (res)
+		return res;
+	request->output = output;
+	request->k = output == CL_OUTPUT_LABEL ? 1 : k;
+	res = cl_answer_size(&model->manifest, output, request->k, &request->size);
+	return res ? res : cl_params_room(answer, request->size);
+}
+
+static TEE_Result begin(struct cl_session *session, const TEE_Param *inputs)
+{
+	const struct cl_manifest_view *manifest = &session->model.manifest;
+	const uint8_t *source = inputs->memref.buffer;
+	uint8_t *arena = cl_model_arena(&session->model);
+	TEE_Result res = TEE_SUCCESS;
+	uint32_t i = 0;
+
+	if (inputs->memref.size != manifest->input_size)
+		return TEE_ERROR_BAD_PARAMETERS;
+	res = cl_model_charge(&session->model);
+	if (res)
+		return res;
+	TEE_UnmaskCancellation();
+	for (i = 0; i < manifest->header->input_count; i++) {
+		memcpy(arena + manifest->inputs[i].offset, source, manifest->inputs[i].size);
+		source += manifest->inputs[i].size;
+	}
+	session->next = 0;
+	session->decrypted = 0;
+	session->state = CL_STATE_RUNNING;
+	return TEE_SUCCESS;
+}
+
+/* Ends the inference; one that gave no answer is not charged. */
+static void end(struct cl_session *session, bool answered)
+{
+	TEE_MaskCancellation();
+	if (!answered)
+		cl_model_refund(&session->model);
+	session->state = CL_STATE_READY;
+}
+
+/* Runs the next partition, opening it first unless it is loaded. */
+static TEE_Result run_next(struct cl_session *session, const uint8_t *sealed)
+{
+	struct cl_model *model = &session->model;
+	TEE_Result res = TEE_SUCCESS;
+
+	if (!model->slots[session->next].loaded) {
+		res = cl_loader_open(model, session->next, sealed);
+		if (res)
+			return res;
+		session->decrypted++;
+	}
+	res = cl_loader_run(model, session->next);
+	if (!res)
+		session->next++;
+	return res;
+}
+
+/*
+ * Runs all partitions from the next one on that need nothing from the caller: those
+ * loaded, and those for which there is a payload.
+ */
+static TEE_Result run_on(struct cl_session *session, const uint8_t *payload)
+{
+	const struct cl_manifest_view *manifest = &session->model.manifest;
+	TEE_Result res = TEE_SUCCESS;
+
+	while (!res && session->next < manifest->header->partition_count) {
+		const struct cl_partition_desc *desc = &manifest->partitions[session->next];
+
+		if (!payload && !session->model.slots[session->next].loaded)
+			break;
+		res = run_next(session, payload ? payload + desc->offset : NULL);
+	}
+	return res;
+}
+
+static void write_answer(struct cl_session *session, const struct request *request,
+			 TEE_Param *answer, TEE_Param *value)
+{
+	cl_answer_write(&session->model.manifest, cl_model_arena(&session->model), request->output,
+			request->k, answer->memref.buffer);
+	value->value.a = (uint32_t)request->size;
+	value->value.b = session->decrypted;
+}
+
+static bool all_loaded(const struct cl_model *model)
+{
+	uint32_t i = 0;
+
+	for (i = 0; i < model->manifest.header->partition_count; i++)
+		if (!model->slots[i].loaded)
+			return false;
+	return true;
+}
+
+/* The payload to run from; NULL if none is needed. */
+static TEE_Result take_payload(const struct cl_model *model, const TEE_Param *param,
+			       const uint8_t **payload)
+{
+	*payload = model->embedded;
+	if (param->memref.size) {
+		if (param->memref.size != model->manifest.header->payload_size)
+			return TEE_ERROR_BAD_PARAMETERS;
+		*payload = param->memref.buffer;
+	}
+	return *payload || all_loaded(model) ? TEE_SUCCESS : TEE_ERROR_BAD_PARAMETERS;
+}
+
+TEE_Result cl_command_run(struct cl_session *session, uint32_t types, TEE_Param params[4])
+{
+	const uint32_t expected =
+		TEE_PARAM_TYPES(TEE_PARAM_TYPE_MEMREF_INPUT, TEE_PARAM_TYPE_MEMREF_INPUT,
+				TEE_PARAM_TYPE_MEMREF_OUTPUT, TEE_PARAM_TYPE_VALUE_INOUT);
+	const uint8_t *payload = NULL;
+	struct request request = {0};
+	TEE_Result res = cl_params_check(types, expected, params);
+
+	if (res)
+		return res;
+	if (session->state != CL_STATE_READY)
+		return TEE_ERROR_BAD_STATE;
+	res = take_request(&session->model, &params[3], &params[2], &request);
+	if (!res)
+		res = take_payload(&session->model, &params[1], &payload);
+	if (!res)
+		res = begin(session, &params[0]);
+	if (res)
+		return res;
+
+	res = run_on(session, payload);
+	if (!res)
+		write_answer(session, &request, &params[2], &params[3]);
+	end(session, !res);
+	return res;
+}
+
+/* Runs what can be run, then tells which partition is wanted; a refusal ends the inference. */
+static TEE_Result advance(struct cl_session *session, TEE_Param *wanted)
+{
+	const struct cl_manifest_view *manifest = &session->model.manifest;
+	TEE_Result res = run_on(session, session->model.embedded);
+
+	if (res) {
+		end(session, false);
+		return res;
+	}
+	wanted->value.a = session->next;
+	wanted->value.b = session->next < manifest->header->partition_count
+				  ? manifest->partitions[session->next].sealed_size
+				  : 0;
+	return TEE_SUCCESS;
+}
+
+TEE_Result cl_command_begin(struct cl_session *session, uint32_t types, TEE_Param params[4])
+{
+	const uint32_t expected =
+		TEE_PARAM_TYPES(TEE_PARAM_TYPE_MEMREF_INPUT, TEE_PARAM_TYPE_VALUE_OUTPUT, 0, 0);
+	TEE_Result res = cl_params_check(types, expected, params);
+
+	if (res)
+		return res;
+	if (session->state != CL_STATE_READY)
+		return TEE_ERROR_BAD_STATE;
+	res = begin(session, &params[0]);
+	return res ? res : advance(session, &params[1]);
+}
+
+TEE_Result cl_command_step(struct cl_session *session, uint32_t types, TEE_Param params[4])
+{
+	const uint32_t expected =
+		TEE_PARAM_TYPES(TEE_PARAM_TYPE_MEMREF_INPUT, TEE_PARAM_TYPE_VALUE_OUTPUT, 0, 0);
+	const struct cl_manifest_view *manifest = &session->model.manifest;
+	TEE_Result res = cl_params_check(types, expected, params);
+
+	if (res)
+		return res;
+	if (session->state != CL_STATE_RUNNING)
+		return TEE_ERROR_BAD_STATE;
+
+	if (session->next >= manifest->header->partition_count)
+		res = TEE_ERROR_BAD_STATE;
+	else if (params[0].memref.size != manifest->partitions[session->next].sealed_size)
+		res = TEE_ERROR_BAD_PARAMETERS;
+	if (!res) {
+		TEE_UnmaskCancellation();
+		res = run_next(session, params[0].memref.buffer);
+	}
+	if (res) {
+		end(session, false);
+		return res;
+	}
+	return advance(session, &params[1]);
+}
+
+TEE_Result cl_command_finish(struct cl_session *session, uint32_t types, TEE_Param params[4])
+{
+	const uint32_t expected =
+		TEE_PARAM_TYPES(TEE_PARAM_TYPE_MEMREF_OUTPUT, TEE_PARAM_TYPE_VALUE_INOUT, 0, 0);
+	struct request request = {0};
+	TEE_Result res = cl_params_check(types, expected, params);
+
+	if (res)
+		return res;
+	if (session->state != CL_STATE_RUNNING ||
+	    session->next != session->model.manifest.header->partition_count)
+		return TEE_ERROR_BAD_STATE;
+	res = take_request(&session->model, &params[1], &params[0], &request);
+	if (res)
+		return res;
+	write_answer(session, &request, &params[0], &params[1]);
+	end(session, true);
+	return TEE_SUCCESS;
+}
