@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+#include "executor.h"
+
+/* Bytes between two sections are padding: zero. */
+static bool is_zero(const uint8_t *bytes, size_t begin, size_t end)
+{
+	size_t i = 0;
+
+	for (i = begin; i < end; i++)
+		if (bytes[i])
+			return false;
+	return true;
+}
+
+/* The header agrees with itself, with `size` and with the arena. */
+static enum cl_status check_header(const struct cl_partition *header, size_t size,
+				   size_t arena_size)
+{
+	const uint8_t *bytes = (const uint8_t *)header;
+	uint64_t ops_end = 0;
+	uint64_t weights_end = 0;
+
+	if (size < sizeof(*header) || header->magic != CL_MAGIC_PARTITION)
+		return CL_BAD_FORMAT;
+	if (header->version != CL_FORMAT_VERSION)
+		return CL_BAD_VERSION;
+	if (header->header_size != sizeof(*header) || header->total_size != size ||
+	    header->reserved)
+		return CL_BAD_FORMAT;
+
+	ops_end = (uint64_t)header->ops_offset + header->ops_size;
+	weights_end = (uint64_t)header->weights_offset + header->weights_size;
+	if (header->ops_offset < sizeof(*header) || header->ops_offset % 8 || ops_end > size ||
+	    header->weights_offset < ops_end || header->weights_offset % CL_ALIGN ||
+	    weights_end > size)
+		return CL_BAD_FORMAT;
+	if (!is_zero(bytes, sizeof(*header), header->ops_offset) ||
+	    !is_zero(bytes, (size_t)ops_end, header->weights_offset) ||
+	    !is_zero(bytes, (size_t)weights_end, size))
+		return CL_BAD_FORMAT;
+	if (header->arena_size > arena_size)
+		return CL_OUT_OF_BOUNDS;
+	return CL_OK;
+}
+
+/* Checks the record at `op`, of which `left` bytes are inside the operator section. */
+static enum cl_status check_op(const struct cl_op *op, size_t left, const struct cl_memory *memory)
+{
+	const struct cl_kernel_ops *kernel = NULL;
+
+	if (left < sizeof(*op))
+		return CL_BAD_FORMAT;
+	kernel = cl_kernel_find(op->kernel);
+	if (!kernel)
+		return CL_BAD_KERNEL;
+	if (op->size != kernel->record_size || op->size > left)
+		return CL_BAD_FORMAT;
+	return kernel->check(op, memory);
+}
+
+enum cl_status cl_partition_check(const void *partition, size_t size, size_t arena_size,
+				  uint32_t *failed_op)
+{
+	const struct cl_partition *header = partition;
+	struct cl_memory memory = {0};
+	enum cl_status status = CL_OK;
+	size_t position = 0;
+	size_t left = 0;
+	uint32_t i = 0;
+
+	if (failed_op)
+		*failed_op = UINT32_MAX;
+	if (!partition || (uintptr_t)partition % CL_ALIGN)
+		return CL_BAD_FORMAT;
+	status = check_header(header, size, arena_size);
+	if (status != CL_OK)
+		return status;
+
+	cl_partition_memory(header, NULL, &memory);
+	position = header->ops_offset;
+	left = header->ops_size;
+	for (i = 0; i < header->op_count; i++) {
+		const struct cl_op *op =
+			(const struct cl_op *)((const uint8_t *)partition + position);
+
+		status = check_op(op, left, &memory);
+		if (status != CL_OK) {
+			if (failed_op)
+				*failed_op = i;
+			return status;
+		}
+		position += op->size;
+		left -= op->size;
+	}
+	return left ? CL_BAD_FORMAT : CL_OK;
+}

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# Sources of the engine: read by OP-TEE's TA dev kit and by the Makefile beside it.
+srcs-y += activation.c
+srcs-y += argmax.c
+srcs-y += binary.c
+srcs-y += conv2d.c
+srcs-y += copy.c
+srcs-y += depthwise.c
+srcs-y += execute.c
+srcs-y += fill.c
+srcs-y += gemm.c
+srcs-y += lrn.c
+srcs-y += matmul.c
+srcs-y += partition.c
+srcs-y += pool.c
+srcs-y += reduce.c
+srcs-y += resample.c
+srcs-y += softmax.c
+srcs-y += tile.c
+srcs-y += unary.c
+srcs-y += vmath.c
+srcs-y += walk.c

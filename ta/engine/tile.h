@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * The matrix product's inner kernel, shared by CONV2D, GEMM and MATMUL: up to 8
+ * rows times one panel of 8 columns, held in registers. Rows are found through
+ * a table of pointers (an "indirection buffer", M. Dukhan, "The Indirect
+ * Convolution Algorithm", 2019), so that a convolution needs no im2col.
+ */
+#ifndef CLOISTER_TILE_H
+#define CLOISTER_TILE_H
+
+#include "activation.h"
+
+#define CL_TILE_ROWS    8
+#define CL_TILE_COLUMNS 8
+
+enum cl_fused {
+	CL_FUSED_NONE,  /* store the sums */
+	CL_FUSED_CLAMP, /* store min(max(sum, low), high) */
+	CL_FUSED_LATER, /* store the sums; cl_activate follows over the stored tile */
+};
+
+/* An activation as the tiles apply it. */
+struct cl_fusion {
+	enum cl_fused kind;
+	float low;
+	float high;
+	const struct cl_activation *activation;
+};
+
+struct cl_tile {
+	const float *const *rows; /* [taps][CL_TILE_ROWS], each points to `start + depth` floats */
+	size_t taps;
+	size_t start;         /* first float used behind each pointer */
+	size_t depth;         /* floats used behind each pointer, at least 1 */
+	const float *weights; /* [taps][depth][8] */
+	const float *bias;    /* [8] */
+	float *out;
+	size_t out_stride;    /* floats from one row of out to the next */
+	unsigned int columns; /* 1 to 8 of the panel are stored */
+	const struct cl_fusion *fusion;
+};
+
+/* Computes row_count rows (1 to CL_TILE_ROWS); the pointers of further rows are not read. */
+void cl_tile_run(const struct cl_tile *tile, unsigned int row_count);
+
+/*
+ * The same over all panels of a weight matrix: ceil(column_count / 8) of them,
+ * the first at tile->weights, the first column's results at tile->out. bias is
+ * NULL or [column_count]. The tile's bias and columns are set here.
+ */
+void cl_tile_run_panels(const struct cl_tile *tile, unsigned int row_count, const float *bias,
+			size_t column_count);
+
+/*
+ * The same over row_count (any number) rows of tile->depth floats that lie one
+ * after another at `in`, their activation included; tile->taps is 1 and
+ * tile->rows is set here.
+ */
+void cl_tile_run_rows(const struct cl_tile *tile, const float *in, size_t row_count,
+		      const float *bias, size_t column_count);
+
+void cl_fusion_init(struct cl_fusion *fusion, const struct cl_activation *activation);
+
+/* What the tiles left to be done on `count` finished results. */
+static inline void cl_fusion_finish(const struct cl_fusion *fusion, float *out, size_t count)
+{
+	if (fusion->kind == CL_FUSED_LATER)
+		cl_activate(fusion->activation, out, out, count);
+}
+
+#endif
