@@ -75,7 +75,7 @@ class Operator:
         size = sum(prod(graph.shape(name)) for name in node.outputs if name)
         return Cost(flops=size, moved=4 * size)
 
-    def activation(self, node: Node, graph: Graph) -> Activation | None:  # noqa: ARG002
+    def activation(self, node: Node, graph: Graph) -> Activation | None:
         """The node as a function of one value that a preceding kernel may apply; None where it is not one."""
         return None
 

@@ -27,6 +27,6 @@ FUNCTIONS = {
 class PlainFunction(Unary):
     """An element-wise function without attributes; HardSwish's constants are fixed (1/6, 0.5) by ONNX."""
 
-    def activation(self, node: Node, graph: Graph) -> Activation | None:  # noqa: ARG002
+    def activation(self, node: Node, graph: Graph) -> Activation | None:
         """The function itself."""
         return Activation(FUNCTIONS[node.op])

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Cutting the list of kernels into partitions of bounded size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cloister.compile.lowering import STRUCTS, Constant, Op
+from cloister.compile.planner import align
+from cloister.errors import CloisterError
+from cloister.wire import C, ffi
+
+
+class PartitionError(CloisterError):
+    """The model does not fit the limits on partitions."""
+
+
+def partition_size(ops: Sequence[Op]) -> int:
+    """Bytes of the plain partition that holds these kernels: header, records, each constant once."""
+    constants: dict[Constant, None] = {}
+    records = 0
+    for op in ops:
+        records += ffi.sizeof(STRUCTS[op.kernel])
+        constants.update(dict.fromkeys(op.constants))
+    size = align(ffi.sizeof("struct cl_partition") + records)
+    return size + sum(align(len(constant.data)) for constant in constants)
+
+
+def split_by_size(ops: Sequence[Op], limit: int) -> list[list[Op]]:
+    """As few partitions as neighbouring kernels allow within ``limit`` bytes; a larger kernel stands alone."""
+    parts: list[list[Op]] = []
+    base = ffi.sizeof("struct cl_partition")
+    records = weights = 0
+    seen: set[Constant] = set()
+    for op in ops:
+        record = ffi.sizeof(STRUCTS[op.kernel])
+        fresh = sum(align(len(constant.data)) for constant in op.constants if constant not in seen)
+        if not parts or align(base + records + record) + weights + fresh > limit:
+            parts.append([])
+            seen, records, weights = set(), 0, 0
+            fresh = sum(align(len(constant.data)) for constant in op.constants)
+        parts[-1].append(op)
+        seen.update(op.constants)
+        records += record
+        weights += fresh
+    return parts
+
+
+def split_by_count(ops: Sequence[Op], count: int) -> list[list[Op]]:
+    """``count`` partitions, the largest as small as possible.
+
+    Raises:
+        PartitionError: there are fewer kernels than that.
+    """
+    if count < 1 or count > len(ops):
+        raise PartitionError(
+            f"{count} partitions are asked for, the model has {len(ops)} kernels",
+            f"ask for 1 to {len(ops)} partitions",
+        )
+    low, high = max(partition_size([op]) for op in ops), partition_size(ops)
+    while low < high:
+        middle = (low + high) // 2
+        if len(split_by_size(ops, middle)) <= count:
+            high = middle
+        else:
+            low = middle + 1
+    parts = split_by_size(ops, low)
+    while len(parts) < count:
+        index = max((i for i in range(len(parts)) if len(parts[i]) > 1), key=lambda i: (partition_size(parts[i]), -i))
+        part = parts[index]
+        cut = min(range(1, len(part)), key=lambda at: (max(partition_size(part[:at]), partition_size(part[at:])), at))
+        parts[index : index + 1] = [part[:cut], part[cut:]]
+    return parts
+
+
+def split(ops: Sequence[Op], limit: int, count: int | None) -> list[list[Op]]:
+    """Partitions by number where ``count`` is given, else by size.
+
+    Raises:
+        PartitionError: too few kernels for ``count``, or more partitions than the format allows.
+    """
+    parts = split_by_size(ops, limit) if count is None else split_by_count(ops, count)
+    if len(parts) > C.CL_MAX_PARTITIONS:
+        raise PartitionError(
+            f"{len(parts)} partitions, the format allows {C.CL_MAX_PARTITIONS}", "allow larger partitions"
+        )
+    return parts

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Constant folding and shape inference on the ONNX model, with ONNX's own libraries.
+
+The two depend on each other (a Reshape's shape may be computed from constants; Shape of a static shape is a
+constant), so they alternate until nothing changes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from cloister.errors import FormatError
+from cloister.ir.graph import Array, Shape
+from cloister.ir.load import opset_of
+
+#: Their result differs from call to call.
+RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
+
+Known = dict[str, tuple[Shape | None, int]]
+
+
+def infer(model: onnx.ModelProto) -> Known:
+    """Shape (-1: unknown dimension, None: unknown rank) and ONNX element type of every tensor, as ONNX infers them.
+
+    Raises:
+        FormatError: types or shapes contradict each other.
+    """
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=False, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise FormatError(
+            f"the model's types or shapes contradict each other: {lines[-1] if lines else error}",
+            "check the sizes given with --dim, and the model with onnx.shape_inference",
+        ) from error
+    known: Known = {}
+    graph = inferred.graph
+    for info in (*graph.value_info, *graph.input, *graph.output):
+        if info.type.HasField("tensor_type"):
+            tensor = info.type.tensor_type
+            shape = None
+            if tensor.HasField("shape"):
+                shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in tensor.shape.dim)
+            known[info.name] = (shape, tensor.elem_type)
+    for constant in graph.initializer:
+        known[constant.name] = (tuple(constant.dims), constant.data_type)
+    return known
+
+
+def fold_constants(model: onnx.ModelProto) -> tuple[dict[str, Array], Known]:
+    """Computes all nodes that depend on constants only, in place; returns all constants and what is known of tensors.
+
+    Raises:
+        FormatError: see :func:`infer`.
+    """
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    while True:
+        known = infer(model)
+        remaining = []
+        for node in model.graph.node:
+            values = _evaluate(node, constants, known, model)
+            if values is None:
+                remaining.append(node)
+                continue
+            for name, value in zip(node.output, values, strict=False):
+                if name:
+                    constants[name] = value
+                    model.graph.initializer.append(numpy_helper.from_array(value, name))
+        if len(remaining) == len(model.graph.node):
+            return constants, known
+        del model.graph.node[:]
+        model.graph.node.extend(remaining)
+
+
+def _evaluate(
+    node: onnx.NodeProto, constants: dict[str, Array], known: Known, model: onnx.ModelProto
+) -> list[Array] | None:
+    """The node's outputs, or None where they are not constant or ONNX's reference cannot compute them."""
+    if node.domain not in ("", "ai.onnx") or node.op_type in RANDOM:
+        return None
+    if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+        return None
+    inputs = [str(name) for name in node.input]
+    if node.op_type in ("Shape", "Size"):
+        shape = known.get(inputs[0], (None, 0))[0]
+        if shape is None or any(dim < 0 for dim in shape):
+            return None
+        if node.op_type == "Size":
+            return [np.array(int(np.prod(shape, dtype=np.int64)), dtype=np.int64)]
+        attrs = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        value: Array = np.array(shape, dtype=np.int64)
+        return [value[slice(attrs.get("start", 0), attrs.get("end"))]]
+    if not all(name in constants for name in inputs if name):
+        return None
+    return _reference(node, {name: constants[name] for name in inputs if name}, model)
+
+
+def _reference(node: onnx.NodeProto, inputs: dict[str, Array], model: onnx.ModelProto) -> list[Array] | None:
+    infos = [
+        onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), list(value.shape))
+        for name, value in inputs.items()
+    ]
+    outputs = [str(name) for name in node.output if name]
+    graph = onnx.helper.make_graph([node], "fold", infos, [onnx.ValueInfoProto(name=name) for name in outputs])
+    single = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset_of(model))])
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            results: list[Any] = list(ReferenceEvaluator(single).run(None, inputs))
+    except Exception:
+        # Whatever the reference cannot do stays in the graph; the check names it if the engine cannot either.
+        return None
+    if not all(isinstance(result, np.ndarray | np.generic) for result in results):
+        return None
+    by_name = {name: np.asarray(result) for name, result in zip(outputs, results, strict=True)}
+    return [by_name.get(str(name), np.empty(0)) for name in node.output]

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The passes in their order."""
+
+from __future__ import annotations
+
+from cloister.ir.graph import Graph
+from cloister.ir.passes.activation import fuse_activations
+from cloister.ir.passes.batchnorm import fold_batch_normalization
+from cloister.ir.passes.dead import remove_dead
+from cloister.ir.passes.identity import remove_identities
+
+
+def clean(graph: Graph) -> None:
+    """Before the check: what does nothing or is read by nobody goes, and so raises no problem."""
+    remove_dead(graph)
+    remove_identities(graph)
+    remove_dead(graph)
+
+
+def optimise(graph: Graph) -> None:
+    """After the check: fewer and larger nodes."""
+    fold_batch_normalization(graph)
+    fuse_activations(graph)
+    remove_dead(graph)

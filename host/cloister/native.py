@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The engine on this machine: the TA's own C code as a native library, for tests and pure host runs.
+
+Nothing here is protected and nothing runs in OP-TEE.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import cffi
+
+from cloister.errors import CloisterError
+from cloister.tensors import Array, TensorInfo, prepare_inputs, read_output
+from cloister.wire import cffi_part, header_dir
+
+LIBRARY = "libcloister_engine.so"
+ALIGN = 64
+NO_OP = 0xFFFFFFFF
+
+
+class EngineError(CloisterError):
+    """The native engine is missing, or refuses a partition."""
+
+
+class Runnable(Protocol):
+    """What the engine needs of a compiled model."""
+
+    @property
+    def partitions(self) -> Sequence[bytes]:
+        """Plain partitions in order."""
+
+    @property
+    def inputs(self) -> Sequence[TensorInfo]:
+        """Inputs."""
+
+    @property
+    def outputs(self) -> Sequence[TensorInfo]:
+        """Outputs."""
+
+    @property
+    def arena_size(self) -> int:
+        """Bytes of arena."""
+
+
+def _engine_dir() -> Path | None:
+    directory = Path(__file__).resolve().parents[2] / "ta" / "engine"
+    return directory if (directory / "Makefile").is_file() else None
+
+
+def cache_dir() -> Path:
+    """Where the native library is built: ``work/engine-native`` in Cloister's cache."""
+    base = os.environ.get("CLOISTER_CACHE")
+    if base:
+        return Path(base) / "work" / "engine-native"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cloister" / "work" / "engine-native"
+
+
+def find_library() -> Path:
+    """The native engine: ``CLOISTER_ENGINE``, or the checkout's sources built (again where they changed).
+
+    Raises:
+        EngineError: there are no sources, or they do not build.
+    """
+    override = os.environ.get("CLOISTER_ENGINE")
+    if override:
+        if not Path(override).is_file():
+            raise EngineError(f"CLOISTER_ENGINE={override} does not exist", "set it to a built libcloister_engine.so")
+        return Path(override)
+    sources = _engine_dir()
+    if sources is None:
+        raise EngineError(
+            "the native engine is not installed", f"run from a checkout, or set CLOISTER_ENGINE to {LIBRARY}"
+        )
+    out = cache_dir()
+    out.mkdir(parents=True, exist_ok=True)
+    command = ["make", "-C", str(sources), f"O={out}", "native"]
+    try:
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise EngineError(f"cannot run make: {error}", "install make and gcc") from error
+    if made.returncode:
+        tail = "\n".join((made.stdout + made.stderr).splitlines()[-15:])
+        raise EngineError(
+            f"the native engine does not build:\n{tail}", f"see `{' '.join(command)}`; it needs gcc and libsimde-dev"
+        )
+    found = sorted(out.rglob(LIBRARY))
+    if not found:
+        raise EngineError(f"`{' '.join(command)}` made no {LIBRARY}", "look at ta/engine/Makefile")
+    return found[0]
+
+
+@cache
+def _load(path: str) -> tuple[Any, Any]:
+    ffi = cffi.FFI()
+    ffi.cdef(cffi_part((header_dir() / "cloister_format.h").read_text(encoding="utf-8")))
+    engine = header_dir().parent / "engine" / "engine.h"
+    ffi.cdef(cffi_part((engine if engine.is_file() else header_dir() / "engine.h").read_text(encoding="utf-8")))
+    return ffi, ffi.dlopen(path)
+
+
+class NativeEngine:
+    """Runs compiled models with the native build of the engine."""
+
+    def __init__(self, library: Path | None = None) -> None:
+        """Loads (and builds where needed) the library.
+
+        Raises:
+            EngineError: there is none and it cannot be built.
+        """
+        path = library or find_library()
+        self._ffi, self._lib = _load(str(path))
+        self._statuses = self._ffi.typeof("enum cl_status").elements
+
+    def check(self, partition: bytes, arena_size: int) -> None:
+        """Has the engine check one plain partition.
+
+        Raises:
+            EngineError: it refuses; the message names the status and the kernel's index.
+        """
+        self._check(self._aligned(partition), len(partition), arena_size, "partition")
+
+    def run(self, model: Runnable, inputs: Mapping[str, Any] | Sequence[Any] | Array) -> dict[str, Array]:
+        """Outputs by name; inputs as :func:`cloister.tensors.prepare_inputs` takes them.
+
+        The arena starts filled with a pattern of NaN, so that memory read before it is written shows.
+
+        Raises:
+            InputError: an input is missing or of another dtype or shape.
+            EngineError: the engine refuses a partition.
+        """
+        data = prepare_inputs(model.inputs, inputs)
+        ffi = self._ffi
+        arena = self._aligned(b"\xff" * max(model.arena_size, 1))
+        view = ffi.buffer(arena, max(model.arena_size, 1))
+        for info, value in zip(model.inputs, data, strict=True):
+            view[info.offset : info.offset + info.size] = value
+        for index, plain in enumerate(model.partitions):
+            partition = self._aligned(plain)
+            self._check(partition, len(plain), model.arena_size, f"partition {index}")
+            status = self._lib.cl_partition_run(partition, arena, ffi.NULL, ffi.NULL)
+            if status:
+                raise EngineError(f"partition {index} failed: {self._statuses.get(status, status)}")
+        return {info.name: read_output(info, view[info.offset : info.offset + info.size]) for info in model.outputs}
+
+    def _check(self, partition: Any, size: int, arena_size: int, what: str) -> None:
+        failed = self._ffi.new("uint32_t *")
+        status = self._lib.cl_partition_check(partition, size, arena_size, failed)
+        if status:
+            where = "header" if failed[0] == NO_OP else f"kernel {failed[0]}"
+            raise EngineError(f"{what} is refused: {self._statuses.get(status, status)} at {where}")
+
+    def _aligned(self, data: bytes) -> Any:
+        """A copy of ``data`` at an aligned address; lives as long as what is returned."""
+        ffi = self._ffi
+        block = ffi.new("uint8_t[]", len(data) + ALIGN)
+        start = -int(ffi.cast("uintptr_t", block)) % ALIGN
+        ffi.buffer(block)[start : start + len(data)] = data
+        return ffi.gc(block + start, lambda _: block)

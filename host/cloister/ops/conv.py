@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Conv: one or two spatial dimensions, any kernel, stride, pad, dilation and group, constant weights."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from cloister.compile.layout import channels_last
+from cloister.compile.lowering import Lowering
+from cloister.compile.pack import PANEL, pack_conv2d, pack_depthwise
+from cloister.ir.graph import Graph, Node, Problem
+from cloister.ops.base import Cost, Operator, register
+from cloister.ops.windows import AUTO_PADS, Window, place
+
+#: Up to this many channels per group the kernel gathers patches, above it a table of pointers (ta/engine/conv2d.c).
+GATHER_CHANNELS = 16
+FLOAT = 4
+POINTER = 8
+
+
+@register("Conv")
+class Conv(Operator):
+    """Channels-last convolution; a one-dimensional one is a two-dimensional one of height 1."""
+
+    fuses_activation = True
+
+    def check(self, node: Node, graph: Graph) -> list[Problem]:
+        """float32, rank 3 or 4, constant weights and bias, channels that fit the group."""
+        problems = self.require_float(node, graph)
+        problems += self.require_constant(node, graph, 1, "W") + self.require_constant(node, graph, 2, "B")
+        problems += self.require_attr(node, "auto_pad", "NOTSET", AUTO_PADS)
+        x, w = graph.shape(node.inputs[0]), graph.shape(node.inputs[1])
+        if len(x) not in (3, 4) or len(w) != len(x):
+            reason = "one and two spatial dimensions are supported"
+            return [*problems, self.problem(node, reason, "shape of X", x)]
+        group = node.attrs.get("group", 1)
+        if group < 1 or x[1] != w[1] * group or w[0] % group:
+            problems.append(self.problem(node, f"does not fit X {x} and W {w}", "group", group))
+        if list(node.attrs.get("kernel_shape", w[2:])) != list(w[2:]):
+            problems.append(self.problem(node, f"W has {w[2:]}", "kernel_shape", node.attrs["kernel_shape"]))
+        if any(pad < 0 for pad in node.attrs.get("pads", [])):
+            problems.append(self.problem(node, "negative pads are not supported", "pads", node.attrs["pads"]))
+        if not problems:
+            windows = conv_windows(node, graph)
+            outputs = tuple(window.output for window in windows)
+            if outputs != graph.shape(node.outputs[0])[2:]:
+                problems.append(self.problem(node, f"inferred {graph.shape(node.outputs[0])}", "output", outputs))
+        return problems
+
+    def lower(self, node: Node, ctx: Lowering) -> None:
+        """One CONV2D, or DEPTHWISE where every channel has its own filter."""
+        graph = ctx.graph
+        weights = graph.tensor(node.inputs[1]).data
+        assert weights is not None
+        x = ctx.get_channels_last(node.inputs[0])
+        rank = len(x.shape)
+        y = ctx.new(node.outputs[0], channels_last(rank))
+        windows = conv_windows(node, graph)
+        strides, dilations = _pair(node, "strides"), _pair(node, "dilations")
+        kernel = (1, *weights.shape[2:])[-2:]
+        in_hw, out_hw = (1, *x.shape[2:])[-2:], (1, *y.shape[2:])[-2:]
+        begins = (0, *(window.begin for window in windows))[-2:]
+        group = node.attrs.get("group", 1)
+        weights = weights.reshape(*weights.shape[:2], *kernel)
+        depthwise = group == x.shape[1] == y.shape[1]
+        bias = graph.constant(node.input(2))
+        fields: dict[str, Any] = {
+            "in": x,
+            "weights": ctx.constant(pack_depthwise(weights) if depthwise else pack_conv2d(weights, group)),
+            "bias": None if bias is None or not np.any(bias) else ctx.constant(bias.reshape(-1)),
+            "out": y,
+            "batch": x.shape[0],
+            "in_h": in_hw[0],
+            "in_w": in_hw[1],
+            "in_c": x.shape[1],
+            "out_h": out_hw[0],
+            "out_w": out_hw[1],
+            "out_c": y.shape[1],
+            "kernel_h": kernel[0],
+            "kernel_w": kernel[1],
+            "stride_h": strides[0],
+            "stride_w": strides[1],
+            "dilation_h": dilations[0],
+            "dilation_w": dilations[1],
+            "pad_top": begins[0],
+            "pad_left": begins[1],
+            "group": group,
+            "activation": ctx.activation(node),
+        }
+        scratch = 0 if depthwise else conv2d_scratch(fields)
+        fields["scratch"] = ctx.scratch(scratch) if scratch else None
+        ctx.emit("DEPTHWISE" if depthwise else "CONV2D", fields)
+
+    def cost(self, node: Node, graph: Graph) -> Cost:
+        """One multiply-accumulate for each output element and weight of its filter."""
+        y, w = graph.shape(node.outputs[0]), graph.shape(node.inputs[1])
+        moved = 4 * (prod(graph.shape(node.inputs[0])) + prod(w) + prod(y))
+        return Cost(macs=prod(y) * prod(w[1:]), flops=prod(y), moved=moved)
+
+
+def conv2d_scratch(fields: dict[str, Any]) -> int:
+    """Bytes of scratch of a CONV2D record, as cl_conv2d_scratch() in the engine computes them (cloister_format.h)."""
+    taps = fields["kernel_h"] * fields["kernel_w"]
+    moves = (fields["stride_h"], fields["stride_w"], fields["pad_top"], fields["pad_left"]) != (1, 1, 0, 0)
+    resized = (fields["out_h"], fields["out_w"]) != (fields["in_h"], fields["in_w"])
+    if taps == 1 and not moves and not resized:
+        return 0
+    channels = fields["in_c"] // fields["group"]
+    if channels <= GATHER_CHANNELS:
+        return int(taps * channels * PANEL * FLOAT)
+    return int(taps * PANEL * POINTER + fields["in_c"] * FLOAT)
+
+
+def _pair(node: Node, attribute: str) -> tuple[int, int]:
+    values = (1, *node.attrs.get(attribute, (1, 1)))
+    return values[-2], values[-1]
+
+
+def conv_windows(node: Node, graph: Graph) -> list[Window]:
+    """The placing of the filter along each spatial dimension."""
+    x, w = graph.shape(node.inputs[0]), graph.shape(node.inputs[1])
+    count = len(x) - 2
+    pads = node.attrs.get("pads", [0] * (2 * count))
+    strides = node.attrs.get("strides", [1] * count)
+    dilations = node.attrs.get("dilations", [1] * count)
+    auto_pad = node.attrs.get("auto_pad", "NOTSET")
+    return [
+        place(x[2 + i], w[2 + i], strides[i], dilations[i], (pads[i], pads[i + count]), auto_pad) for i in range(count)
+    ]
