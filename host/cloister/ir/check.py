@@ -21,6 +21,12 @@ def check_graph(graph: Graph) -> list[Problem]:
         problems += [
             Problem(f"input {name!r}", "", reason, what, value) for what, value, reason in _tensor(graph, name)
         ]
+    for name in graph.outputs:
+        # An output that constant folding has settled still has to leave the engine.
+        if graph.is_constant(name):
+            problems += [
+                Problem(f"output {name!r}", "", reason, what, value) for what, value, reason in _facts(graph, name)
+            ]
     for node in graph.nodes:
         problems += _check_node(node, graph)
     return problems
@@ -53,11 +59,13 @@ def _static(graph: Graph, name: str) -> bool:
 
 
 def _tensor(graph: Graph, name: str) -> list[tuple[str, object, str]]:
-    """(what, value, reason) of everything wrong with a run-time tensor."""
+    """(what, value, reason) of everything wrong with a run-time tensor; nothing for a constant."""
+    return [] if graph.is_constant(name) else _facts(graph, name)
+
+
+def _facts(graph: Graph, name: str) -> list[tuple[str, object, str]]:
     tensor = graph.tensors[name]
     found: list[tuple[str, object, str]] = []
-    if tensor.is_constant:
-        return found
     if tensor.dtype is None or tensor.dtype.name not in RUNTIME_DTYPES:
         kind = "unknown" if tensor.dtype is None else tensor.dtype.name
         reason = f"supported at run time: {', '.join(RUNTIME_DTYPES)}; export the model in float32"
