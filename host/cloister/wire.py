@@ -12,11 +12,13 @@ the part between their ``cffi`` marks, so that no layout is written twice.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
-
-import cffi
 
 HEADERS = ("cloister_format.h", "cloister_ta.h")
 
@@ -37,9 +39,37 @@ def cffi_part(text: str) -> str:
     return text.split("/* cffi: begin */", 1)[1].split("/* cffi: end */", 1)[0]
 
 
-ffi = cffi.FFI()
-for _name in HEADERS:
-    ffi.cdef(cffi_part((header_dir() / _name).read_text(encoding="utf-8")))
+def _parsed() -> Any:
+    import cffi
+
+    made = cffi.FFI()
+    for name in HEADERS:
+        made.cdef(cffi_part((header_dir() / name).read_text(encoding="utf-8")))
+    return made
+
+
+def python_module() -> str:
+    """The declarations as the source of the module ``cloister._wire``, which needs cffi's back end alone.
+
+    A device gets it beside this module: to parse the headers takes an emulated CPU seconds at every start.
+    """
+    made = _parsed()
+    made.set_source("cloister._wire", None)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "_wire.py"
+        with contextlib.redirect_stdout(io.StringIO()):  # cffi announces what it writes
+            made.emit_python_code(str(path))
+        return path.read_text(encoding="utf-8")
+
+
+def _load() -> Any:
+    try:
+        return importlib.import_module("cloister._wire").ffi
+    except ModuleNotFoundError:
+        return _parsed()
+
+
+ffi: Any = _load()
 
 #: The headers' constants, by name: ``C.CL_MAGIC_MANIFEST``.
 C: Any = ffi.dlopen(None)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Runs one model in the Cloister TA, through libteec; on the device. Commands: `ta/include/cloister_ta.h`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cloister.teec import (
+    Code,
+    Context,
+    Origin,
+    OutOfMemory,
+    PartialMemory,
+    Session,
+    SharedMemory,
+    TeecError,
+    TempMemory,
+    Value,
+)
+from cloister.wire import C, ffi
+
+#: How a model's partitions get into the TA.
+MODES = ("auto", "whole", "steps")
+
+
+class ModelRunner:
+    """A session of the TA with a model loaded, and the model's sealed payload in shared memory.
+
+    Args:
+        manifest, licence: as the TA takes them; an empty manifest means the one embedded in the TA.
+        payload: all sealed partitions; registered in one block, without a copy, for as long as this lives.
+        partitions: offset and sealed size of each partition in the payload, in bytes.
+        memory: most bytes of secure memory to use, 0 for as much as there is.
+        mode: "whole": each inference is one invocation; "steps": one for each partition; "auto": whole where the
+            payload can be mapped into the TA at once, which shows at the first inference.
+
+    Raises:
+        TeecError: the TA refused manifest or licence, or there is not memory enough.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        uuid: str,
+        manifest: bytes,
+        licence: bytes,
+        payload: bytearray,
+        partitions: Sequence[tuple[int, int]],
+        memory: int,
+        mode: str,
+    ) -> None:
+        if mode not in MODES:
+            raise ValueError(f"mode {mode!r}; one of {', '.join(MODES)}")
+        self.mode = mode
+        self._partitions = partitions
+        self._resident = False
+        self._session: Session = context.open_session(uuid)
+        self._shared: SharedMemory | None = None
+        try:
+            out = self._session.invoke(
+                C.CL_CMD_LOAD,
+                TempMemory(manifest),
+                TempMemory(licence),
+                TempMemory(ffi.sizeof("struct cl_loaded"), "out"),
+                Value(memory, 0, "inout"),
+            )
+            #: `struct cl_loaded` as the TA gave it.
+            self.loaded = bytes(out[2])
+            info = ffi.from_buffer("struct cl_loaded *", self.loaded)
+            self._all_resident = info.resident_count == info.partition_count
+            self._input_size = int(info.input_size)
+            if payload:
+                self._shared = context.register(payload, "inout")
+        except BaseException:
+            self.close()
+            raise
+
+    def query(self, command: int, size: int) -> bytes:
+        """Invoke a command that only gives back up to `size` bytes."""
+        (out,) = self._session.invoke(command, TempMemory(size, "out"))
+        return bytes(out)
+
+    def run(self, inputs: bytes, count: int, output: int, k: int, size: int) -> tuple[list[bytes], int]:
+        """Run `count` inferences.
+
+        Args:
+            inputs: `count` times all inputs of the model, one after the other.
+            output: a `CL_OUTPUT_` value; k: entries wanted of CL_OUTPUT_TOP_K.
+            size: bytes that an answer may have.
+
+        Returns:
+            The answers, and how many partitions were decrypted for them.
+        """
+        step = self._input_size
+        if len(inputs) != count * step:
+            raise ValueError(f"{len(inputs)} bytes of inputs for {count} inferences of {step} bytes")
+        answers, decrypted = [], 0
+        out = bytearray(max(size, 8))
+        view = memoryview(inputs)
+        for index in range(count):
+            one = view[index * step : (index + 1) * step]
+            answer, parts = self._one(one, output, k, out)
+            answers.append(answer)
+            decrypted += parts
+        return answers, decrypted
+
+    def _one(self, inputs: memoryview, output: int, k: int, out: bytearray) -> tuple[bytes, int]:
+        if self.mode == "steps":
+            return self._in_steps(inputs, output, k, out)
+        try:
+            return self._whole(inputs, output, k, out)
+        except OutOfMemory as error:
+            # From the TA it means what it says. From the layers below: the payload cannot be mapped at once
+            # (OP-TEE maps at most CFG_PGT_CACHE_ENTRIES x 2 MiB of one TA), the TA has not been entered.
+            if self.mode == "whole" or error.origin == Origin.TRUSTED_APP or self._shared is None:
+                raise
+            self.mode = "steps"
+            return self._in_steps(inputs, output, k, out)
+
+    def _whole(self, inputs: memoryview, output: int, k: int, out: bytearray) -> tuple[bytes, int]:
+        payload: Any = TempMemory(b"")
+        if self._shared is not None and not self._resident:
+            payload = PartialMemory(self._shared, 0, self._shared.size, "in")
+        _, _, answer, values = self._session.invoke(
+            C.CL_CMD_RUN, TempMemory(inputs), payload, TempMemory(out, "out"), Value(output, k, "inout")
+        )
+        # Resident partitions were decrypted by this call; the TA needs the payload no more.
+        self._resident = self._all_resident
+        return bytes(answer[: values.a]), values.b
+
+    def _in_steps(self, inputs: memoryview, output: int, k: int, out: bytearray) -> tuple[bytes, int]:
+        if self._shared is None:
+            raise ValueError("a model that is embedded in the TA cannot be run in steps")
+        steps = 0
+        _, wanted = self._session.invoke(C.CL_CMD_BEGIN, TempMemory(inputs), Value(0, 0, "out"))
+        while wanted.a < len(self._partitions):
+            offset, size = self._partitions[wanted.a]
+            if size != wanted.b or steps > len(self._partitions):
+                where = f"CL_CMD_BEGIN: the TA asks for {wanted.b} bytes of partition {wanted.a}, it has {size}"
+                raise TeecError(Code.BAD_FORMAT, Origin.UNKNOWN, where)
+            _, wanted = self._session.invoke(
+                C.CL_CMD_STEP, PartialMemory(self._shared, offset, size, "in"), Value(0, 0, "out")
+            )
+            steps += 1
+        answer, values = self._session.invoke(C.CL_CMD_FINISH, TempMemory(out, "out"), Value(output, k, "inout"))
+        return bytes(answer[: values.a]), values.b
+
+    def close(self) -> None:
+        """End the session and give the shared memory back."""
+        self._session.close()
+        if self._shared is not None:
+            self._shared.close()
