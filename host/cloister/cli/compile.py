@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""``cloister compile``: an ONNX model into a sealed bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from cloister.api import MAX_PARTITION
+from cloister.api import compile as compile_model
+from cloister.cli.common import Dim, Size, human, show_facts
+from cloister.cli.keys import DIRECTORY
+
+EXAMPLE = """
+\b
+Examples:
+  cloister compile model.onnx -o model.clb
+  cloister compile model.onnx -o model.clb --name gatekeeper --version 2 --dim N=1
+  cloister compile model.onnx -o model.clb --embed out/embed   # C arrays to link into the TA
+"""
+
+
+@click.command(epilog=EXAMPLE)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("-o", "output", type=click.Path(path_type=Path), required=True, help="Bundle file to write.")
+@click.option("--name", help="The model's name on devices [default: the file's].")
+@click.option(
+    "--version",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="The model's version; devices refuse one older than they have run.",
+)
+@click.option("--dim", "dims", type=Dim(), multiple=True, metavar="NAME=N", help="Fix a free dimension (repeatable).")
+@click.option(
+    "--max-partition",
+    type=Size(),
+    default=MAX_PARTITION,
+    show_default="1MiB",
+    help="Most bytes of one partition: what is decrypted at once.",
+)
+@click.option("--embed", type=click.Path(path_type=Path), help="Also write the bundle as C arrays into this directory.")
+@DIRECTORY
+def compile(  # noqa: A001
+    model: Path, output: Path, name: str | None, version: int, dims: tuple[tuple[str, int], ...], max_partition: int,
+    embed: Path | None, directory: Path | None,
+) -> None:  # fmt: skip
+    """Compile the ONNX file MODEL into a sealed bundle.
+
+    The content key that opens the bundle stays with your keys; 'cloister licence' gives it to a device.
+    """
+    with Console(stderr=True).status(f"compiling {model}"):
+        bundle = compile_model(
+            model, name=name, version=version, dims=dict(dims), max_partition=max_partition, keys=directory
+        )
+    bundle.save(output)
+    facts: dict[str, object] = {
+        "bundle": f"{output} ({human(output.stat().st_size)})",
+        "model": f"{bundle.name} (version {bundle.version})",
+        "partitions": len(bundle.partitions),
+        "largest": human(bundle.header.largest_partition),
+        "arena": human(bundle.arena_size),
+    }
+    if embed:
+        from cloister.compile.emit_c import write_embedded
+
+        facts["embedded"] = f"{write_embedded(embed, bundle.manifest, bundle.payload)}: build the TA with " \
+                            f"CLOISTER_EMBED={embed.resolve()}"  # fmt: skip
+    show_facts(facts)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""``cloister run``: run a bundle on a device."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from cloister.cli.common import Size, human, show_json
+from cloister.cli.provision import TARGET
+from cloister.errors import CloisterError
+from cloister.seal.bundle import Bundle
+from cloister.seal.files import read_file, write_aside
+from cloister.seal.licence import OUTPUTS, Licence
+
+EXAMPLE = """
+\b
+Examples:
+  cloister run model.clb model.lic images.npy
+  cloister run model.clb model.lic images.npy --output top-k --top-k 3 --json
+  cloister run model.clb model.lic inputs.npz --output full --save answers.npz --target ssh://root@board
+"""
+
+
+def read_inputs(path: Path) -> Any:
+    """The array of a .npy file, or the arrays of a .npz file by name.
+
+    Raises:
+        CloisterError: the file is neither.
+    """
+    data = read_file(path, "input file", 1 << 34)
+    try:
+        loaded = np.load(io.BytesIO(data), allow_pickle=False)
+        return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
+    except (ValueError, OSError, EOFError) as error:
+        raise CloisterError(
+            f"{path} is no array file: {error}",
+            "write it with numpy.save(path, array) or numpy.savez(path, name=array)",
+        ) from error
+
+
+@click.command(epilog=EXAMPLE)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("licence", type=click.Path(path_type=Path))
+@click.argument("inputs", type=click.Path(path_type=Path))
+@TARGET
+@click.option(
+    "--output",
+    type=click.Choice(list(OUTPUTS)),
+    default="label",
+    show_default=True,
+    help="What the answer shall reveal, as far as the licence allows.",
+)
+@click.option("--top-k", type=click.IntRange(1), help="With --output top-k: entries wanted [default: all licensed].")
+@click.option(
+    "--memory",
+    type=Size(),
+    default=0,
+    show_default="all there is",
+    help="Most secure memory to use, such as 4MiB; what does not fit is streamed.",
+)
+@click.option("--save", type=click.Path(path_type=Path), help="Write labels, scores and outputs to a .npz file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def run(
+    bundle: Path, licence: Path, inputs: Path, target: str, output: str, top_k: int | None, memory: int,
+    save: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Run BUNDLE with LICENCE on INPUTS (.npy, or .npz with one array for each input) inside the device's TA.
+
+    The first axis may hold many samples. The device is the one that 'cloister device start' left running, or one that
+    is started for this run alone.
+    """
+    from cloister.device import connect
+
+    opened, licensed, arrays = Bundle.load(bundle), Licence.load(licence), read_inputs(inputs)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with connect(target) as device, device.load(opened, licensed, memory=memory) as model:
+        quiet = as_json or not sys.stderr.isatty()
+        from rich.console import Console
+
+        with Progress(*columns, console=Console(stderr=True), disable=quiet, transient=True) as bar:
+            task = bar.add_task("running", total=None)
+            answers = model.run(
+                arrays, output, top_k or 0, progress=lambda done, total: bar.update(task, completed=done, total=total)
+            )
+        usage = model.usage()
+    if save:
+        kept: dict[str, Any] = {"labels": answers.labels, **(answers.outputs or {})}
+        if answers.scores is not None:
+            kept["scores"] = answers.scores
+        buffer = io.BytesIO()
+        np.savez(buffer, **kept)
+        write_aside(save, buffer.getvalue())
+    if as_json:
+        result: dict[str, Any] = {"labels": answers.labels.tolist(), "peak_bytes": usage.peak_bytes}
+        if answers.scores is not None:
+            result["scores"] = answers.scores.tolist()
+        if answers.outputs is not None:
+            result["outputs"] = {name: value.tolist() for name, value in answers.outputs.items()}
+        show_json(result)
+        return
+    for index, label in enumerate(answers.labels):
+        if answers.scores is not None:
+            pairs = zip(np.atleast_1d(label), answers.scores[index], strict=True)
+            click.echo(f"{index}: " + ", ".join(f"{one} ({score:.4g})" for one, score in pairs))
+        else:
+            click.echo(f"{index}: {label}")
+    click.echo(f"secure memory at most {human(usage.peak_bytes)}, {answers.decrypted} partitions decrypted", err=True)
+    if save:
+        click.echo(f"written: {save}", err=True)
