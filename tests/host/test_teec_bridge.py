@@ -40,7 +40,7 @@ def find_header() -> Path:
     if index.is_file():
         sysroot = json.loads(index.read_text()).get("sysroot")
         if sysroot:
-            candidates.insert(1, Path(sysroot) / "usr/include")
+            candidates.insert(1, Path(sysroot) / "include")
     for candidate in candidates:
         if (candidate / "tee_client_api.h").is_file():
             return candidate
@@ -425,3 +425,21 @@ def test_a_forked_child_leaves_the_parents_session_alone(books: Books) -> None:
                 os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         session.invoke(1, teec.Value(0, 0, "inout"))
+
+
+def test_a_sysroot_is_searched(header: Path, double: Path, tmp_path: Path) -> None:
+    """The layout of unpacked packages, and one without ``usr``; what is missing is named."""
+    for base in (tmp_path / "debian/usr", tmp_path / "plain"):
+        (base / "include/python3.11").mkdir(parents=True)
+        (base / "include/python3.11/Python.h").touch()
+        (base / "include/tee_client_api.h").write_bytes((header / "tee_client_api.h").read_bytes())
+        (base / "lib/some-linux-gnu").mkdir(parents=True)
+        (base / "lib/some-linux-gnu/libteec.so.2").write_bytes(double.read_bytes())
+    for root, base in (("debian", "debian/usr"), ("plain", "plain")):
+        include, libdir = build_teec.search_sysroot(tmp_path / root)
+        assert include == [tmp_path / base / "include/python3.11", tmp_path / base / "include"]
+        assert libdir == [tmp_path / base / "lib/some-linux-gnu"]
+        assert build_teec.library_option(libdir) == "-l:libteec.so.2"
+    (tmp_path / "plain/include/tee_client_api.h").unlink()
+    with pytest.raises(build_teec.BuildError, match=r"tee_client_api\.h"):
+        build_teec.search_sysroot(tmp_path / "plain")

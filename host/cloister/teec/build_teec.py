@@ -10,9 +10,7 @@ On a device, for whatever GlobalPlatform client it has::
 
 For a device, from a host (the headers and the library are those of the device)::
 
-    python3 -m cloister.teec.build_teec --cc aarch64-linux-gnu-gcc \\
-        --include sysroot/usr/include/python3.13 --include sysroot/usr/include \\
-        --libdir sysroot/usr/lib/aarch64-linux-gnu --out out/teec
+    python3 -m cloister.teec.build_teec --cc aarch64-linux-gnu-gcc --sysroot DIR --out out/teec
 
 The module uses Python's limited API (``_teec.abi3.so``): one file serves every CPython from 3.11 on. Only this
 module needs the package ``cffi`` and its parser; to run the result takes ``_cffi_backend`` alone.
@@ -142,6 +140,25 @@ def emit_c(path: Path) -> None:
         ffibuilder().emit_c_code(str(path))
 
 
+def search_sysroot(root: Path) -> tuple[list[Path], list[Path]]:
+    """The directories of headers and of libteec below ``root``, with or without ``usr`` between.
+
+    Raises:
+        BuildError: one of the three is missing there.
+    """
+    bases = [root, root / "usr"]
+    pythons = [path.parent for base in bases for path in sorted(base.glob("include/python3*/Python.h"))]
+    headers = [base / "include" for base in bases if (base / "include/tee_client_api.h").exists()]
+    libraries = [path.parent for base in bases for path in sorted(base.glob("lib/**/libteec.so*"))]
+    for name, found in (("Python.h", pythons), ("tee_client_api.h", headers), ("libteec.so", libraries)):
+        if not found:
+            raise BuildError(
+                f"{root}: no {name} there",
+                "unpack libpython3-dev, optee-client-dev and libteec of the device into it",
+            )
+    return [pythons[-1], headers[0]], libraries[:1]
+
+
 def library_option(libdirs: Sequence[Path]) -> str:
     """``-lteec``, or libteec's versioned file where the run-time package alone is unpacked."""
     if any((each / "libteec.so").exists() for each in libdirs):
@@ -201,6 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cc", default=os.environ.get("CC", "cc"), help="C compiler (default: $CC, or cc)")
     parser.add_argument("--include", type=Path, action="append", default=[], metavar="DIR", help="header directory")
     parser.add_argument("--libdir", type=Path, action="append", default=[], metavar="DIR", help="libteec's directory")
+    parser.add_argument("--sysroot", type=Path, metavar="DIR", help="where to look for all three")
     parser.add_argument("--cflags", default=os.environ.get("CFLAGS", ""), help="further compiler options")
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent, metavar="DIR", help="where _teec.abi3.so goes"
@@ -212,7 +230,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             emit_c(args.emit_c)
             print(args.emit_c)
         else:
-            print(build(args.out, args.cc, args.include, args.libdir, shlex.split(args.cflags)))
+            include, libdir = search_sysroot(args.sysroot) if args.sysroot else ([], [])
+            include, libdir = args.include + include, args.libdir + libdir
+            print(build(args.out, args.cc, include, libdir, shlex.split(args.cflags)))
     except CloisterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
