@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from cloister.compile.emit import emit_partition
 from cloister.compile.lowering import Buffer, Lowering, Storage
-from cloister.compile.partition import split
+from cloister.compile.partition import LIMIT, PartitionError, split
 from cloister.compile.planner import Plan, plan_arena
 from cloister.compile.report import Report, make_report
 from cloister.ir.check import check_graph
@@ -96,7 +96,13 @@ def compile_graph(
     outputs = ctx.finish()
     tell("plan", 0, 1)
     plan = plan_arena(ctx.ops, list(ctx.inputs.values()), list(outputs.values()))
-    parts = split(ctx.ops, max_partition, partitions)
+    # A model that only renames its inputs has no kernel; it still ships as one partition.
+    if plan.size >= LIMIT:
+        raise PartitionError(
+            f"the activations take {plan.size} bytes, the format allows {LIMIT - 1}",
+            "compile for a smaller batch or input (--dim)",
+        )
+    parts = split(ctx.ops, max_partition, partitions) or [[]] or [[]]
     emitted = []
     for done, part in enumerate(parts):
         tell("emit", done, len(parts))
