@@ -6,6 +6,7 @@ Nothing here is protected and nothing runs in OP-TEE.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -80,10 +81,13 @@ def find_library() -> Path:
     out = cache_dir()
     out.mkdir(parents=True, exist_ok=True)
     command = ["make", "-C", str(sources), f"O={out}", "native"]
-    try:
-        made = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise EngineError(f"cannot run make: {error}", "install make and gcc") from error
+    with (out / "lock").open("w") as lock:
+        # Two processes that build into the same directory would read each other's half-written objects.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            made = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise EngineError(f"cannot run make: {error}", "install make and gcc") from error
     if made.returncode:
         tail = "\n".join((made.stdout + made.stderr).splitlines()[-15:])
         raise EngineError(

@@ -8,8 +8,8 @@ The rules are the same wherever a model runs (host, emulator, board):
 - byte order: an array in the other byte order (``>f4``) has the same values and is converted.
 - shape: exactly the model's; a batch of another size must be split by the caller.
 - memory order: any; an array that is not contiguous is copied.
-- values: all, NaN and infinity included. They spread through the network as IEEE 754 and ONNX say; ArgMax, MaxPool and
-  the answer by label treat NaN as ``docs/operators.md`` says.
+- values: all, NaN and infinity included. They spread through the network as IEEE 754 arithmetic says; nothing is
+  refused or replaced.
 """
 
 from __future__ import annotations

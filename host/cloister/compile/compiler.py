@@ -102,7 +102,7 @@ def compile_graph(
             f"the activations take {plan.size} bytes, the format allows {LIMIT - 1}",
             "compile for a smaller batch or input (--dim)",
         )
-    parts = split(ctx.ops, max_partition, partitions) or [[]] or [[]]
+    parts = split(ctx.ops, max_partition, partitions) or [[]]
     emitted = []
     for done, part in enumerate(parts):
         tell("emit", done, len(parts))

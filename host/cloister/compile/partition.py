@@ -10,6 +10,9 @@ from cloister.compile.planner import align
 from cloister.errors import CloisterError
 from cloister.wire import C, ffi
 
+#: Sizes and offsets are 32 bits wide.
+LIMIT = 1 << 32
+
 
 class PartitionError(CloisterError):
     """The model does not fit the limits on partitions."""
@@ -83,5 +86,10 @@ def split(ops: Sequence[Op], limit: int, count: int | None) -> list[list[Op]]:
     if len(parts) > C.CL_MAX_PARTITIONS:
         raise PartitionError(
             f"{len(parts)} partitions, the format allows {C.CL_MAX_PARTITIONS}", "allow larger partitions"
+        )
+    largest = max((partition_size(part) for part in parts), default=0)
+    if largest >= LIMIT:
+        raise PartitionError(
+            f"a kernel's weights take {largest} bytes, the format allows {LIMIT - 1}", "use a smaller model"
         )
     return parts

@@ -20,28 +20,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cloister.seal.errors import BundleError
 from cloister.seal.files import read_file, write_aside
 from cloister.seal.keys import VendorKey, verify
+from cloister.tensors import TensorInfo as TensorInfo
 from cloister.wire import C, ffi, new, pack, unpack
 
 MANIFEST_DOMAIN = b"cloister manifest v1"
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """A tensor that enters or leaves the model.
-
-    Attributes:
-        name: ONNX's name.
-        dtype: a ``CL_DTYPE_`` value.
-        shape: dimensions in ONNX's order.
-        offset: of its first byte in the arena.
-        size: in bytes.
-    """
-
-    name: str
-    dtype: int
-    shape: tuple[int, ...]
-    offset: int
-    size: int
 
 
 class Sealable(Protocol):

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from cloister.ir.graph import Graph
 from cloister.ir.passes.activation import fuse_activations
-from cloister.ir.passes.batchnorm import fold_batch_normalization
+from cloister.ir.passes.affine import fold_affine
 from cloister.ir.passes.dead import remove_dead
 from cloister.ir.passes.identity import remove_identities
+from cloister.ir.passes.matmul import matmul_to_gemm
 
 
 def clean(graph: Graph) -> None:
@@ -19,6 +20,7 @@ def clean(graph: Graph) -> None:
 
 def optimise(graph: Graph) -> None:
     """After the check: fewer and larger nodes."""
-    fold_batch_normalization(graph)
+    matmul_to_gemm(graph)
+    fold_affine(graph)
     fuse_activations(graph)
     remove_dead(graph)
