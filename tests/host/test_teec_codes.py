@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,18 @@ def test_short_buffer_tells_the_sizes() -> None:
     assert isinstance(error, teec.ShortBuffer)
     assert error.required == {1: 100}
     assert "100 bytes for parameter 1" in str(error)
+
+
+def test_errors_survive_pickling() -> None:
+    for error in (
+        errors.make_error(0xFFFF0010, 4, "f", required={1: 100}),
+        errors.make_error(0x80000001, 3, "TEEC_OpenSession(u)"),
+        errors.make_error(0xFFFF0008, 3, "TEEC_OpenSession(u)"),
+    ):
+        again = pickle.loads(pickle.dumps(error))
+        assert type(again) is type(error)
+        assert str(again) == str(error)
+        assert vars(again) == vars(error)
 
 
 def test_without_the_extension_import_works_and_use_says_what_to_install(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
+from typing import Any
 from uuid import UUID
 
 from cloister.errors import CloisterError
@@ -53,6 +55,11 @@ class TeecError(CloisterError):
         self.where: str = where
         shown = self.name if self.name.startswith("0x") else f"{self.name} (0x{self.code:08x})"
         super().__init__(f"{where + ': ' if where else ''}{shown}, origin {self.origin.name}", remedy)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What pickle and copy make it from again: another process may raise what this one met."""
+        rebuild = partial(type(self), name=self.name, remedy=self.remedy)
+        return rebuild, (self.code, int(self.origin), self.where), dict(self.__dict__)
 
 
 class TaError(TeecError):
