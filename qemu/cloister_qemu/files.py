@@ -82,7 +82,7 @@ class InstanceFiles:
             by = f" by process {note.owner}" if note is not None and not note.daemon else ""
             raise InstanceBusy(
                 f"the device {self.name!r} is already running{by}",
-                f"stop it with: cloister device stop {self.name}; or use another name, such as qemu:{self.name}2",
+                f"stop it with: cloister device stop --name {self.name}; or use another name, such as qemu:{self.name}2",
             ) from None
         except BaseException:
             os.close(handle)

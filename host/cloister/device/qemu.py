@@ -220,7 +220,7 @@ def reset_device(name: str = "default", force: bool = False) -> None:
     except InstanceBusy as error:
         raise InstanceBusy(
             f"{error.message}; a reset deletes its secure storage",
-            f"stop it first (cloister device stop {name}), or use --force",
+            f"stop it first (cloister device stop --name {name}), or use --force",
         ) from None
     try:
         files.remove()
