@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Fuzzes the TA's parsers for a few seconds (``CLOISTER_FUZZ_SECONDS`` for longer), from valid seeds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from cloister.seal.bundle import TensorInfo, seal_bundle
+from cloister.seal.keys import VendorKey
+from cloister.seal.licence import issue_licence
+from cloister.wire import C
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+HERE = Path(__file__).parent
+TA = HERE.parents[1] / "ta"
+SOURCES = {
+    "manifest": ["manifest.c", "plan.c", "sealed.c", "answer.c"],
+    "licence": ["licence.c", "quota.c"],
+}
+
+
+class SampleModel:
+    """Enough of a compiled model to be sealed."""
+
+    partitions = (bytes(64), bytes(5000), bytes(200))
+    inputs = (TensorInfo("x", C.CL_DTYPE_F32, (1, 3, 4, 4), 0, 192), TensorInfo("n", C.CL_DTYPE_I64, (), 192, 8))
+    outputs = (TensorInfo("y", C.CL_DTYPE_F32, (2, 5), 0, 40),)
+    arena_size = 256
+
+
+def seeds() -> dict[str, bytes]:
+    vendor = VendorKey.generate()
+    bundle, key = seal_bundle(SampleModel(), vendor, name="fuzz")
+    licence = issue_licence(bundle, key, X25519PrivateKey.generate().public_key().public_bytes_raw(), vendor)
+    return {"manifest": bundle.manifest, "licence": licence.data}
+
+
+@pytest.mark.parametrize("target", SOURCES)
+def test_fuzz(target: str, tmp_path: Path) -> None:
+    program = tmp_path / f"fuzz_{target}"
+    flags = ["-g", "-O1", "-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{TA}", f"-I{TA / 'include'}"]
+    sanitizers = "-fsanitize=fuzzer,address,undefined"
+    sources = [str(HERE / f"fuzz_{target}.c"), *(str(TA / name) for name in SOURCES[target])]
+    compiled = subprocess.run(
+        ["clang", *flags, sanitizers, "-fno-sanitize-recover=all", "-o", str(program), *sources],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert compiled.returncode == 0, compiled.stderr
+
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "seed").write_bytes(seeds()[target])
+    seconds = int(os.environ.get("CLOISTER_FUZZ_SECONDS", "5"))
+    run = subprocess.run(
+        [str(program), f"-max_total_time={seconds}", "-max_len=4096", "-print_final_stats=1", str(corpus)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=seconds + 60,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
+    executed = [line for line in run.stderr.splitlines() if "number_of_executed_units" in line]
+    assert executed and int(executed[0].split()[-1]) > 1000
