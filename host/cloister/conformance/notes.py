@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What of each operator is supported, in a user's words, for docs/operators.md."""
+
+from __future__ import annotations
+
+_UNARY = "all"
+_BINARY = "numpy's broadcasting, up to 8 axes"
+_REDUCE = "any axes (constant), `keepdims`, `noop_with_empty_axes`"
+_POOL = "1-D to 3-D, strides, dilations, pads, `auto_pad`, `ceil_mode`"
+
+NOTES: dict[str, str] = {
+    "Abs": _UNARY,
+    "Add": _BINARY,
+    "ArgMax": "float32 in, int64 out; `select_last_index`",
+    "ArgMin": "float32 in, int64 out; `select_last_index`",
+    "AveragePool": f"{_POOL}, `count_include_pad`",
+    "BatchNormalization": "inference; folded into Conv or Gemm where possible; constant statistics",
+    "Clip": "bounds constant or computed at run time",
+    "Concat": "any dtype",
+    "Constant": "evaluated at compile time",
+    "ConstantOfShape": "evaluated at compile time",
+    "Conv": "1-D and 2-D; any kernel, stride, pad, dilation, group, `auto_pad`; constant weights",
+    "Div": _BINARY,
+    "Dropout": "inference; the mask is all true",
+    "Elu": _UNARY,
+    "Erf": _UNARY,
+    "Exp": _UNARY,
+    "Expand": "any dtype; constant shape",
+    "Flatten": "any dtype",
+    "Gather": "any dtype; constant indices",
+    "Gemm": "all; the right matrix and the bias constant or computed at run time",
+    "GlobalAveragePool": "any number of spatial axes",
+    "GlobalMaxPool": "any number of spatial axes",
+    "HardSigmoid": _UNARY,
+    "HardSwish": _UNARY,
+    "Identity": "tensors of any dtype",
+    "LRN": "all",
+    "LeakyRelu": _UNARY,
+    "Log": _UNARY,
+    "LogSoftmax": "one axis; before opset 13 all axes from `axis` on",
+    "MatMul": "numpy's rules for vectors and batches; either operand constant or computed at run time",
+    "Max": f"any number of operands; {_BINARY}",
+    "MaxPool": f"{_POOL}; no `Indices`",
+    "Min": f"any number of operands; {_BINARY}",
+    "Mul": _BINARY,
+    "Neg": _UNARY,
+    "PRelu": "slope constant or computed at run time; broadcasting",
+    "Pad": "any dtype; constant, edge, reflect, wrap; negative pads; constant arguments",
+    "Pow": f"{_BINARY}; base and exponent float32",
+    "Reciprocal": _UNARY,
+    "ReduceMax": _REDUCE,
+    "ReduceMean": _REDUCE,
+    "ReduceMin": _REDUCE,
+    "ReduceSum": _REDUCE,
+    "Relu": _UNARY,
+    "Reshape": "any dtype; constant shape, 0, -1, `allowzero`",
+    "Resize": "nearest (any dtype of 4 or 8 bytes), linear, cubic, `antialias`; all coordinate modes, nearest modes, "
+    "`axes`, `keep_aspect_ratio_policy`; constant arguments",
+    "Sigmoid": _UNARY,
+    "Slice": "any dtype; steps of either sign; constant arguments",
+    "Softmax": "one axis; before opset 13 all axes from `axis` on",
+    "Softplus": _UNARY,
+    "Split": "any dtype; equal or given sizes, `num_outputs`",
+    "Sqrt": _UNARY,
+    "Squeeze": "any dtype; constant axes",
+    "Sub": _BINARY,
+    "Sum": f"any number of operands; {_BINARY}",
+    "Tanh": _UNARY,
+    "Tile": "any dtype; constant repeats",
+    "Transpose": "any dtype; costs nothing by itself",
+    "Unsqueeze": "any dtype; constant axes",
+    "Upsample": "nearest, linear",
+}
