@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+/* posix_memalign */
+#define _POSIX_C_SOURCE 200112L
+
 #include "harness.h"
 
 #include <math.h>
@@ -180,6 +183,12 @@ static void guard(struct stage *stage, bool on)
 void stage_run(struct stage *stage, const struct cl_kernel_ops *kernel, const void *op,
 	       const struct cl_ref *out)
 {
+	stage_run_scratch(stage, kernel, op, out, NULL);
+}
+
+void stage_run_scratch(struct stage *stage, const struct cl_kernel_ops *kernel, const void *op,
+		       const struct cl_ref *out, const struct cl_ref *scratch)
+{
 	const size_t arena_size = stage->memory.arena_size;
 	const size_t out_end = (size_t)out->offset + out->size;
 	uint8_t *before = allocate(arena_size);
@@ -189,6 +198,8 @@ void stage_run(struct stage *stage, const struct cl_kernel_ops *kernel, const vo
 	guard(stage, true);
 	kernel->run(op, &stage->memory);
 	guard(stage, false);
+	if (scratch && scratch->space != CL_SPACE_NONE)
+		memcpy(before + scratch->offset, stage_at(stage, scratch), scratch->size);
 	EXPECT(!memcmp(before, stage->memory.arena, out->offset) &&
 		       !memcmp(before + out_end, stage->memory.arena + out_end,
 			       arena_size - out_end),
