@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cloister.teec.session import Context
 
 #: A direction as the client sees it: "in" is read by the TA, "out" is written by it.
-DIRECTIONS = {"in": MemFlag.INPUT, "out": MemFlag.OUTPUT, "inout": MemFlag.INPUT | MemFlag.OUTPUT}
+DIRECTIONS = {"in": int(MemFlag.INPUT), "out": int(MemFlag.OUTPUT), "inout": MemFlag.INPUT | MemFlag.OUTPUT}
 
 
 def direction_flags(direction: str) -> int:
@@ -26,7 +26,7 @@ def direction_flags(direction: str) -> int:
         ArgumentError: it is another word.
     """
     try:
-        return int(DIRECTIONS[direction])
+        return DIRECTIONS[direction]
     except (KeyError, TypeError):
         raise ArgumentError(f"direction {direction!r}", 'use "in", "out" or "inout"') from None
 
@@ -38,7 +38,8 @@ def pin(buffer: Any, direction: str) -> Any:
         ArgumentError: ``buffer`` has no contiguous memory, or is read-only although the TA is to write it.
     """
     ffi, _ = load()
-    writable = bool(direction_flags(direction) & MemFlag.OUTPUT)
+    direction_flags(direction)
+    writable = direction != "in"
     try:
         return ffi.from_buffer("char[]", buffer, require_writable=writable)
     except (TypeError, ValueError, BufferError) as error:

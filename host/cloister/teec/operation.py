@@ -86,11 +86,11 @@ class Operation:
                 return True
             remaining -= CANCEL_INTERVAL
 
-    def run(self, where: str, uuid: UUID, call: Callable[[Any, Any], int]) -> tuple[Any, ...]:
+    def run(self, where: Callable[[], str], uuid: UUID, call: Callable[[Any, Any], int]) -> tuple[Any, ...]:
         """Make a call with the parameters; for :class:`Session` and :class:`Context`.
 
         Args:
-            where: the call, for messages.
+            where: gives the call's name, for the message of an error.
             uuid: of the TA, for the names of its errors.
             call: gets ``TEEC_Operation *`` and ``uint32_t *`` for the origin, and returns the code.
 
@@ -119,24 +119,27 @@ class Operation:
             native.paramTypes = kinds
             with self._lock:
                 if self._cancelled:
-                    raise make_error(Code.CANCEL, Origin.API, f"{where}, cancelled before it began")
+                    raise make_error(Code.CANCEL, Origin.API, f"{where()}, cancelled before it began")
                 self._running = native
             code = call(native, origin)
-            slots = [(index, param, native.params[index]) for index, param in enumerate(self.params) if param]
             if code != SUCCESS:
-                required = {
-                    index: size
-                    for index, param, slot in slots
-                    if code == Code.SHORT_BUFFER and (size := param.size_after(slot)) > param.capacity()
-                }
-                raise make_error(code, origin[0], where, uuid=uuid, required=required)
-            results: list[Any] = [None] * len(self.params)
-            for index, param, slot in slots:
-                results[index] = param.result(slot)
-            return tuple(results)
+                raise make_error(code, origin[0], where(), uuid=uuid, required=self._required(code, native))
+            return tuple(
+                None if param is None else param.result(native.params[index]) for index, param in enumerate(self.params)
+            )
         finally:
             with self._lock:
                 self._running, self._busy, self._cancelled = None, False, False
                 self._ended.set()
             for step in reversed(undo):
                 step()
+
+    def _required(self, code: int, native: Any) -> dict[int, int]:
+        if code != Code.SHORT_BUFFER:
+            return {}
+        sizes = {index: param.size_after(native.params[index]) for index, param in enumerate(self.params) if param}
+        return {index: size for index, size in sizes.items() if size > self._capacity(index)}
+
+    def _capacity(self, index: int) -> int:
+        param = self.params[index]
+        return param.capacity() if param else 0

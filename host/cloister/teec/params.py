@@ -11,6 +11,9 @@ from cloister.teec.errors import ArgumentError
 from cloister.teec.memory import SharedMemory, direction_flags, pin
 from cloister.teec.native import load
 
+#: A plain number: arithmetic on enumerations costs thousands of instructions in each call.
+OUTPUT = int(MemFlag.OUTPUT)
+
 #: Undoes one step of preparing a parameter.
 Undo = Callable[[], None]
 
@@ -63,18 +66,21 @@ class Value(Parameter):
                 raise ArgumentError(f"value {name} = {number}", "values are unsigned numbers of 32 bits")
         self.a, self.b, self.direction = int(a), int(b), direction
         self._flags = direction_flags(direction)
+        self._kind = int(ParamType.VALUE_INPUT) - int(MemFlag.INPUT) + self._flags
 
     def prepare(self, slot: Any, undo: list[Undo]) -> int:
         """See :class:`Parameter`."""
         del undo  # nothing is taken
-        slot.value.a, slot.value.b = self.a, self.b
-        return ParamType.VALUE_INPUT - MemFlag.INPUT + self._flags
+        value = slot.value
+        value.a, value.b = self.a, self.b
+        return self._kind
 
     def result(self, slot: Any) -> ValuePair | None:
         """The pair of numbers that the TA returned."""
-        if not self._flags & MemFlag.OUTPUT:
+        if not self._flags & OUTPUT:
             return None
-        self.a, self.b = int(slot.value.a), int(slot.value.b)
+        value = slot.value
+        self.a, self.b = value.a, value.b
         return ValuePair(self.a, self.b)
 
     def __repr__(self) -> str:
@@ -105,11 +111,12 @@ class TempMemory(Parameter):
         self.updated_size = 0
         self._capacity = 0
         self._flags = direction_flags(direction)
+        self._kind = int(ParamType.MEMREF_TEMP_INPUT) - int(MemFlag.INPUT) + self._flags
 
     def prepare(self, slot: Any, undo: list[Undo]) -> int:
         """See :class:`Parameter`."""
         ffi, _ = load()
-        kind = ParamType.MEMREF_TEMP_INPUT - MemFlag.INPUT + self._flags
+        kind = self._kind
         if self.buffer is None:
             slot.tmpref.buffer, slot.tmpref.size = ffi.NULL, 0
             return kind
@@ -123,7 +130,7 @@ class TempMemory(Parameter):
 
     def result(self, slot: Any) -> memoryview | None:
         """The part of the buffer that the TA wrote."""
-        if not self._flags & MemFlag.OUTPUT:
+        if not self._flags & OUTPUT:
             return None
         self.updated_size = int(slot.tmpref.size)
         if self.buffer is None:
@@ -134,11 +141,11 @@ class TempMemory(Parameter):
 
     def capacity(self) -> int:
         """See :class:`Parameter`."""
-        return self._capacity if self._flags & MemFlag.OUTPUT else 0
+        return self._capacity if self._flags & OUTPUT else 0
 
     def size_after(self, slot: Any) -> int:
         """See :class:`Parameter`."""
-        return int(slot.tmpref.size) if self._flags & MemFlag.OUTPUT else 0
+        return int(slot.tmpref.size) if self._flags & OUTPUT else 0
 
 
 class PartialMemory(Parameter):
@@ -169,28 +176,31 @@ class PartialMemory(Parameter):
                 f'a shared memory made for "{shm.direction}" cannot be used as "{self.direction}"',
                 "register or allocate it with the wider direction",
             )
+        self._kind = int(ParamType.MEMREF_PARTIAL_INPUT) - int(MemFlag.INPUT) + self._flags
 
     def prepare(self, slot: Any, undo: list[Undo]) -> int:
         """See :class:`Parameter`."""
-        self.shm.handle.hold()
-        undo.append(self.shm.handle.drop)
-        slot.memref.parent, slot.memref.size, slot.memref.offset = self.shm.native, self.size, self.offset
-        return ParamType.MEMREF_PARTIAL_INPUT - MemFlag.INPUT + self._flags
+        handle = self.shm.handle
+        handle.hold()
+        undo.append(handle.drop)
+        memref = slot.memref
+        memref.parent, memref.size, memref.offset = self.shm.native, self.size, self.offset
+        return self._kind
 
     def result(self, slot: Any) -> memoryview | None:
         """The part of the block that the TA wrote, without a copy."""
-        if not self._flags & MemFlag.OUTPUT:
+        if not self._flags & OUTPUT:
             return None
         self.updated_size = int(slot.memref.size)
         return self.shm.view[self.offset : self.offset + min(self.size, self.updated_size)]
 
     def capacity(self) -> int:
         """See :class:`Parameter`."""
-        return self.size if self._flags & MemFlag.OUTPUT else 0
+        return self.size if self._flags & OUTPUT else 0
 
     def size_after(self, slot: Any) -> int:
         """See :class:`Parameter`."""
-        return int(slot.memref.size) if self._flags & MemFlag.OUTPUT else 0
+        return int(slot.memref.size) if self._flags & OUTPUT else 0
 
 
 class RegisteredMemory(PartialMemory):
@@ -204,8 +214,5 @@ class RegisteredMemory(PartialMemory):
 
     def __init__(self, shm: SharedMemory, direction: str | None = None) -> None:
         super().__init__(shm, 0, shm.size, direction)
-
-    def prepare(self, slot: Any, undo: list[Undo]) -> int:
-        """See :class:`Parameter`."""
-        partial = super().prepare(slot, undo)
-        return ParamType.MEMREF_WHOLE if self.direction == self.shm.direction else partial
+        if self.direction == shm.direction:
+            self._kind = int(ParamType.MEMREF_WHOLE)

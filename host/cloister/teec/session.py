@@ -133,7 +133,7 @@ class Session:
         data = ffi.new("uint32_t *", group) if group is not None else ffi.NULL
         with context.handle.use():
             self.opened = operation.run(
-                f"TEEC_OpenSession({self.uuid})",
+                lambda: f"TEEC_OpenSession({self.uuid})",
                 self.uuid,
                 lambda op, origin: lib.TEEC_OpenSession(context.native, native, target, login, data, op, origin),
             )
@@ -172,16 +172,18 @@ class Session:
         if not 0 <= command <= 0xFFFFFFFF:
             raise ArgumentError(f"command {command}", "commands are unsigned numbers of 32 bits")
         operation = as_operation(params)
-        with self._handle.use():
+        handle, native = self._handle, self._native
+        handle.hold()
+        try:
             self._running.add(operation)
-            try:
-                return operation.run(
-                    f"TEEC_InvokeCommand({self.uuid}, command {command})",
-                    self.uuid,
-                    lambda op, origin: lib.TEEC_InvokeCommand(self._native, command, op, origin),
-                )
-            finally:
-                self._running.discard(operation)
+            return operation.run(
+                lambda: f"TEEC_InvokeCommand({self.uuid}, command {command})",
+                self.uuid,
+                lambda op, origin: lib.TEEC_InvokeCommand(native, command, op, origin),
+            )
+        finally:
+            self._running.discard(operation)
+            handle.drop()
 
     @property
     def closed(self) -> bool:
