@@ -76,6 +76,10 @@ void stage_free(struct stage *stage);
 void stage_run(struct stage *stage, const struct cl_kernel_ops *kernel, const void *op,
 	       const struct cl_ref *out);
 
+/* As stage_run, but `scratch` (NULL or absent: none) may change as well. */
+void stage_run_scratch(struct stage *stage, const struct cl_kernel_ops *kernel, const void *op,
+		       const struct cl_ref *out, const struct cl_ref *scratch);
+
 /* Expects the check to give `status`. */
 void expect_check(const struct stage *stage, const struct cl_kernel_ops *kernel, const void *op,
 		  enum cl_status status, const char *what);
