@@ -71,6 +71,7 @@ class Instance:
         self._watcher = ConsoleWatcher(logs, self._ended)
         self._watcher.expect(World.SECURE, machine.secure_ready)
         self._watcher.expect(World.NORMAL, machine.normal_ready)
+        self._watcher.expect(World.NORMAL, machine.normal_failed)
         self._tolerant = 0
         self._watcher.start()
 
@@ -127,6 +128,8 @@ class Instance:
         begin = self.note.started
         while True:
             self._watcher.poll()
+            if self._watcher.found(World.NORMAL, self.machine.normal_failed):
+                raise BootFailed(f"the device {self.name!r} reports that its start failed\n{self.tails()}")
             if not self._watcher.found(World.SECURE, self.machine.secure_ready):
                 phase = "the secure world"
             elif not self._watcher.found(World.NORMAL, self.machine.normal_ready):

@@ -30,6 +30,7 @@ class Machine:
         binary: QEMU's program, a name on PATH or a path.
         memory_mib: memory of the guest in MiB, the secure world's included.
         secure_ready, normal_ready: patterns that show in a world's log that it is up.
+        normal_failed: pattern that shows in the normal world's log that its start failed.
         timeout_s: how long a boot may take, in seconds of the host.
     """
 
@@ -41,6 +42,7 @@ class Machine:
     append: str
     secure_ready: re.Pattern[str]
     normal_ready: re.Pattern[str]
+    normal_failed: re.Pattern[str]
     timeout_s: float
     profiles: Mapping[str, Profile]
 
@@ -119,6 +121,7 @@ def load_machine(path: Path) -> Machine:
         append=machine.take("append", str, ""),
         secure_ready=ready.pattern("secure"),
         normal_ready=ready.pattern("normal"),
+        normal_failed=ready.pattern("failed"),
         timeout_s=float(timeout),
         profiles=profiles,
     )

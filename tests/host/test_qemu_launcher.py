@@ -49,6 +49,7 @@ memory_mib = 64
 [ready]
 secure = "up"
 normal = "READY"
+failed = "FAILED"
 timeout_s = 1.5
 [profile.default]
 smp = 1

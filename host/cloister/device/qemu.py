@@ -48,6 +48,7 @@ def fill_share(share: Path, firmware: Firmware, extra_tas: bool = True) -> None:
     """
     folder = share / "optee_armtz"
     folder.mkdir(exist_ok=True)
+    (share / "lib").mkdir(exist_ok=True)
     if extra_tas and firmware.extra_ta_dir is not None:
         for path in sorted(firmware.extra_ta_dir.glob("*.ta")):
             shutil.copyfile(path, folder / path.name)
@@ -66,6 +67,7 @@ class QemuDevice(Device):
         self.instance = instance
         self.firmware = firmware
         self._ssh: Ssh | None = None
+        self._placed: set[str] = set()
         # A session that is never closed (a script that just ends) powers its private device off all the same.
         atexit.register(self.close)
 
@@ -87,13 +89,18 @@ class QemuDevice(Device):
             yield lines
 
     def agent_directory(self) -> str:
-        """The share; its files are renewed when this package is newer than the running device."""
+        """A copy of the share's files, where Python can keep what it compiles; renewed with this package."""
         files = device_files(self.firmware.engine, self.firmware.teec)
-        mark = self.instance.files.share / "digest"
-        if not mark.exists() or mark.read_text() != digest(files):
+        mark, current = self.instance.files.share / "digest", digest(files)
+        if not mark.exists() or mark.read_text() != current:
             write_files(self.instance.files.share, files)
-            mark.write_text(digest(files))
-        return SHARE
+            mark.write_text(current)
+        place = f"/tmp/cloister-{current}"  # noqa: S108 - of the device, which has one user
+        if place not in self._placed:
+            copy = f"mkdir {place}.$$ && cp -r {SHARE}/python {SHARE}/lib {place}.$$/ && mv {place}.$$ {place}"
+            self.run(f"[ -d {place} ] || {{ {copy}; }}")
+            self._placed.add(place)
+        return place
 
     def place(self, data: bytes) -> str | None:
         """Put bytes into the share, which is much faster than SSH to an emulated CPU."""

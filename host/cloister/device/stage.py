@@ -63,8 +63,8 @@ def digest(files: Mapping[str, bytes]) -> str:
 
 def agent_command(directory: str) -> str:
     """The shell command that starts the agent from staged files on the device."""
-    # The code files are kept for the next start: without them each costs an emulated CPU seconds.
+    # Code files are written beside the modules: without them each start costs an emulated CPU seconds.
     return (
         f"cd / && PYTHONPATH={directory}/python LD_LIBRARY_PATH={directory}/lib PYTHONDONTWRITEBYTECODE= "
-        "PYTHONPYCACHEPREFIX=/tmp/.cloister-pycache exec python3 -m cloister.device.agent"
+        "exec python3 -m cloister.device.agent"
     )
