@@ -64,7 +64,7 @@ uint32_t cl_quota_take(const struct cl_licence_secret *limits, struct cl_record 
 	}
 
 	if (limits->rate_per_minute) {
-		if (window_over(record->window_start, now)) {
+		if (!record->window_count || window_over(record->window_start, now)) {
 			record->window_start = now;
 			record->window_count = 0;
 		} else if (record->window_start > now) {

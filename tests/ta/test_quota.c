@@ -87,6 +87,10 @@ static void limits_rate(void)
 	struct cl_record record = {0};
 	struct cl_grant grant = {0};
 
+	/* The minute begins with its first answer. */
+	CHECK_EQ(answers_until_refused(&limits, &record, &grant, 50), 30);
+	CHECK_EQ(answers_until_refused(&limits, &record, &grant, 109), 0);
+	CHECK_EQ(answers_until_refused(&limits, &record, &grant, 110), 30);
 	CHECK_EQ(answers_until_refused(&limits, &record, &grant, 1000), 30);
 	CHECK_EQ(answers_until_refused(&limits, &record, &grant, 1059), 0);
 	CHECK_EQ(answers_until_refused(&limits, &record, &grant, 1060), 30);
