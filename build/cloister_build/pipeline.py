@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cloister_build.archive import Archive
-from cloister_build.errors import BuildError
 from cloister_build.keys import ta_sign_key, vendor_public_key
-from cloister_build.paths import REPO, firmware_index
+from cloister_build.paths import firmware_index, keys_dir
 from cloister_build.steps import device, firmware, guest
 from cloister_build.store import Artifact, Store
 
@@ -63,11 +62,16 @@ def build_firmware(store: Store) -> Firmware:
 
 def build_application(store: Store, system: Firmware) -> Application:
     """Make our TA, the engine and the bridge."""
-    vendor = vendor_public_key()
-    if vendor is None:
-        raise BuildError("there is no vendor key yet", "make one with `cloister keys`")
+    vendor = vendor_public_key() or _new_vendor_key()
     ta = device.trusted_application(store, system.optee, vendor)
-    return Application(ta, device.engine(store, native=False), device.bridge(store, system.headers))
+    return Application(ta, device.engine(store), device.bridge(store, system.headers))
+
+
+def _new_vendor_key() -> str:
+    """Have the package that owns the vendor's key make one: the TA is built with its public half."""
+    from cloister.seal.keys import VendorKey
+
+    return VendorKey.load_or_generate(keys_dir()).public.hex()
 
 
 def index(system: Firmware, application: Application | None) -> dict[str, Any]:
@@ -93,7 +97,7 @@ def index(system: Firmware, application: Application | None) -> dict[str, Any]:
     }
     if application is not None:
         entry["ta"] = {path.stem: str(path) for path in sorted(application.ta.path.glob("*.ta"))}
-        entry["engine"] = str(application.engine.path / "libcloister_engine.so")
+        entry["engine"] = str(application.engine.path / device.ENGINE)
         entry["teec"] = str(application.bridge.path)
     return entry
 
@@ -110,7 +114,3 @@ def write_index(entry: dict[str, Any], path: Path | None = None) -> Path:
     aside.replace(target)
     return target
 
-
-def has_application() -> bool:
-    """Tell whether the sources of our own parts are in this tree."""
-    return (REPO / "ta/Makefile").exists()

@@ -8,6 +8,7 @@ import shutil
 import struct
 import sys
 import uuid
+from importlib.metadata import version
 from pathlib import Path
 
 from cloister_build.errors import BuildError
@@ -22,6 +23,8 @@ SHDR = struct.Struct("<IIIIHH")
 SHDR_MAGIC = 0x4F545348
 SHDR_BOOTSTRAP_TA = 1
 SHDR_SUBKEY = 3
+
+ENGINE = "libcloister_engine.so"
 
 
 def sysroot(store: Store, package: Artifact) -> Artifact:
@@ -61,12 +64,12 @@ def foreign_tas(store: Store, xtest: Artifact, optee: Artifact) -> Artifact:
             if payload is None:
                 # TAs that test chains of signing keys: they hang on a key that only the public build's OP-TEE trusts
                 continue
-            image, version = payload
+            image, ta_version = payload
             elf = shop.tmp / f"{path.stem}.elf"
             elf.write_bytes(image)
             shop.run(
                 *(sys.executable, script, "sign-enc", "--key", ta_sign_key(), "--uuid", path.stem),
-                *("--ta-version", str(version), "--in", elf, "--out", shop.out / path.name),
+                *("--ta-version", str(ta_version), "--in", elf, "--out", shop.out / path.name),
             )
         # signed with the user's key when OP-TEE was built
         for path in sorted((optee.path / "export-ta_arm64/ta").glob("*.ta")):
@@ -92,18 +95,18 @@ def ta_payload(path: Path) -> tuple[bytes, int] | None:
     if kind == SHDR_SUBKEY:
         return None
     at = SHDR.size + hash_size + signature_size
-    version = 0
+    ta_version = 0
     if kind == SHDR_BOOTSTRAP_TA:
         if data[at : at + 16] != uuid.UUID(path.stem).bytes:
             raise wrong
-        (version,) = struct.unpack_from("<I", data, at + 16)
+        (ta_version,) = struct.unpack_from("<I", data, at + 16)
         at += 20
     elif kind != 0:
         raise wrong
     image = data[at : at + size]
     if len(image) != size or image[:4] != b"\x7fELF":
         raise wrong
-    return image, version
+    return image, ta_version
 
 
 def _ours(*names: str) -> list[Path]:
@@ -147,33 +150,32 @@ def ta_make_command(ta: Path, kit: Path, out: Path, vendor_key: str) -> list[str
     ]
 
 
-def engine(store: Store, native: bool) -> Artifact:
-    """Build the engine as a shared library: for the device's normal world, or for this machine."""
-    name = "engine-native" if native else "engine"
-    compiler = os.environ.get("CC", "cc") if native else f"{CROSS}gcc"
+def engine(store: Store) -> Artifact:
+    """Build the engine as a shared library for the device's normal world."""
 
     def build(shop: Workshop) -> None:
+        work = shop.tmp / "engine"
         shop.run(
-            *("make", "-C", REPO / "ta/engine", f"-j{os.cpu_count() or 1}", f"CC={compiler}", f"O={shop.out}"),
-            "libcloister_engine.so",
+            *("make", "-C", REPO / "ta/engine", f"-j{os.cpu_count() or 1}", f"CROSS_COMPILE={CROSS}", f"O={work}"),
+            "aarch64",
         )
-        if not (shop.out / "libcloister_engine.so").exists():
-            raise BuildError(f"step '{shop.step}': no libcloister_engine.so was built", f"look at {shop.log}")
+        shutil.copy2(work / "aarch64" / ENGINE, shop.out / ENGINE)
 
-    what = "build the engine for this machine" if native else "build the engine for the device"
-    return store.make(name, what, {"compiler": compiler}, build, _ours("ta/engine", "ta/include"))
+    return store.make("engine", "build the engine for the device", {"cross": CROSS}, build, _ours("ta/engine", "ta/include"))
 
 
 def bridge(store: Store, headers: Artifact) -> Artifact:
     """Cross-compile the cffi extension over libteec for the device's CPython."""
-    script = REPO / "host/cloister/teec/build_teec.py"
+    sources = _ours("host/cloister/teec/build_teec.py", "host/cloister/teec/codes.py")
 
     def build(shop: Workshop) -> None:
         shop.run(
-            *(sys.executable, script, "--sysroot", headers.path, "--cc", f"{CROSS}gcc", "--out", shop.out),
-            env={"PYTHONPATH": str(REPO / "host")},
+            *(sys.executable, "-m", "cloister.teec.build_teec"),
+            *("--sysroot", headers.path, "--cc", f"{CROSS}gcc", "--out", shop.out),
+            env={"PYTHONPATH": str(REPO / "host"), "PYTHONDONTWRITEBYTECODE": "1"},
         )
         if not list(shop.out.glob("_teec*.so")):
             raise BuildError(f"step '{shop.step}': no _teec*.so was built", f"look at {shop.log}")
 
-    return store.make("bridge", "build the libteec bridge for the device", {"headers": headers.identity}, build, [script])
+    inputs = {"headers": headers.identity, "cffi": version("cffi")}
+    return store.make("bridge", "build the libteec bridge for the device", inputs, build, sources)

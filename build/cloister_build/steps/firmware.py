@@ -65,6 +65,7 @@ def optee_os(store: Store, source: Artifact) -> Artifact:
             f"CROSS_COMPILE_core={CROSS}",
             f"CROSS_COMPILE_ta_arm64={CROSS}",
             f"TA_SIGN_KEY={key}",
+            f"TEE_IMPL_VERSION={source.versions['optee-os']}",
             *(f"{name}={value}" for name, value in OPTEE_FLAGS.items()),
             "all",
             cwd=tree,
