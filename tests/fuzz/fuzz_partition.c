@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/*
+ * libFuzzer target: any bytes are offered to cl_partition_check as a partition;
+ * what passes is run. AddressSanitizer and UndefinedBehaviorSanitizer judge.
+ *
+ * Random bytes seldom pass the first comparison, so that inputs are mutated by
+ * structure: a partition is built of operators with plausible numbers, then some
+ * of its words are changed.
+ */
+#define _POSIX_C_SOURCE 200809L /* posix_memalign */
+
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine.h"
+
+#define ARENA_SIZE   8192
+#define WEIGHTS_SIZE 2048
+#define MAX_OPS      3
+#define MAX_SIZE     4096
+
+/*
+ * Steps that an input may cost: what the check allows is far too long for a
+ * fuzzer, and memory this small implies less.
+ */
+#define MAX_STOPS 64
+
+static const uint16_t record_sizes[CL_KERNEL_COUNT] = {
+	[CL_KERNEL_CONV2D] = sizeof(struct cl_conv2d),
+	[CL_KERNEL_DEPTHWISE] = sizeof(struct cl_conv2d),
+	[CL_KERNEL_GEMM] = sizeof(struct cl_gemm),
+	[CL_KERNEL_MATMUL] = sizeof(struct cl_matmul),
+	[CL_KERNEL_UNARY] = sizeof(struct cl_unary_op),
+	[CL_KERNEL_BINARY] = sizeof(struct cl_binary_op),
+	[CL_KERNEL_COPY] = sizeof(struct cl_copy),
+	[CL_KERNEL_FILL] = sizeof(struct cl_fill),
+	[CL_KERNEL_POOL] = sizeof(struct cl_pool),
+	[CL_KERNEL_REDUCE] = sizeof(struct cl_reduce),
+	[CL_KERNEL_SOFTMAX] = sizeof(struct cl_softmax),
+	[CL_KERNEL_LRN] = sizeof(struct cl_lrn),
+	[CL_KERNEL_RESAMPLE] = sizeof(struct cl_resample),
+	[CL_KERNEL_ARGMAX] = sizeof(struct cl_argmax),
+};
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int seed);
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
+
+static int count_down(void *cookie)
+{
+	unsigned int *left = cookie;
+
+	return (*left)-- == 0;
+}
+
+static void *copy_aligned(const uint8_t *data, size_t size)
+{
+	void *memory = NULL;
+
+	/* Exactly sized, so that AddressSanitizer sees the byte behind the end. */
+	if (posix_memalign(&memory, CL_ALIGN, size ? size : 1))
+		abort();
+	if (data)
+		memcpy(memory, data, size);
+	else
+		memset(memory, 0x3e, size);
+	return memory;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	uint8_t *partition = copy_aligned(data, size);
+
+	if (cl_partition_check(partition, size, ARENA_SIZE, NULL) == CL_OK) {
+		const struct cl_partition *header = (const struct cl_partition *)partition;
+		uint8_t *arena = copy_aligned(NULL, header->arena_size);
+		unsigned int left = MAX_STOPS;
+
+		cl_partition_run(partition, arena, count_down, &left);
+		free(arena);
+	}
+	free(partition);
+	return 0;
+}
+
+static unsigned int below(unsigned int *seed, unsigned int limit)
+{
+	*seed = *seed * 1664525 + 1013904223;
+	return (unsigned int)((uint64_t)*seed * limit >> 32);
+}
+
+static struct cl_ref random_ref(unsigned int *seed, uint32_t space)
+{
+	const uint32_t limit = space == CL_SPACE_ARENA ? ARENA_SIZE : WEIGHTS_SIZE;
+	struct cl_ref ref = {.space = space};
+
+	ref.offset = below(seed, limit / 8) * 8;
+	ref.size = below(seed, 2) ? limit - ref.offset : below(seed, limit - ref.offset + 1);
+	return ref;
+}
+
+/* Every word of the record's numbers gets a small value: they then agree now and then. */
+static void random_numbers(unsigned int *seed, uint8_t *record, size_t begin, size_t end)
+{
+	size_t at = 0;
+
+	for (at = begin; at + 4 <= end; at += 4) {
+		const uint32_t value = below(seed, 3) ? 1 + below(seed, 3) : below(seed, 9);
+
+		memcpy(record + at, &value, sizeof(value));
+	}
+}
+
+static void small_dims(unsigned int *seed, uint32_t *dims, uint32_t rank)
+{
+	uint32_t i = 0;
+
+	for (i = 0; i < 8; i++)
+		dims[i] = i < rank ? 1 + below(seed, 4) : 0;
+}
+
+/* A record with in the arena, out and scratch apart from it, and numbers that often agree. */
+static void random_record(unsigned int *seed, uint16_t kernel, uint8_t *record)
+{
+	const uint16_t size = record_sizes[kernel];
+	struct cl_op op = {.kernel = kernel, .size = size, .node = 0};
+	struct cl_ref *refs = (struct cl_ref *)(record + sizeof(op));
+	size_t ref_count = 2;
+	size_t i = 0;
+
+	memset(record, 0, size);
+	memcpy(record, &op, sizeof(op));
+	switch (kernel) {
+	case CL_KERNEL_CONV2D:
+	case CL_KERNEL_DEPTHWISE:
+		ref_count = 5;
+		break;
+	case CL_KERNEL_GEMM:
+	case CL_KERNEL_MATMUL:
+	case CL_KERNEL_RESAMPLE:
+		ref_count = 4;
+		break;
+	case CL_KERNEL_BINARY:
+		ref_count = 3;
+		break;
+	case CL_KERNEL_FILL:
+		ref_count = 1;
+		break;
+	default:
+		break;
+	}
+	random_numbers(seed, record, sizeof(op) + ref_count * sizeof(*refs), size);
+	/* The arena in equal parts, one for each run: they do not overlap. */
+	for (i = 0; i < ref_count; i++) {
+		const uint32_t part = ARENA_SIZE / (uint32_t)ref_count / 8 * 8;
+
+		refs[i].space = CL_SPACE_ARENA;
+		refs[i].offset = (uint32_t)i * part;
+		refs[i].size = part;
+	}
+	switch (kernel) {
+	case CL_KERNEL_CONV2D:
+	case CL_KERNEL_DEPTHWISE: {
+		struct cl_conv2d *conv = (struct cl_conv2d *)record;
+
+		conv->weights = random_ref(seed, CL_SPACE_WEIGHTS);
+		conv->weights.size += conv->weights.offset;
+		conv->weights.offset = 0;
+		conv->bias =
+			below(seed, 2) ? random_ref(seed, CL_SPACE_WEIGHTS) : (struct cl_ref){0};
+		conv->group = 1 + below(seed, 3);
+		conv->in_c = conv->group * (1 + below(seed, 20));
+		conv->out_c = conv->group * (1 + below(seed, 4));
+		if (kernel == CL_KERNEL_DEPTHWISE)
+			conv->group = conv->out_c = conv->in_c;
+		memset(&conv->activation, 0, sizeof(conv->activation));
+		conv->activation.function = below(seed, CL_UNARY_COUNT);
+		break;
+	}
+	case CL_KERNEL_GEMM: {
+		struct cl_gemm *gemm = (struct cl_gemm *)record;
+
+		gemm->weights = random_ref(seed, CL_SPACE_WEIGHTS);
+		gemm->bias =
+			below(seed, 2) ? random_ref(seed, CL_SPACE_WEIGHTS) : (struct cl_ref){0};
+		gemm->m = 1 + below(seed, 18);
+		gemm->k = 1 + below(seed, 18);
+		gemm->n = 1 + below(seed, 18);
+		gemm->reserved = 0;
+		memset(&gemm->activation, 0, sizeof(gemm->activation));
+		gemm->activation.function = below(seed, CL_UNARY_COUNT);
+		break;
+	}
+	case CL_KERNEL_MATMUL: {
+		struct cl_matmul *matmul = (struct cl_matmul *)record;
+		uint32_t d = 0;
+
+		matmul->batch_rank = below(seed, 4);
+		for (d = 0; d < 6; d++) {
+			const bool used = d < matmul->batch_rank;
+
+			matmul->batch_dims[d] = used ? 1 + below(seed, 3) : 0;
+			matmul->a_strides[d] = used ? below(seed, 30) : 0;
+			matmul->b_strides[d] = used ? below(seed, 30) : 0;
+		}
+		break;
+	}
+	case CL_KERNEL_UNARY: {
+		struct cl_unary_op *unary = (struct cl_unary_op *)record;
+
+		unary->count = 1 + below(seed, ARENA_SIZE / 8);
+		unary->reserved = 0;
+		memset(&unary->function, 0, sizeof(unary->function));
+		unary->function.function = below(seed, CL_UNARY_COUNT);
+		break;
+	}
+	case CL_KERNEL_BINARY: {
+		struct cl_binary_op *binary = (struct cl_binary_op *)record;
+
+		binary->function = below(seed, CL_BINARY_COUNT);
+		binary->rank = below(seed, 6);
+		small_dims(seed, binary->dims, binary->rank);
+		small_dims(seed, binary->a_strides, binary->rank);
+		small_dims(seed, binary->b_strides, binary->rank);
+		memset(&binary->activation, 0, sizeof(binary->activation));
+		binary->activation.function = below(seed, CL_UNARY_COUNT);
+		break;
+	}
+	case CL_KERNEL_COPY: {
+		struct cl_copy *copy = (struct cl_copy *)record;
+		uint32_t d = 0;
+
+		copy->elem_size = 1U << below(seed, 4);
+		copy->rank = below(seed, 6);
+		small_dims(seed, copy->dims, copy->rank);
+		for (d = 0; d < 8; d++) {
+			const bool used = d < copy->rank;
+
+			copy->in_strides[d] = used ? (int32_t)below(seed, 17) - 8 : 0;
+			copy->out_strides[d] = used ? (int32_t)below(seed, 9) - 2 : 0;
+		}
+		copy->in_start = below(seed, 100);
+		copy->out_start = below(seed, 100);
+		break;
+	}
+	case CL_KERNEL_FILL: {
+		struct cl_fill *fill = (struct cl_fill *)record;
+
+		fill->elem_size = 1U << below(seed, 4);
+		fill->reserved = 0;
+		break;
+	}
+	case CL_KERNEL_POOL: {
+		struct cl_pool *pool = (struct cl_pool *)record;
+
+		pool->kind = below(seed, 3);
+		pool->reserved = pool->reserved2 = 0;
+		memset(&pool->activation, 0, sizeof(pool->activation));
+		break;
+	}
+	case CL_KERNEL_REDUCE: {
+		struct cl_reduce *reduce = (struct cl_reduce *)record;
+
+		reduce->kind = below(seed, 4);
+		reduce->rank = below(seed, 6);
+		small_dims(seed, reduce->dims, reduce->rank);
+		reduce->axes = below(seed, 1U << reduce->rank);
+		reduce->reserved = 0;
+		break;
+	}
+	case CL_KERNEL_SOFTMAX:
+		((struct cl_softmax *)record)->log = below(seed, 2);
+		break;
+	case CL_KERNEL_LRN: {
+		struct cl_lrn *lrn = (struct cl_lrn *)record;
+
+		lrn->alpha = 0.5f;
+		lrn->beta = 0.75f;
+		lrn->bias = 1.0f;
+		lrn->reserved = 0;
+		break;
+	}
+	case CL_KERNEL_RESAMPLE: {
+		struct cl_resample *resample = (struct cl_resample *)record;
+
+		/* The weights hold zeros and small integers: mostly valid indices. */
+		resample->index = random_ref(seed, CL_SPACE_WEIGHTS);
+		resample->factor =
+			below(seed, 2) ? random_ref(seed, CL_SPACE_WEIGHTS) : (struct cl_ref){0};
+		resample->outside_value = 0;
+		break;
+	}
+	case CL_KERNEL_ARGMAX: {
+		struct cl_argmax *argmax = (struct cl_argmax *)record;
+
+		argmax->select_last = below(seed, 2);
+		argmax->minimum = below(seed, 2);
+		argmax->reserved = 0;
+		break;
+	}
+	default:
+		break;
+	}
+}
+
+/* A whole partition of plausible operators. */
+static size_t generate(uint8_t *data, unsigned int *seed)
+{
+	struct cl_partition header = {0};
+	size_t at = sizeof(header);
+	size_t i = 0;
+	_Alignas(8) uint8_t record[256] = {0};
+
+	header.op_count = 1 + below(seed, MAX_OPS);
+	for (i = 0; i < header.op_count; i++) {
+		const uint16_t kernel = (uint16_t)(1 + below(seed, CL_KERNEL_COUNT - 1));
+
+		random_record(seed, kernel, record);
+		memcpy(data + at, record, record_sizes[kernel]);
+		at += record_sizes[kernel];
+	}
+	header.magic = CL_MAGIC_PARTITION;
+	header.version = CL_FORMAT_VERSION;
+	header.header_size = sizeof(header);
+	header.ops_offset = sizeof(header);
+	header.ops_size = (uint32_t)(at - sizeof(header));
+	while (at % CL_ALIGN)
+		data[at++] = 0;
+	header.weights_offset = (uint32_t)at;
+	header.weights_size = WEIGHTS_SIZE;
+	for (i = 0; i < WEIGHTS_SIZE; i += 4) {
+		const uint32_t value = below(seed, 8) ? below(seed, 3) : UINT32_MAX;
+
+		memcpy(data + at + i, &value, sizeof(value));
+	}
+	at += WEIGHTS_SIZE;
+	header.total_size = (uint32_t)at;
+	header.arena_size = ARENA_SIZE;
+	memcpy(data, &header, sizeof(header));
+	return at;
+}
+
+/* Some words of the header and the operators get odd values. */
+static void disturb(uint8_t *data, size_t size, unsigned int *seed)
+{
+	static const uint32_t odd[] = {0,          1,          8,          0xffff,
+				       0x7fffffff, 0x80000000, 0xfffffff8, 0xffffffff};
+	unsigned int changes = below(seed, 4);
+
+	for (; changes && size >= 8; changes--) {
+		const size_t limit = size < 640 ? size : 640;
+		const size_t at = below(seed, (unsigned int)(limit / 4)) * 4;
+		uint32_t word = 0;
+
+		memcpy(&word, data + at, sizeof(word));
+		switch (below(seed, 4)) {
+		case 0:
+			word = odd[below(seed, sizeof(odd) / sizeof(odd[0]))];
+			break;
+		case 1:
+			word += 1 + below(seed, 16);
+			break;
+		case 2:
+			word -= 1 + below(seed, 16);
+			break;
+		default:
+			word = below(seed, 64);
+			break;
+		}
+		memcpy(data + at, &word, sizeof(word));
+	}
+}
+
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int seed)
+{
+	if (max_size < MAX_SIZE)
+		return LLVMFuzzerMutate(data, size, max_size);
+	if (size < sizeof(struct cl_partition) || !below(&seed, 3))
+		size = generate(data, &seed);
+	if (!below(&seed, 16))
+		size = LLVMFuzzerMutate(data, size, max_size);
+	disturb(data, size, &seed);
+	return size;
+}
