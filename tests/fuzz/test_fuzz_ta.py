@@ -8,11 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
 from cloister.seal.bundle import TensorInfo, seal_bundle
 from cloister.seal.keys import VendorKey
 from cloister.seal.licence import issue_licence
 from cloister.wire import C
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 HERE = Path(__file__).parent
 TA = HERE.parents[1] / "ta"
