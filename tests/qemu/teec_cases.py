@@ -53,7 +53,7 @@ TA_DIRECTORY = Path("/lib/optee_armtz")
 
 #: A wait during which another thread cancels, in milliseconds. OP-TEE sleeps it out in the normal world and answers
 #: CANCEL instead of SUCCESS at its end.
-LONG = 3000
+LONG = 1500
 
 Case = Callable[[], Any]
 CASES: dict[str, Case] = {}
