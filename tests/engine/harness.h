@@ -52,6 +52,12 @@ void random_floats(float *to, size_t count, float low, float high);
  */
 double ulp_error(float got, double want);
 
+/*
+ * Adds results to the digest that is printed behind a passed test: equal digests of two builds
+ * mean equal bits, NaN aside. stage_run adds its output.
+ */
+void digest_add(const void *bytes, size_t size);
+
 #define STAGE_RUNS 8
 
 /* An arena and weights with a few runs in them, and unused bytes between the runs. */

@@ -32,8 +32,9 @@ TEST(argmax_matches_its_definition)
 
 	for (round = 0; round < 1500; round++) {
 		struct stage stage = {0};
-		struct cl_argmax op = make(&stage, random_range(1, 4), random_range(1, 40),
-					   round & 1 ? 1 : random_range(1, 11));
+		const uint32_t outer = random_range(1, 4);
+		const uint32_t n = random_range(1, 40);
+		struct cl_argmax op = make(&stage, outer, n, round & 1 ? 1 : random_range(1, 11));
 		float *in = stage_at(&stage, &op.in);
 		const int64_t *out = stage_at(&stage, &op.out);
 		size_t i = 0;

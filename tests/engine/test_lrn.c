@@ -29,8 +29,10 @@ TEST(lrn_matches_its_definition)
 
 	for (round = 0; round < 700; round++) {
 		struct stage stage = {0};
-		struct cl_lrn op = make(&stage, random_range(1, 3), random_range(1, 40),
-					round & 1 ? 1 : random_range(1, 11));
+		const uint32_t outer = random_range(1, 3);
+		const uint32_t channels = random_range(1, 40);
+		struct cl_lrn op =
+			make(&stage, outer, channels, round & 1 ? 1 : random_range(1, 11));
 		const float *in = stage_at(&stage, &op.in);
 		const float *out = stage_at(&stage, &op.out);
 		size_t i = 0;

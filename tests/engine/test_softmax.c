@@ -64,8 +64,10 @@ TEST(softmax_matches_its_definition)
 
 	for (round = 0; round < 800; round++) {
 		struct stage stage = {0};
-		struct cl_softmax op = make(&stage, random_range(1, 4), random_range(1, 50),
-					    round & 1 ? 1 : random_range(1, 13), round & 2);
+		const uint32_t outer = random_range(1, 4);
+		const uint32_t n = random_range(1, 50);
+		const uint32_t inner = round & 1 ? 1 : random_range(1, 13);
+		struct cl_softmax op = make(&stage, outer, n, inner, round & 2);
 		const size_t count = (size_t)op.outer * op.n * op.inner;
 		float spread = round & 4 ? 3 : 90;
 
