@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cloister.device.base import Device
-    from cloister.device.connect import connect
+    from cloister.device.targets import connect
     from cloister.device.session import Answers, Session
     from cloister.device.ta import RemoteTa
 
 _HOMES = {
     "Device": "cloister.device.base",
-    "connect": "cloister.device.connect",
+    "connect": "cloister.device.targets",
     "Session": "cloister.device.session",
     "Answers": "cloister.device.session",
     "RemoteTa": "cloister.device.ta",
