@@ -29,7 +29,9 @@ EPILOG = """examples:
 def _firmware(report: Report) -> None:
     store = Store(cache_dir(), report)
     system = pipeline.build_firmware(store)
-    path = pipeline.write_index(pipeline.index(system, None))
+    entry = pipeline.index(system, None)
+    pipeline.keep_application(entry)
+    path = pipeline.write_index(entry)
     report.summary(f"firmware is ready: {path}")
 
 

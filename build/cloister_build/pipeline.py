@@ -102,6 +102,19 @@ def index(system: Firmware, application: Application | None) -> dict[str, Any]:
     return entry
 
 
+def keep_application(entry: dict[str, Any], path: Path | None = None) -> None:
+    """Take our own parts over from the index as it stands, where they are still there and were built for this system."""
+    try:
+        old = json.loads((path or firmware_index()).read_text())
+        same_system = old["ta_dev_kit"] == entry["ta_dev_kit"] and old["sysroot"] == entry["sysroot"]
+        parts = [*old["ta"].values(), old["engine"], old["teec"]]
+    except (OSError, ValueError, KeyError, AttributeError):
+        return
+    if same_system and all(part and Path(part).exists() for part in parts):
+        for name in ("ta", "engine", "teec"):
+            entry[name] = old[name]
+
+
 def write_index(entry: dict[str, Any], path: Path | None = None) -> Path:
     """Write the index aside and rename it into place; returns where."""
     target = path or firmware_index()
