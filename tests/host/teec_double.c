@@ -2,9 +2,9 @@
 /*
  * A test double of libteec for the host: it keeps books and no secrets.
  *
- * It shows what no real implementation can: in which order the bridge frees things, and that it frees
- * everything when a call fails at any point. It stands in for nothing in any result; the same bridge is held
- * against OP-TEE in tests/qemu/test_teec_qemu.py.
+ * It shows what no real implementation can: in which order the bridge frees things, and that it
+ * frees everything when a call fails at any point. It stands in for nothing in any result; the same
+ * bridge is held against OP-TEE in tests/qemu/test_teec_qemu.py.
  *
  * Failures of order abort the process. Counters are read with teec_double_count().
  */
@@ -93,8 +93,9 @@ void TEEC_ReleaseSharedMemory(TEEC_SharedMemory *shm)
 		abort();
 }
 
-TEEC_Result TEEC_OpenSession(TEEC_Context *context, TEEC_Session *session, const TEEC_UUID *destination,
-			     uint32_t method, const void *data, TEEC_Operation *operation, uint32_t *origin)
+TEEC_Result TEEC_OpenSession(TEEC_Context *context, TEEC_Session *session,
+			     const TEEC_UUID *destination, uint32_t method, const void *data,
+			     TEEC_Operation *operation, uint32_t *origin)
 {
 	(void)method;
 	(void)data;
@@ -120,11 +121,12 @@ void TEEC_CloseSession(TEEC_Session *session)
 		abort();
 }
 
-/* Command 1 echoes the parameter types, 2 asks for 100 bytes in every output, 3 waits for a cancellation. */
+/* Command 1 echoes the parameter types, 2 asks for 100 bytes in every output, 3 waits for a
+ * cancellation. */
 TEEC_Result TEEC_InvokeCommand(TEEC_Session *session, uint32_t command, TEEC_Operation *operation,
 			       uint32_t *origin)
 {
-	struct timespec pause = { 0, 1000000 };
+	struct timespec pause = {0, 1000000};
 	unsigned int i = 0;
 
 	*origin = TEEC_ORIGIN_TRUSTED_APP;
