@@ -55,8 +55,8 @@ def build(
 
 def node(op: str, inputs: str, outputs: str, name: str = "", **attrs: Any) -> onnx.NodeProto:
     """A node; tensor names are separated by blanks, "-" is an absent one."""
-    parts = [[("" if item == "-" else item) for item in text.split()] for text in (inputs, outputs)]
-    return helper.make_node(op, *parts, name=name, **attrs)
+    sources, results = ([("" if item == "-" else item) for item in text.split()] for text in (inputs, outputs))
+    return helper.make_node(op, sources, results, name=name, **attrs)
 
 
 @cache

@@ -7,16 +7,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx_models import build, engine, floats, node
+from onnx_models import assert_matches, build, engine, floats, node
 
 from cloister.compile import CompiledModel, compile_onnx
 from cloister.compile.lowering import STRUCTS
 from cloister.compile.partition import PartitionError
-from cloister.native import EngineError
+from cloister.native import EngineError, NativeEngine
 from cloister.wire import C, ffi, unpack
 
 BY_NUMBER = {getattr(C, f"CL_KERNEL_{name}"): struct for name, struct in STRUCTS.items()}
@@ -93,6 +94,38 @@ def test_partitions_keep_the_limit_unless_one_kernel_exceeds_it(limit: int) -> N
         assert len(data) <= limit or unpack("struct cl_partition", data).op_count == 1
 
 
+@pytest.mark.parametrize(
+    ("nodes", "shape", "constants"),
+    [
+        ([node("Gemm", "x w b", "g"), node("Relu", "g", "y")], (1, 50), {"w": floats(50, 101), "b": floats(101)}),
+        ([node("Gemm", "x w b", "g"), node("Relu", "g", "y")], (5, 50), {"w": floats(50, 101), "b": floats(101)}),
+        ([node("Gemm", "x w b", "y", alpha=0.5)], (5, 50), {"w": floats(50, 96), "b": floats(5, 96)}),
+        ([node("MatMul", "x w", "g"), node("Tanh", "g", "y")], (2, 3, 50), {"w": floats(50, 101)}),
+        (
+            [node("Conv", "x w b", "g"), node("Relu", "g", "y")],
+            (2, 3, 7, 6),
+            {"w": floats(50, 3, 3, 3), "b": floats(50)},
+        ),
+        (
+            [node("Conv", "x w b", "g"), node("Relu", "g", "y")],
+            (1, 9, 5, 4),
+            {"w": floats(50, 9, 5, 4), "b": floats(50)},
+        ),
+        ([node("Conv", "x w", "y")], (2, 3, 17), {"w": floats(70, 3, 9)}),
+    ],
+)
+def test_weights_larger_than_a_partition_are_split(
+    nodes: list[onnx.NodeProto], shape: tuple[int, ...], constants: dict[str, Any]
+) -> None:
+    model = build(nodes, {"x": list(shape)}, ["y"], constants)
+    assert len(compile_onnx(model).partitions) == 1
+    compiled = assert_matches(model, {"x": floats(*shape, seed=1)}, max_partition=4096)
+    assert len(compiled.partitions) > 2
+    if model.graph.node[0].op_type != "Conv" or shape[1] == 3:
+        assert max(map(len, compiled.partitions)) <= 4096
+    assert compiled.report.macs == compile_onnx(model).report.macs
+
+
 @pytest.mark.parametrize("count", range(1, 8))
 def test_any_number_of_partitions_gives_the_same_answer(count: int) -> None:
     x = floats(1, 3, 8, 8)
@@ -148,3 +181,9 @@ def test_the_native_engine_refuses_a_spoiled_partition_and_says_where() -> None:
         engine().run(_spoil(compiled, 0), x)
     with pytest.raises(EngineError, match="CL_BAD_KERNEL at kernel 0"):
         engine().run(_spoil(compiled, ffi.sizeof("struct cl_partition")), x)
+
+
+def test_a_missing_engine_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CLOISTER_ENGINE", str(tmp_path / "none.so"))
+    with pytest.raises(EngineError, match=r"none\.so"):
+        NativeEngine()

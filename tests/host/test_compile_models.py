@@ -55,6 +55,7 @@ def test_the_compiler_and_the_engine_agree_about_a_convolutions_scratch() -> Non
             "kernel_h": int(numbers.integers(1, 4)), "kernel_w": int(numbers.integers(1, 4)),
             "stride_h": int(numbers.integers(1, 3)), "stride_w": int(numbers.integers(1, 3)),
             "pad_top": int(numbers.integers(0, 2)), "pad_left": int(numbers.integers(0, 2)),
+            "dilation_h": int(numbers.integers(1, 3)), "dilation_w": int(numbers.integers(1, 3)),
             "in_h": 8, "in_w": 8, "out_h": int(numbers.integers(7, 9)), "out_w": int(numbers.integers(7, 9)),
         }  # fmt: skip
         record = ffi.new("struct cl_conv2d *", fields)

@@ -23,6 +23,8 @@ from cloister.tensors import DTYPES, TensorInfo
 Progress = Callable[[str, int, int], None]
 
 MAX_PARTITION = 1 << 20
+#: Header, padding, and the records of a kernel and of a copy behind it.
+PARTITION_OVERHEAD = 640
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ def compile_onnx(
         source: path, serialized bytes, or ModelProto (not changed).
         dims: sizes of free dimensions, by symbolic name or "input:axis"; a free first dimension defaults to 1.
         fixed_inputs: inputs that become constants, by name.
-        max_partition: most bytes of a plain partition; a kernel that alone needs more gets a partition of its own.
+        max_partition: most bytes of a plain partition; larger weights are split by output
+            channel, and a kernel that cannot be split that far gets a partition of its own.
         partitions: number of partitions wanted, instead of ``max_partition``.
         progress: called with step, done and total.
 
@@ -86,7 +89,8 @@ def compile_graph(
     """Compiles a checked graph, which is changed by the passes; arguments and errors as :func:`compile_onnx`."""
     tell = progress or (lambda *_: None)
     optimise(graph)
-    ctx = Lowering(graph)
+    limit = max(1, max_partition - PARTITION_OVERHEAD) if partitions is None else None
+    ctx = Lowering(graph, limit)
     for done, node in enumerate(graph.nodes):
         tell("lower", done, len(graph.nodes))
         operator = find(node.op)

@@ -166,9 +166,13 @@ class Op:
 class Lowering:
     """Collects the kernels of a whole graph, node after node."""
 
-    def __init__(self, graph: Graph) -> None:
-        """Places the graph's inputs in the arena, plain."""
+    def __init__(self, graph: Graph, weight_limit: int | None = None) -> None:
+        """Places the graph's inputs in the arena, plain.
+
+        ``weight_limit`` is what the weights of one kernel should not exceed, in bytes; operators that can, split.
+        """
         self.graph = graph
+        self.weight_limit = weight_limit
         self.ops: list[Op] = []
         self._node: Node | None = None
         self._values: dict[str, list[Buffer]] = {}

@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 
 from cloister.compile.layout import channels_last
-from cloister.compile.lowering import Lowering
-from cloister.compile.pack import PANEL, pack_conv2d, pack_depthwise
+from cloister.compile.lowering import Buffer, Lowering
+from cloister.compile.pack import pack_conv2d, pack_depthwise
 from cloister.ir.graph import Graph, Node, Problem
 from cloister.ops.base import Cost, Operator, register
+from cloister.ops.product import by_columns
 from cloister.ops.windows import AUTO_PADS, Window, place
 
-#: Up to this many channels per group the kernel gathers patches, above it a table of pointers (ta/engine/conv2d.c).
-GATHER_CHANNELS = 16
-FLOAT = 4
-POINTER = 8
+#: Up to this many channels the kernel takes a row of the filter at once (cloister_format.h).
+ROW_CHANNELS = 16
 
 
 @register("Conv")
@@ -69,16 +68,12 @@ class Conv(Operator):
         bias = graph.constant(node.input(2))
         fields: dict[str, Any] = {
             "in": x,
-            "weights": ctx.constant(pack_depthwise(weights) if depthwise else pack_conv2d(weights, group)),
-            "bias": None if bias is None or not np.any(bias) else ctx.constant(bias.reshape(-1)),
-            "out": y,
             "batch": x.shape[0],
             "in_h": in_hw[0],
             "in_w": in_hw[1],
             "in_c": x.shape[1],
             "out_h": out_hw[0],
             "out_w": out_hw[1],
-            "out_c": y.shape[1],
             "kernel_h": kernel[0],
             "kernel_w": kernel[1],
             "stride_h": strides[0],
@@ -90,9 +85,21 @@ class Conv(Operator):
             "group": group,
             "activation": ctx.activation(node),
         }
-        scratch = 0 if depthwise else conv2d_scratch(fields)
-        fields["scratch"] = ctx.scratch(scratch) if scratch else None
-        ctx.emit("DEPTHWISE" if depthwise else "CONV2D", fields)
+        size = 0 if depthwise else conv2d_scratch(fields)
+        scratch = ctx.scratch(size) if size else None
+
+        def emit(channels: slice, target: Buffer) -> None:
+            part = weights[channels]
+            shift = None if bias is None or not np.any(bias[channels]) else ctx.constant(bias[channels])
+            packed = pack_depthwise(part) if depthwise else pack_conv2d(part, group)
+            own = {"weights": ctx.constant(packed), "bias": shift, "out": target, "out_c": target.shape[1]}
+            ctx.emit("DEPTHWISE" if depthwise else "CONV2D", {**fields, **own, "scratch": scratch})
+
+        if group == 1:
+            by_columns(ctx, y, prod(weights.shape[1:]), emit)
+        else:
+            # Groups read interleaved channels; their weights are small, so they are not cut.
+            emit(slice(None), y)
 
     def cost(self, node: Node, graph: Graph) -> Cost:
         """One multiply-accumulate for each output element and weight of its filter."""
@@ -102,16 +109,16 @@ class Conv(Operator):
 
 
 def conv2d_scratch(fields: dict[str, Any]) -> int:
-    """Bytes of scratch of a CONV2D record, as cl_conv2d_scratch() in the engine computes them (cloister_format.h)."""
+    """Bytes of scratch of a CONV2D record: the formula at struct cl_conv2d in cloister_format.h."""
     taps = fields["kernel_h"] * fields["kernel_w"]
     moves = (fields["stride_h"], fields["stride_w"], fields["pad_top"], fields["pad_left"]) != (1, 1, 0, 0)
     resized = (fields["out_h"], fields["out_w"]) != (fields["in_h"], fields["in_w"])
     if taps == 1 and not moves and not resized:
         return 0
-    channels = fields["in_c"] // fields["group"]
-    if channels <= GATHER_CHANNELS:
-        return int(taps * channels * PANEL * FLOAT)
-    return int(taps * PANEL * POINTER + fields["in_c"] * FLOAT)
+    in_c = fields["in_c"]
+    if in_c <= ROW_CHANNELS and fields["group"] == 1 and fields["dilation_w"] == 1:
+        return int(64 * fields["kernel_h"] + 32 * taps * in_c)
+    return int(64 * taps + 4 * in_c)
 
 
 def _pair(node: Node, attribute: str) -> tuple[int, int]:

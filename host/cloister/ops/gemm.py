@@ -8,10 +8,10 @@ from math import prod
 import numpy as np
 
 from cloister.compile.lowering import Buffer, Lowering, activation_fields
-from cloister.compile.pack import pack_panels
 from cloister.ir.graph import Activation, Array, Graph, Node, Problem
 from cloister.ops.arithmetic import emit_binary
 from cloister.ops.base import Cost, Operator, register
+from cloister.ops.product import emit_gemm
 
 
 @register("Gemm")
@@ -47,17 +47,7 @@ class Gemm(Operator):
                 matrix = (matrix.astype(np.float64) * alpha).astype(np.float32)
             if order is not None:
                 matrix = matrix[order]
-            fields = {
-                "in": a,
-                "weights": ctx.constant(pack_panels(matrix)),
-                "bias": ctx.constant(row) if row is not None and np.any(row) else None,
-                "out": out,
-                "m": m,
-                "k": k,
-                "n": n,
-                "activation": activation_fields(None if rest else node.activation),
-            }
-            ctx.emit("GEMM", fields)
+            emit_gemm(ctx, a, matrix, row, out, None if rest else node.activation)
         if rest:
             self._add_bias(node, ctx, out, bias, beta)
         elif weights is None and node.activation:

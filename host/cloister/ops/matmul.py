@@ -7,9 +7,10 @@ from math import prod
 
 from cloister.compile.layout import merge_axes
 from cloister.compile.lowering import Buffer, Lowering, activation_fields
-from cloister.compile.pack import PANEL, pack_panels
+from cloister.compile.pack import PANEL
 from cloister.ir.graph import Graph, Node, Problem, Shape
 from cloister.ops.base import Cost, Operator, register
+from cloister.ops.product import emit_gemm
 from cloister.wire import ffi
 
 #: Outer dimensions that the MATMUL kernel takes.
@@ -37,16 +38,7 @@ class MatMul(Operator):
             # Rows of all batches are rows of one matrix.
             a, order = ctx.get_flattened(node.inputs[0])
             matrix = weights.reshape(k, n)
-            fields = {
-                "in": a,
-                "weights": ctx.constant(pack_panels(matrix if order is None else matrix[order])),
-                "out": out,
-                "m": prod(a_shape[:-1]),
-                "k": k,
-                "n": n,
-                "activation": ctx.activation(node),
-            }
-            ctx.emit("GEMM", fields)
+            emit_gemm(ctx, a, matrix if order is None else matrix[order], None, out, node.activation)
             return
         dims, (a_strides, b_strides) = merge_axes(batch, _outer_strides(a_shape, batch), _outer_strides(b_shape, batch))
         fields = {

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Products with constant weights, cut by output columns where the weights exceed what one partition may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from cloister.compile.layout import plain
+from cloister.compile.lowering import Buffer, Lowering, activation_fields
+from cloister.compile.pack import PANEL, pack_panels
+from cloister.ir.graph import Activation, Array
+
+FLOAT = 4
+
+
+def column_pieces(ctx: Lowering, depth: int, columns: int) -> list[slice]:
+    """Cuts ``columns`` into few pieces of whole panels whose weights (``depth`` rows) fit one partition."""
+    panels = -(-columns // PANEL)
+    limit = panels
+    if ctx.weight_limit is not None:
+        limit = max(1, ctx.weight_limit // ((depth + 1) * PANEL * FLOAT))
+    count = -(-panels // limit)
+    each = -(-panels // count) * PANEL
+    return [slice(start, min(start + each, columns)) for start in range(0, columns, each)]
+
+
+def by_columns(ctx: Lowering, out: Buffer, depth: int, emit: Callable[[slice, Buffer], None]) -> None:
+    """Calls ``emit(columns, target)`` for every piece; a target has the rows of ``out`` and the piece's columns.
+
+    The columns are the last axis of ``out`` in memory. One row's pieces lie one after the other in ``out`` itself;
+    pieces of several rows are computed apart and copied in.
+    """
+    channels = out.layout[-1]
+    columns = out.shape[channels]
+    pieces = column_pieces(ctx, depth, columns)
+    if len(pieces) == 1:
+        emit(pieces[0], out)
+        return
+    rows = out.count // columns
+    for piece in pieces:
+        width = piece.stop - piece.start
+        shape = tuple(width if axis == channels else size for axis, size in enumerate(out.shape))
+        if rows == 1:
+            emit(piece, Buffer(out.memory, shape, out.dtype, out.layout, out.start + piece.start * out.itemsize))
+            continue
+        part = ctx.temporary(shape, out.dtype, out.layout)
+        emit(piece, part)
+        ctx.copy(part, out, (rows, width), (width, 1), (columns, 1), target_start=piece.start)
+
+
+def emit_gemm(
+    ctx: Lowering, a: Buffer, matrix: Array, bias: Array | None, out: Buffer, activation: Activation | None
+) -> None:
+    """out = activation(a * matrix + bias) for a constant ``matrix`` (k, n) and ``bias`` (n,).
+
+    ``out`` has n columns in its last axis, ``a`` k; all other axes are rows.
+    """
+    k, n = matrix.shape
+    m = out.count // n
+    flat = Buffer(out.memory, (m, n), out.dtype, plain(2), out.start)
+
+    def emit(columns: slice, target: Buffer) -> None:
+        row = None if bias is None or not np.any(bias[columns]) else ctx.constant(bias[columns])
+        fields = {
+            "in": a,
+            "weights": ctx.constant(pack_panels(matrix[:, columns])),
+            "bias": row,
+            "out": target,
+            "m": m,
+            "k": k,
+            "n": target.shape[1],
+            "activation": activation_fields(activation),
+        }
+        ctx.emit("GEMM", fields)
+
+    by_columns(ctx, flat, k, emit)
