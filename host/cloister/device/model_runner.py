@@ -110,10 +110,10 @@ class ModelRunner:
             return self._in_steps(inputs, output, k, out)
         try:
             return self._whole(inputs, output, k, out)
-        except OutOfMemory as error:
-            # From the TA it means what it says. From the layers below: the payload cannot be mapped at once
-            # (OP-TEE maps at most CFG_PGT_CACHE_ENTRIES x 2 MiB of one TA), the TA has not been entered.
-            if self.mode == "whole" or error.origin == Origin.TRUSTED_APP or self._shared is None:
+        except OutOfMemory:
+            # The TA allocates at LOAD only. What fails here is OP-TEE mapping the payload at once (at most
+            # CFG_PGT_CACHE_ENTRIES x 2 MiB of one TA); OP-TEE 4.10 gives that error the TA's own origin.
+            if self.mode == "whole" or self._shared is None:
                 raise
             self.mode = "steps"
             return self._in_steps(inputs, output, k, out)
