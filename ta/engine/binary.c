@@ -106,6 +106,10 @@ static inline float32x4_t load_operand(const float *from, int64_t stride, size_t
 	float lanes[CL_LANES] = {1, 1, 1, 1};
 	size_t i = 0;
 
+	if (stride == 1)
+		return cl_load_some(from, count, 1);
+	if (!stride)
+		return vdupq_n_f32(*from);
 	for (i = 0; i < count; i++)
 		lanes[i] = from[(int64_t)i * stride];
 	return vld1q_f32(lanes);

@@ -69,44 +69,52 @@ static inline size_t window_last(const struct cl_lrn *lrn, size_t c)
 static inline float32x4_t squares4(const float *in, size_t first, size_t last, size_t inner,
 				   size_t count)
 {
+	const float *from = in + first * inner;
 	float32x4_t sum = vdupq_n_f32(0);
 	size_t row = 0;
 
-	for (row = first; row <= last; row++) {
-		float32x4_t x = cl_load_some(in + row * inner, count, 0);
+	for (row = first; row <= last; row++, from += inner) {
+		float32x4_t x = cl_load_some(from, count, 0);
 
 		sum = vfmaq_f32(sum, x, x);
 	}
 	return sum;
 }
 
-/* Channels lie together. */
+/* Channels lie together: count <= 4 of them from channel c on. */
+static inline float32x4_t squares_of_neighbours(const struct cl_lrn *lrn, const float *in, size_t c,
+						size_t count)
+{
+	float lanes[CL_LANES] = {0};
+	size_t i = 0;
+
+	/* Four whole windows: each is one channel further than the one before. */
+	if (c >= (lrn->window - 1) / 2 && c + CL_LANES - 1 + lrn->window / 2 < lrn->channels)
+		return squares4(in, window_first(lrn, c), window_last(lrn, c), 1, CL_LANES);
+	for (i = 0; i < count; i++) {
+		size_t last = window_last(lrn, c + i);
+		size_t row = window_first(lrn, c + i);
+		float32x4_t sum = vdupq_n_f32(0);
+
+		for (; row <= last; row++)
+			sum = vfmaq_f32(sum, vdupq_n_f32(in[row]), vdupq_n_f32(in[row]));
+		lanes[i] = vgetq_lane_f32(sum, 0);
+	}
+	return vld1q_f32(lanes);
+}
+
 static void normalise_row(const struct cl_lrn *lrn, const float *in, float *out)
 {
-	const size_t channels = lrn->channels;
+	size_t some = 0;
 	size_t c = 0;
 
-	while (c < channels) {
-		size_t some = channels - c < CL_LANES ? channels - c : CL_LANES;
+	for (c = 0; c < lrn->channels; c += some) {
 		float32x4_t squares = vdupq_n_f32(0);
 
-		if (c >= (lrn->window - 1) / 2 && c + CL_LANES - 1 + lrn->window / 2 < channels) {
-			/* Four whole windows, each one channel further than the one before. */
-			squares = squares4(in, window_first(lrn, c), window_last(lrn, c), 1,
-					   CL_LANES);
-		} else {
-			float lanes[CL_LANES] = {0};
-			size_t i = 0;
-
-			for (i = 0; i < some; i++)
-				lanes[i] = vgetq_lane_f32(squares4(in, window_first(lrn, c + i),
-								   window_last(lrn, c + i), 1, 1),
-							  0);
-			squares = vld1q_f32(lanes);
-		}
+		some = lrn->channels - c < CL_LANES ? lrn->channels - c : CL_LANES;
+		squares = squares_of_neighbours(lrn, in, c, some);
 		cl_store_some(out + c, normalise4(lrn, cl_load_some(in + c, some, 0), squares),
 			      some);
-		c += some;
 	}
 }
 

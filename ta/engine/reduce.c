@@ -68,7 +68,7 @@ static float neutral(uint32_t kind)
 	return kind == CL_REDUCE_MIN ? __builtin_inff() : 0;
 }
 
-/* One result for each of the four columns; `count` values went into each. */
+/* One result for each of the four columns: sums are divided by `count`. */
 static inline float32x4_t partial_columns(const struct partial *partial, uint32_t kind,
 					  double count)
 {
@@ -77,7 +77,7 @@ static inline float32x4_t partial_columns(const struct partial *partial, uint32_
 
 	if (kind == CL_REDUCE_MAX || kind == CL_REDUCE_MIN)
 		return partial->extreme;
-	if (kind == CL_REDUCE_MEAN) {
+	if (count > 1) { /* a mean */
 		double lanes[CL_LANES] = {0};
 		unsigned int i = 0;
 
@@ -91,7 +91,7 @@ static inline float32x4_t partial_columns(const struct partial *partial, uint32_
 	return vcombine_f32(vcvt_f32_f64(low), vcvt_f32_f64(high));
 }
 
-/* One result for the four columns together. */
+/* One result for the four columns together: a sum is divided by `count`. */
 static float partial_all(const struct partial *partial, uint32_t kind, double count)
 {
 	float64x2_t pair = vaddq_f64(partial->low, partial->high);
@@ -107,7 +107,7 @@ static float partial_all(const struct partial *partial, uint32_t kind, double co
 		extreme = max ? cl_max4(extreme, other) : cl_min4(extreme, other);
 		return vgetq_lane_f32(extreme, 0);
 	}
-	return (float)(kind == CL_REDUCE_MEAN ? sum / count : sum);
+	return (float)(sum / count);
 }
 
 /* The innermost dimension is reduced: `row` elements lie together, `rows` says where. */
@@ -218,6 +218,9 @@ run_kind(const struct cl_reduce *reduce, uint32_t kind, const float *in, float *
 	struct cl_walk reduced = {0};
 	double count = (double)plan(reduce, &kept, &reduced);
 
+	if (reduce->kind != CL_REDUCE_MEAN)
+		count = 1;
+
 	if (kept.rank && kept.strides[0][kept.rank - 1] == 1) {
 		struct cl_run columns = cl_walk_take_inner(&kept);
 		struct cl_run inner = cl_walk_take_inner(&reduced);
@@ -243,17 +246,14 @@ static void run(const struct cl_op *op, const struct cl_memory *memory)
 	float *out = cl_target(&reduce->out, memory);
 
 	switch (reduce->kind) {
-	case CL_REDUCE_MEAN:
-		run_kind(reduce, CL_REDUCE_MEAN, in, out);
-		break;
-	case CL_REDUCE_SUM:
-		run_kind(reduce, CL_REDUCE_SUM, in, out);
-		break;
 	case CL_REDUCE_MAX:
 		run_kind(reduce, CL_REDUCE_MAX, in, out);
 		break;
-	default:
+	case CL_REDUCE_MIN:
 		run_kind(reduce, CL_REDUCE_MIN, in, out);
+		break;
+	default: /* CL_REDUCE_MEAN too: a sum that is divided at the end */
+		run_kind(reduce, CL_REDUCE_SUM, in, out);
 		break;
 	}
 }

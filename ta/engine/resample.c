@@ -3,6 +3,8 @@
 #include "extent.h"
 #include "vmath.h"
 
+#define BLOCK (4 * CL_LANES) /* columns blended together */
+
 /* All indices of the table are -1 or below in_n. */
 static bool indices_valid(const struct cl_resample *resample, const struct cl_memory *memory,
 			  uint64_t count)
@@ -68,45 +70,91 @@ static void gather_rows(const struct cl_resample *resample, const int32_t *index
 static void blend_elements(const struct cl_resample *resample, const int32_t *index,
 			   const float *factor, const float *in, float *out)
 {
+	const float outside = resample->outside_value;
+	const size_t entries = (size_t)resample->out_n * resample->taps;
 	const size_t taps = resample->taps;
+	size_t begin = 0;
 	size_t i = 0;
+
+	for (begin = 0; begin < entries; begin += taps) {
+		float32x4_t sum = vdupq_n_f32(0);
+
+		for (i = begin; i < begin + taps; i++)
+			sum = vfmaq_f32(sum, vld1q_dup_f32(index[i] < 0 ? &outside : in + index[i]),
+					vld1q_dup_f32(factor + i));
+		*out++ = vgetq_lane_f32(sum, 0);
+	}
+}
+
+/* The weighted sums of BLOCK neighbouring columns. */
+static inline void blend_block(const struct cl_resample *resample, const int32_t *index,
+			       const float *factor, const float *in, float *out)
+{
+	const size_t inner = resample->inner;
+	const float32x4_t outside = vdupq_n_f32(resample->outside_value);
+	float32x4_t a = vdupq_n_f32(0);
+	float32x4_t b = a;
+	float32x4_t c = a;
+	float32x4_t d = a;
 	size_t t = 0;
 
-	for (i = 0; i < resample->out_n; i++, index += taps, factor += taps) {
-		float sum = 0;
+	for (t = 0; t < resample->taps; t++) {
+		float32x4_t weight = vdupq_n_f32(factor[t]);
+		const float *from = in;
 
-		for (t = 0; t < taps; t++)
-			sum += factor[t] * (index[t] < 0 ? resample->outside_value : in[index[t]]);
-		out[i] = sum;
+		if (index[t] < 0) {
+			a = vfmaq_f32(a, outside, weight);
+			b = vfmaq_f32(b, outside, weight);
+			c = vfmaq_f32(c, outside, weight);
+			d = vfmaq_f32(d, outside, weight);
+			continue;
+		}
+		from += (size_t)index[t] * inner;
+		a = vfmaq_f32(a, vld1q_f32(from), weight);
+		b = vfmaq_f32(b, vld1q_f32(from + CL_LANES), weight);
+		c = vfmaq_f32(c, vld1q_f32(from + 2 * CL_LANES), weight);
+		d = vfmaq_f32(d, vld1q_f32(from + 3 * CL_LANES), weight);
 	}
+	vst1q_f32(out, a);
+	vst1q_f32(out + CL_LANES, b);
+	vst1q_f32(out + 2 * CL_LANES, c);
+	vst1q_f32(out + 3 * CL_LANES, d);
+}
+
+/* The same for count <= 4 columns. */
+static inline void blend_some(const struct cl_resample *resample, const int32_t *index,
+			      const float *factor, const float *in, float *out, size_t count)
+{
+	const size_t inner = resample->inner;
+	float32x4_t sum = vdupq_n_f32(0);
+	size_t t = 0;
+
+	for (t = 0; t < resample->taps; t++) {
+		float32x4_t x = vdupq_n_f32(resample->outside_value);
+
+		if (index[t] >= 0)
+			x = cl_load_some(in + (size_t)index[t] * inner, count, 0);
+		sum = vfmaq_f32(sum, x, vdupq_n_f32(factor[t]));
+	}
+	cl_store_some(out, sum, count);
 }
 
 /* Weighted sums of rows of `inner` elements. */
 static void blend_rows(const struct cl_resample *resample, const int32_t *index,
 		       const float *factor, const float *in, float *out)
 {
-	const float32x4_t outside = vdupq_n_f32(resample->outside_value);
 	const size_t inner = resample->inner;
 	const size_t taps = resample->taps;
 	size_t some = 0;
 	size_t i = 0;
 	size_t j = 0;
-	size_t t = 0;
 
 	for (i = 0; i < resample->out_n; i++, index += taps, factor += taps, out += inner) {
-		for (j = 0; j < inner; j += some) {
-			float32x4_t sum = vdupq_n_f32(0);
-
+		for (j = 0; j + BLOCK <= inner; j += BLOCK)
+			blend_block(resample, index, factor, in + j, out + j);
+		for (; j < inner; j += some) {
 			some = inner - j < CL_LANES ? inner - j : CL_LANES;
-			for (t = 0; t < taps; t++) {
-				float32x4_t x = outside;
-
-				if (index[t] >= 0)
-					x = cl_load_some(in + (size_t)index[t] * inner + j, some,
-							 0);
-				sum = vfmaq_f32(sum, x, vdupq_n_f32(factor[t]));
-			}
-			cl_store_some(out + j, sum, some);
+			blend_some(resample, index, factor, in + j, out + j, some);
 		}
 	}
 }

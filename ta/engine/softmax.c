@@ -43,47 +43,81 @@ static inline float32x4_t max_lane4(float32x4_t x)
 	return cl_max4(x, vextq_f32(x, x, 1));
 }
 
-/* n values that lie together. */
-static void softmax_row(const float *in, float *out, size_t n, bool log)
+/* The largest of n values that lie together, in all lanes. */
+static float32x4_t max_of_row(const float *in, size_t n)
 {
-	const float lowest = -__builtin_inff();
-	float32x4_t max = vdupq_n_f32(lowest);
-	float32x4_t factor = vdupq_n_f32(0);
-	float64x2_t sum = vdupq_n_f64(0);
-	double total[CL_LANES] = {0};
-	size_t some = 0;
+	const size_t whole = n / CL_LANES * CL_LANES;
+	float32x4_t max = vdupq_n_f32(-__builtin_inff());
 	size_t i = 0;
 
-	for (i = 0; i < n; i += some) {
-		some = n - i < CL_LANES ? n - i : CL_LANES;
-		max = cl_max4(max, cl_load_some(in + i, some, lowest));
-	}
-	max = max_lane4(max);
-	for (i = 0; i < n; i += some) {
-		float32x4_t x = vdupq_n_f32(0);
-		float32x4_t e = vdupq_n_f32(0);
+	for (i = 0; i < whole; i += CL_LANES)
+		max = cl_max4(max, vld1q_f32(in + i));
+	if (whole < n)
+		max = cl_max4(max, cl_load_some(in + whole, n - whole, -__builtin_inff()));
+	return max_lane4(max);
+}
 
-		some = n - i < CL_LANES ? n - i : CL_LANES;
-		x = cl_load_some(in + i, some, lowest);
-		x = vsubq_f32(x, max);
-		e = cl_exp4(x);
-		sum = vaddq_f64(sum, vcvt_f64_f32(vget_low_f32(e)));
-		sum = vaddq_f64(sum, vcvt_f64_f32(vget_high_f32(e)));
-		cl_store_some(out + i, log ? x : e, some);
-	}
-	total[0] = vgetq_lane_f64(sum, 0) + vgetq_lane_f64(sum, 1);
-	if (log) {
-		total[1] = total[2] = total[3] = total[0];
-		factor = log_of_sum4(total);
-	} else {
-		factor = vdupq_n_f32((float)(1.0 / total[0]));
-	}
-	for (i = 0; i < n; i += some) {
-		float32x4_t x = vdupq_n_f32(0);
+/* Adds four values to a sum of pairs. */
+static inline float64x2_t add_to_sum(float64x2_t sum, float32x4_t values)
+{
+	sum = vaddq_f64(sum, vcvt_f64_f32(vget_low_f32(values)));
+	return vaddq_f64(sum, vcvt_f64_f32(vget_high_f32(values)));
+}
 
-		some = n - i < CL_LANES ? n - i : CL_LANES;
-		x = cl_load_some(out + i, some, 0);
-		cl_store_some(out + i, log ? vsubq_f32(x, factor) : vmulq_f32(x, factor), some);
+/* n values that lie together. */
+static void softmax_row(const float *in, float *out, size_t n)
+{
+	const size_t whole = n / CL_LANES * CL_LANES;
+	const float32x4_t max = max_of_row(in, n);
+	float32x4_t factor = vdupq_n_f32(0);
+	float64x2_t sum = vdupq_n_f64(0);
+	size_t i = 0;
+
+	for (i = 0; i < whole; i += CL_LANES) {
+		float32x4_t e = cl_exp4(vsubq_f32(vld1q_f32(in + i), max));
+
+		sum = add_to_sum(sum, e);
+		vst1q_f32(out + i, e);
+	}
+	if (whole < n) {
+		float32x4_t x = cl_load_some(in + whole, n - whole, -__builtin_inff());
+		float32x4_t e = cl_exp4(vsubq_f32(x, max));
+
+		sum = add_to_sum(sum, e);
+		cl_store_some(out + whole, e, n - whole);
+	}
+	factor = vdupq_n_f32((float)(1.0 / (vgetq_lane_f64(sum, 0) + vgetq_lane_f64(sum, 1))));
+	for (i = 0; i < whole; i += CL_LANES)
+		vst1q_f32(out + i, vmulq_f32(vld1q_f32(out + i), factor));
+	if (whole < n)
+		cl_store_some(out + whole,
+			      vmulq_f32(cl_load_some(out + whole, n - whole, 0), factor),
+			      n - whole);
+}
+
+static void log_softmax_row(const float *in, float *out, size_t n)
+{
+	const size_t whole = n / CL_LANES * CL_LANES;
+	const float32x4_t max = max_of_row(in, n);
+	float32x4_t log_sum = vdupq_n_f32(0);
+	float64x2_t sum = vdupq_n_f64(0);
+	double sums[CL_LANES] = {0};
+	size_t i = 0;
+
+	for (i = 0; i < whole; i += CL_LANES)
+		sum = add_to_sum(sum, cl_exp4(vsubq_f32(vld1q_f32(in + i), max)));
+	if (whole < n)
+		sum = add_to_sum(
+			sum, cl_exp4(vsubq_f32(
+				     cl_load_some(in + whole, n - whole, -__builtin_inff()), max)));
+	for (i = 0; i < CL_LANES; i++)
+		sums[i] = vgetq_lane_f64(sum, 0) + vgetq_lane_f64(sum, 1);
+	log_sum = log_of_sum4(sums);
+	for (i = 0; i < n; i += CL_LANES) {
+		size_t some = n - i < CL_LANES ? n - i : CL_LANES;
+		float32x4_t x = vsubq_f32(cl_load_some(in + i, some, 0), max);
+
+		cl_store_some(out + i, vsubq_f32(x, log_sum), some);
 	}
 }
 
@@ -137,8 +171,12 @@ static void run(const struct cl_op *op, const struct cl_memory *memory)
 	size_t i = 0;
 
 	for (o = 0; o < softmax->outer; o++, in += block, out += block) {
+		if (inner == 1 && softmax->log) {
+			log_softmax_row(in, out, softmax->n);
+			continue;
+		}
 		if (inner == 1) {
-			softmax_row(in, out, softmax->n, softmax->log);
+			softmax_row(in, out, softmax->n);
 			continue;
 		}
 		for (i = 0; i + CL_LANES <= inner; i += CL_LANES)

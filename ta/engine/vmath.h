@@ -33,27 +33,30 @@
 #define CL_ROUND_MAGIC 0x1.8p+23f /* x + magic has round(x) in its low bits, |x| < 2^22 */
 #define CL_SIGN_BIT    0x80000000U
 
-/* The first `count` of four floats, count <= 4; further lanes repeat `fill`. */
+/* The first `count` of four floats, 1 <= count <= 4; further lanes are `fill`. */
 static inline float32x4_t cl_load_some(const float *from, size_t count, float fill)
 {
-	float lanes[CL_LANES] = {fill, fill, fill, fill};
+	float32x4_t lanes = vdupq_n_f32(fill);
 
 	if (count == CL_LANES)
 		return vld1q_f32(from);
-	memcpy(lanes, from, count * sizeof(float));
-	return vld1q_f32(lanes);
+	if (count == 1)
+		return vld1q_lane_f32(from, lanes, 0);
+	lanes = vcombine_f32(vld1_f32(from), vget_low_f32(lanes));
+	return count == 2 ? lanes : vld1q_lane_f32(from + 2, lanes, 2);
 }
 
 static inline void cl_store_some(float *to, float32x4_t value, size_t count)
 {
-	float lanes[CL_LANES] = {0};
-
 	if (count == CL_LANES) {
 		vst1q_f32(to, value);
-		return;
+	} else if (count == 1) {
+		vst1q_lane_f32(to, value, 0);
+	} else {
+		vst1_f32(to, vget_low_f32(value));
+		if (count == 3)
+			vst1q_lane_f32(to + 2, value, 2);
 	}
-	vst1q_f32(lanes, value);
-	memcpy(to, lanes, count * sizeof(float));
 }
 
 /* SIMDe 0.7.4 has neither division nor square root. */
@@ -144,7 +147,7 @@ static inline float32x4_t cl_exp_reduced4(float32x4_t x, int32x4_t *exponent)
 static inline float32x4_t cl_exp4(float32x4_t x)
 {
 	int32x4_t n = vdupq_n_s32(0);
-	int32x4_t half = vdupq_n_s32(0);
+	int32x4_t half = n;
 	float32x4_t y = vdupq_n_f32(0);
 
 	/* exp(-104) rounds to zero and exp(89) to infinity. */

@@ -16,7 +16,7 @@ static struct cl_resample make(struct stage *stage, uint32_t taps, bool factors,
 	op.outer = random_range(1, 4);
 	op.in_n = random_range(1, 12);
 	op.out_n = random_range(1, 20);
-	op.inner = rows ? random_range(2, 20) : 1;
+	op.inner = rows ? random_range(2, 40) : 1;
 	op.outside_value = 0.5f;
 	in_count = (size_t)op.outer * op.in_n * op.inner;
 	out_count = (size_t)op.outer * op.out_n * op.inner;
