@@ -11,9 +11,9 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import onnx
+import onnx.printer
 import onnxruntime
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, note, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
@@ -113,9 +113,17 @@ class Build:
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
-        kinds = {info.name: info for info in (*inferred.graph.value_info, *inferred.graph.output)}
+        kinds = {
+            info.name: info for info in (*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input)
+        }
         del model.graph.output[:]
         model.graph.output.extend(kinds[name] for name in outputs)
+        for info in model.graph.output:
+            if not info.type.tensor_type.HasField("shape"):
+                # Inference left it open; a valid model says at least that it has a shape.
+                rank = with_reference(model, self.inputs)[outputs.index(info.name)].ndim
+                for axis in range(rank):
+                    info.type.tensor_type.shape.dim.add().dim_param = f"{info.name}_{axis}"
         return model
 
     def hold(
@@ -124,12 +132,13 @@ class Build:
         rtol: float = 1e-4,
         atol: float = 1e-5,
         oracle: Oracle = with_onnxruntime,
-        partitions: int | None = None,
+        max_partition: int | None = None,
     ) -> None:
         """Compiles, runs natively, and compares all outputs with the oracle's."""
         model = self.model(outputs)
+        note(onnx.printer.to_text(model))
         expected = oracle(model, self.inputs)
-        compiled = compile_onnx(model, partitions=partitions)
+        compiled = compile_onnx(model, max_partition=max_partition or 1 << 20)
         found = engine().run(compiled, self.inputs)
         for name, wanted in zip(outputs, expected, strict=True):
             assert found[name].shape == wanted.shape

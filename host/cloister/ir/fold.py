@@ -18,6 +18,7 @@ from onnx.reference import ReferenceEvaluator
 from cloister.errors import FormatError
 from cloister.ir.graph import Array, Shape
 from cloister.ir.load import opset_of
+from cloister.ops.base import find
 
 #: Their result differs from call to call.
 RANDOM = frozenset(
@@ -77,7 +78,9 @@ def fold_constants(model: onnx.ModelProto) -> tuple[dict[str, Array], Known]:
                     constants[name] = value
                     model.graph.initializer.append(numpy_helper.from_array(value, name))
         if len(remaining) == len(model.graph.node):
-            return constants, known
+            if not _add_shapes(model, constants, known):
+                return constants, known
+            continue
         del model.graph.node[:]
         model.graph.node.extend(remaining)
 
@@ -103,6 +106,41 @@ def _evaluate(
     if not all(name in constants for name in inputs if name):
         return None
     return _reference(node, {name: constants[name] for name in inputs if name}, model)
+
+
+def _add_shapes(model: onnx.ModelProto, constants: dict[str, Array], known: Known) -> bool:
+    """Records the output shapes that ONNX's inference left open (old Slice, Resize with sizes); False: none was found.
+
+    The reference is run on zeros. That is right for supported operators only: what their shapes depend on must be
+    constant, which the check after import demands.
+    """
+    added = False
+    for node in model.graph.node:
+        names = [str(name) for name in node.output if name]
+        if not any(_open(known, name) for name in names) or find(str(node.op_type)) is None:
+            continue
+        inputs: dict[str, Array] = {}
+        for name in node.input:
+            shape, element = known.get(str(name), (None, 0))
+            if name in constants:
+                inputs[str(name)] = constants[str(name)]
+            elif name and shape is not None and -1 not in shape and element:
+                inputs[str(name)] = np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(element))
+        if len(inputs) != len({str(name) for name in node.input if name}):
+            continue
+        for name, value in zip(names, _reference(node, inputs, model) or [], strict=False):
+            if _open(known, name):
+                element = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+                info = onnx.helper.make_tensor_value_info(name, element, list(value.shape))
+                outputs = [output for output in model.graph.output if output.name == name]
+                (outputs[0] if outputs else model.graph.value_info.add()).CopyFrom(info)
+                added = True
+    return added
+
+
+def _open(known: Known, name: str) -> bool:
+    shape = known.get(name, (None, 0))[0]
+    return shape is None or -1 in shape
 
 
 def _reference(node: onnx.NodeProto, inputs: dict[str, Array], model: onnx.ModelProto) -> list[Array] | None:
