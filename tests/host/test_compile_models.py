@@ -67,7 +67,7 @@ def test_the_compiler_and_the_engine_agree_about_a_convolutions_scratch() -> Non
 @pytest.mark.parametrize("scalars", [{}, {"alpha": 0.5, "beta": 2.0}, {"beta": 0.0}])
 @pytest.mark.parametrize("c", [None, (6,), (1, 6), (4, 1), (4, 6), ()])
 @pytest.mark.parametrize("run_time", ["", "b", "c", "bc"])
-def test_gemm(trans: tuple[int, int], scalars: dict[str, float], c: tuple[int, ...] | None, run_time: str) -> None:
+def test_gemm(trans: tuple[int, int], scalars: dict[str, Any], c: tuple[int, ...] | None, run_time: str) -> None:
     if "c" in run_time and c is None:
         c = (6,)
     values = {"a": floats(*((5, 4) if trans[0] else (4, 5))), "b": floats(*((6, 5) if trans[1] else (5, 6)), seed=1)}

@@ -14,7 +14,7 @@ CONV = {"w": floats(6, 3, 3, 3), "b": floats(6)}
 X = {"x": [2, 3, 6, 6]}
 
 
-def positive(*shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+def positive(*shape: int) -> Any:
     return np.abs(floats(*shape, seed=9)) + np.float32(0.5)
 
 
@@ -122,6 +122,23 @@ def test_nodes_that_do_nothing_vanish() -> None:
         node("Neg", "d", "y"),
     ]
     assert run(nodes, "y", {"s": np.array([2, 3, 6, 6], np.int64)}) == ["UNARY"]
+
+
+def test_a_gather_of_everything_in_order_vanishes_and_no_other() -> None:
+    gather = [node("Gather", "x i", "a", axis=1), node("Neg", "a", "y")]
+    x = {"x": [2, 4]}
+    assert run(gather, "y", {"i": np.arange(4)}, x) == ["UNARY"]
+    for index in ([0, 1, 3, 2], [0, 1, 2], [0, 1, 2, 3, 3]):
+        assert len(run(gather, "y", {"i": np.array(index)}, x)) > 1
+
+
+def test_reshapes_in_a_row_leave_the_weights_to_permute() -> None:
+    nodes = [
+        node("Conv", "x w b", "a"), node("Reshape", "a s1", "c"), node("Unsqueeze", "c u", "d"),
+        node("Reshape", "d s2", "e"), node("Gemm", "e v", "y"),
+    ]  # fmt: skip
+    shapes = {"s1": np.array([-1]), "u": np.array([0]), "s2": np.array([2, 96]), "v": floats(96, 5)}
+    assert run(nodes, "y", {**CONV, **shapes}) == ["COPY", "CONV2D", "GEMM"]
 
 
 def test_a_transpose_of_equal_dimensions_is_no_identity() -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from cloister.ir.graph import Graph, Node
 from cloister.ir.passes.edit import replace_uses
 
@@ -37,7 +39,19 @@ def _is_identity(node: Node, graph: Graph) -> bool:
         before, after = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
         known = before.shape is not None and all(dim >= 0 for dim in before.shape)
         return known and before.shape == after.shape and before.dtype is not None and before.dtype == after.dtype
+    if node.op == "Gather":
+        return _takes_all(node, graph)
     if node.op == "Transpose":
         perm = node.attrs.get("perm")
         return perm is not None and list(perm) == list(range(len(perm)))
     return False
+
+
+def _takes_all(node: Node, graph: Graph) -> bool:
+    """Gather of all positions in order, as PyTorch's exporter writes as_strided."""
+    index = graph.constant(node.inputs[1])
+    shape = graph.tensors[node.inputs[0]].shape
+    axis = node.attrs.get("axis", 0)
+    if index is None or index.ndim != 1 or shape is None or not -len(shape) <= axis < len(shape):
+        return False
+    return index.size == shape[axis] and bool(np.array_equal(index, np.arange(index.size)))

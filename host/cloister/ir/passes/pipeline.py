@@ -9,6 +9,7 @@ from cloister.ir.passes.affine import fold_affine
 from cloister.ir.passes.dead import remove_dead
 from cloister.ir.passes.identity import remove_identities
 from cloister.ir.passes.matmul import matmul_to_gemm
+from cloister.ir.passes.reshape import join_reshapes
 
 
 def clean(graph: Graph) -> None:
@@ -20,6 +21,7 @@ def clean(graph: Graph) -> None:
 
 def optimise(graph: Graph) -> None:
     """After the check: fewer and larger nodes."""
+    join_reshapes(graph)
     matmul_to_gemm(graph)
     fold_affine(graph)
     fuse_activations(graph)
