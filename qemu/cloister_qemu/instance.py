@@ -181,8 +181,9 @@ class Instance:
         """End the device: by `poweroff`, which asks Linux to, else SIGTERM, else SIGKILL."""
         try:
             if poweroff is not None and self.note.qemu.alive():
-                with contextlib.suppress(Exception):
-                    poweroff()
+                poweroff()
+                fatal = [event for event in self._watcher.events() if event.kind is not EventKind.TA_PANIC]
+                if not fatal:
                     self.note.qemu.wait(grace)
         finally:
             self.kill()

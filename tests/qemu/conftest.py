@@ -24,9 +24,8 @@ def device() -> Iterator[Device]:
         with connect(target, quiet=True) as board:
             yield board
         return
-    from cloister_qemu.files import InstanceFiles
-
     from cloister.device.qemu import start_device
+    from cloister_qemu.files import InstanceFiles
 
     name = f"pytest-{os.getpid()}"
     try:

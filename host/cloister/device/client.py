@@ -67,8 +67,6 @@ class AgentClient:
         with self._lock:
             if self._broken:
                 raise ConnectionFailed(f"the device's agent is gone ({self._broken})", "load the model again")
-            # Whatever interrupts (Ctrl-C too) leaves the stream in the middle of a frame.
-            self._broken = f"{command} was interrupted"
             try:
                 for piece in encode({"command": command, **fields}, blobs):
                     send_all(self._channel, piece, self._check)
@@ -78,12 +76,13 @@ class AgentClient:
             except (OSError, EOFError, ConnectionFailed) as error:
                 self._fail(command, str(error) or "the connection is lost")
             except BaseException:
+                # Whatever interrupts (Ctrl-C, a panic) leaves the stream in the middle of a frame.
+                self._broken = f"{command} was interrupted"
                 self._channel.close()
                 raise
             if frame is None:
                 self._fail(command, "it ended")
             header, out = frame
-            self._broken = ""
         # A panic counts more than the answer that it led to.
         self._check()
         if not header.get("ok"):

@@ -116,7 +116,8 @@ class QemuDevice(Device):
     def power_off(self) -> None:
         """Ask Linux to write everything out and switch the device off."""
         with contextlib.suppress(Exception):
-            ssh = Ssh(endpoint(self.instance), timeout=5.0) if self._ssh is None else self._ssh
+            self.check()  # after a panic there is nobody left to ask
+            ssh = self._ssh if self._ssh is not None and self._ssh.alive else Ssh(endpoint(self.instance), timeout=5.0)
             # Without -f the request goes to process 1, which may be a shell that waits.
             channel = ssh.open("sync; poweroff -f")
             channel.status_event.wait(1.0)
