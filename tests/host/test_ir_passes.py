@@ -127,7 +127,8 @@ def test_nodes_that_do_nothing_vanish() -> None:
 def test_a_gather_of_everything_in_order_vanishes_and_no_other() -> None:
     gather = [node("Gather", "x i", "a", axis=1), node("Neg", "a", "y")]
     x = {"x": [2, 4]}
-    assert run(gather, "y", {"i": np.arange(4)}, x) == ["UNARY"]
+    for everything in (np.arange(4), np.arange(4).reshape(1, 2, 2, 1)):
+        assert run(gather, "y", {"i": everything}, x) == ["UNARY"]
     for index in ([0, 1, 3, 2], [0, 1, 2], [0, 1, 2, 3, 3]):
         assert len(run(gather, "y", {"i": np.array(index)}, x)) > 1
 

@@ -16,10 +16,14 @@ SAME_SHAPE = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand", 
 def remove_identities(graph: Graph) -> None:
     """Drops Identity, Dropout in inference, and shape operators that change nothing.
 
+    A Gather of everything in order is a Reshape first.
+
     A node whose output leaves the graph under its own name stays: it lowers to a view.
     """
     kept = []
     for node in graph.nodes:
+        if node.op == "Gather" and _takes_all(node, graph):
+            node.op, node.inputs, node.attrs = "Reshape", node.inputs[:1], {}
         if _is_identity(node, graph) and node.outputs[0] not in graph.outputs:
             replace_uses(graph, node.outputs[0], node.inputs[0])
         else:
@@ -39,8 +43,6 @@ def _is_identity(node: Node, graph: Graph) -> bool:
         before, after = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
         known = before.shape is not None and all(dim >= 0 for dim in before.shape)
         return known and before.shape == after.shape and before.dtype is not None and before.dtype == after.dtype
-    if node.op == "Gather":
-        return _takes_all(node, graph)
     if node.op == "Transpose":
         perm = node.attrs.get("perm")
         return perm is not None and list(perm) == list(range(len(perm)))
@@ -52,6 +54,6 @@ def _takes_all(node: Node, graph: Graph) -> bool:
     index = graph.constant(node.inputs[1])
     shape = graph.tensors[node.inputs[0]].shape
     axis = node.attrs.get("axis", 0)
-    if index is None or index.ndim != 1 or shape is None or not -len(shape) <= axis < len(shape):
+    if index is None or shape is None or not -len(shape) <= axis < len(shape):
         return False
-    return index.size == shape[axis] and bool(np.array_equal(index, np.arange(index.size)))
+    return index.size == shape[axis] and bool(np.array_equal(index.reshape(-1), np.arange(index.size)))
