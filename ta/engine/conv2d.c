@@ -1,22 +1,25 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * Convolution as a matrix product: rows are output pixels, columns output
- * channels. For each 8 pixels scratch holds either a table of pointers to the
- * input's pixels under each kernel tap (and a row of zeros for taps outside), or,
- * where a pixel has few channels, the 8 gathered patches themselves.
+ * channels. For each 8 pixels scratch holds a table of pointers to the input's
+ * pixels under the kernel, so that nothing but the input's border is copied.
  */
 #include "conv2d.h"
 #include "extent.h"
+#include "neon.h"
 #include "tile.h"
 
-/* Up to this many channels per group the patches are copied: a tap alone is too little work. */
-#define GATHER_CHANNELS 16
+/*
+ * Up to this many channels one pixel is little work, and a row of the kernel
+ * (whose pixels lie one after another in the input) is taken as one.
+ */
+#define ROW_CHANNELS 16
 
 /* How scratch is used. */
 enum scratch_kind {
-	SCRATCH_NONE,     /* 1x1 without stride or pads: the pixels are the rows */
-	SCRATCH_POINTERS, /* float *[taps][8], then in_c zeros */
-	SCRATCH_PATCHES,  /* float [8][taps * in_c / group] */
+	SCRATCH_NONE,   /* 1x1 without stride or pads: the input's pixels are the rows */
+	SCRATCH_ROWS,   /* float *[kernel_h][8], then patches [8][kernel_h][kernel_w * in_c] */
+	SCRATCH_PIXELS, /* float *[kernel_h][kernel_w][8], then in_c zeros */
 };
 
 static enum scratch_kind scratch_kind(const struct cl_conv2d *conv)
@@ -25,36 +28,41 @@ static enum scratch_kind scratch_kind(const struct cl_conv2d *conv)
 	    conv->stride_w == 1 && !conv->pad_top && !conv->pad_left && conv->out_h == conv->in_h &&
 	    conv->out_w == conv->in_w)
 		return SCRATCH_NONE;
-	if (conv->in_c / conv->group <= GATHER_CHANNELS)
-		return SCRATCH_PATCHES;
-	return SCRATCH_POINTERS;
+	if (conv->in_c <= ROW_CHANNELS && conv->group == 1 && conv->dilation_w == 1)
+		return SCRATCH_ROWS;
+	return SCRATCH_PIXELS;
 }
 
 uint64_t cl_conv2d_scratch(const struct cl_conv2d *conv)
 {
 	const uint32_t kernel[] = {conv->kernel_h, conv->kernel_w};
 	uint64_t taps = 0;
+	uint64_t pointers = 0;
+	uint64_t floats = 0;
 	uint64_t size = 0;
 
 	if (conv->op.kernel == CL_KERNEL_DEPTHWISE)
 		return 0;
-	if (!conv->group || !conv->in_c || conv->in_c % conv->group ||
-	    !cl_product(kernel, 2, &taps))
+	if (!cl_product(kernel, 2, &taps))
 		return UINT64_MAX;
 	switch (scratch_kind(conv)) {
 	case SCRATCH_NONE:
 		return 0;
-	case SCRATCH_PATCHES:
-		if (!cl_mul(taps, conv->in_c / conv->group, &size) ||
-		    !cl_mul(size, CL_TILE_ROWS * sizeof(float), &size))
+	case SCRATCH_ROWS:
+		pointers = (uint64_t)conv->kernel_h * CL_TILE_ROWS;
+		if (!cl_mul(taps, (uint64_t)conv->in_c * CL_TILE_ROWS, &floats))
 			return UINT64_MAX;
-		return size;
+		break;
 	default:
-		if (!cl_mul(taps, CL_TILE_ROWS * sizeof(float *), &size) ||
-		    !cl_add(size, (uint64_t)conv->in_c * sizeof(float), &size))
+		floats = conv->in_c;
+		if (!cl_mul(taps, CL_TILE_ROWS, &pointers))
 			return UINT64_MAX;
-		return size;
+		break;
 	}
+	if (!cl_mul(pointers, sizeof(float *), &pointers) ||
+	    !cl_mul(floats, sizeof(float), &floats) || !cl_add(pointers, floats, &size))
+		return UINT64_MAX;
+	return size;
 }
 
 enum cl_status cl_conv_check_common(const struct cl_conv2d *conv, const struct cl_memory *memory)
@@ -122,83 +130,149 @@ static enum cl_status conv2d_check(const struct cl_op *op, const struct cl_memor
 	return cl_can_write(&conv->scratch, memory, scratch, 1) ? CL_OK : CL_OUT_OF_BOUNDS;
 }
 
-/* An output pixel. */
+/* Output pixels of one row, `count` from x on, and their place in a tile. */
+struct strip {
+	const float *image; /* the input of their batch */
+	int64_t y;          /* the window of the first one, in the input */
+	int64_t x;
+	unsigned int row; /* of the tile */
+	unsigned int count;
+};
+
+/* The row of the input under row ky of the kernel, or NULL when that lies outside. */
+static const float *input_row(const struct cl_conv2d *conv, const struct strip *strip, uint32_t ky)
+{
+	const int64_t y = strip->y + (int64_t)ky * conv->dilation_h;
+
+	if (y < 0 || y >= conv->in_h)
+		return NULL;
+	return strip->image + (size_t)y * conv->in_w * conv->in_c;
+}
+
+/* table[ky][kx][row]; zeros stand for pixels outside. */
+static void point_to_pixels(const struct cl_conv2d *conv, const struct strip *strip,
+			    const float *zeros, const float **table)
+{
+	uint32_t ky = 0;
+	uint32_t kx = 0;
+	unsigned int i = 0;
+
+	table += strip->row;
+	for (ky = 0; ky < conv->kernel_h; ky++) {
+		const float *source = input_row(conv, strip, ky);
+
+		for (kx = 0; kx < conv->kernel_w; kx++, table += CL_TILE_ROWS) {
+			/* What is left of the input wraps, and is beyond its width as well. */
+			uint64_t x = (uint64_t)(strip->x + (int64_t)kx * conv->dilation_w);
+
+			for (i = 0; i < strip->count; i++, x += conv->stride_w)
+				table[i] =
+					source && x < conv->in_w ? source + x * conv->in_c : zeros;
+		}
+	}
+}
+
+static void copy_floats(float *to, const float *from, size_t count)
+{
+	size_t i = 0;
+
+	for (; i + 4 <= count; i += 4)
+		vst1q_f32(to + i, vld1q_f32(from + i));
+	for (; i < count; i++)
+		to[i] = from[i];
+}
+
+static void clear_floats(float *to, size_t count)
+{
+	size_t i = 0;
+
+	for (; i + 4 <= count; i += 4)
+		vst1q_f32(to + i, vdupq_n_f32(0));
+	for (; i < count; i++)
+		to[i] = 0;
+}
+
+/* One row of the kernel at input column x, of which a part at most is inside. */
+static void copy_row(const struct cl_conv2d *conv, const float *source, int64_t x, float *to)
+{
+	const int64_t begin = x < 0 ? -x : 0;
+	const int64_t end = x + conv->kernel_w > conv->in_w ? conv->in_w - x : conv->kernel_w;
+	const size_t row = (size_t)conv->kernel_w * conv->in_c;
+
+	if (!source || begin >= end) {
+		clear_floats(to, row);
+		return;
+	}
+	const size_t first = (size_t)begin * conv->in_c;
+	const size_t last = (size_t)end * conv->in_c;
+
+	clear_floats(to, first);
+	copy_floats(to + first, source + (size_t)(x + begin) * conv->in_c, last - first);
+	clear_floats(to + last, row - last);
+}
+
+/* table[ky][row]; a row that is not wholly inside is put together in patches[row][ky]. */
+static void point_to_rows(const struct cl_conv2d *conv, const struct strip *strip, float *patches,
+			  const float **table)
+{
+	const size_t row = (size_t)conv->kernel_w * conv->in_c;
+	const int64_t last_inside = (int64_t)conv->in_w - conv->kernel_w;
+	uint32_t ky = 0;
+	unsigned int i = 0;
+
+	table += strip->row;
+	for (ky = 0; ky < conv->kernel_h; ky++, table += CL_TILE_ROWS) {
+		const float *source = input_row(conv, strip, ky);
+		int64_t x = strip->x;
+
+		for (i = 0; i < strip->count; i++, x += conv->stride_w) {
+			if (source && x >= 0 && x <= last_inside) {
+				table[i] = source + (size_t)x * conv->in_c;
+			} else {
+				float *patch =
+					patches +
+					((strip->row + i) * (size_t)conv->kernel_h + ky) * row;
+
+				copy_row(conv, source, x, patch);
+				table[i] = patch;
+			}
+		}
+	}
+}
+
+/* The next output pixel to be computed. */
 struct pixel {
-	uint32_t n;
+	const float *image;
 	uint32_t y;
 	uint32_t x;
 };
 
-static void next_pixel(const struct cl_conv2d *conv, struct pixel *pixel)
+/* The table for the next `count` pixels, which are then behind `next`. */
+static void fill_table(const struct cl_conv2d *conv, struct pixel *next, unsigned int count,
+		       enum scratch_kind kind, float *floats, const float **table)
 {
-	if (++pixel->x < conv->out_w)
-		return;
-	pixel->x = 0;
-	if (++pixel->y < conv->out_h)
-		return;
-	pixel->y = 0;
-	pixel->n++;
-}
+	struct strip strip = {0};
 
-/* The input pixel under tap (ky, kx) of the output pixel; `outside` when there is none. */
-static const float *tap_source(const struct cl_conv2d *conv, const float *in,
-			       const struct pixel *pixel, uint32_t ky, uint32_t kx,
-			       const float *outside)
-{
-	const int64_t y =
-		(int64_t)pixel->y * conv->stride_h - conv->pad_top + (int64_t)ky * conv->dilation_h;
-	const int64_t x = (int64_t)pixel->x * conv->stride_w - conv->pad_left +
-			  (int64_t)kx * conv->dilation_w;
+	for (; strip.row < count; strip.row += strip.count) {
+		strip.count = count - strip.row;
+		if (strip.count > conv->out_w - next->x)
+			strip.count = conv->out_w - next->x;
+		strip.image = next->image;
+		strip.y = (int64_t)next->y * conv->stride_h - conv->pad_top;
+		strip.x = (int64_t)next->x * conv->stride_w - conv->pad_left;
+		if (kind == SCRATCH_ROWS)
+			point_to_rows(conv, &strip, floats, table);
+		else
+			point_to_pixels(conv, &strip, floats, table);
 
-	if (y < 0 || y >= conv->in_h || x < 0 || x >= conv->in_w)
-		return outside;
-	return in + (((uint64_t)pixel->n * conv->in_h + (uint64_t)y) * conv->in_w + (uint64_t)x) *
-			    conv->in_c;
-}
-
-/* table[tap][row] for `count` pixels from `first` on. */
-static void fill_pointers(const struct cl_conv2d *conv, const float *in, const struct pixel *first,
-			  unsigned int count, const float *zeros, const float **table)
-{
-	struct pixel pixel = *first;
-	unsigned int row = 0;
-	uint32_t ky = 0;
-	uint32_t kx = 0;
-
-	for (row = 0; row < count; row++) {
-		const float **entry = table + row;
-
-		for (ky = 0; ky < conv->kernel_h; ky++) {
-			for (kx = 0; kx < conv->kernel_w; kx++) {
-				*entry = tap_source(conv, in, &pixel, ky, kx, zeros);
-				entry += CL_TILE_ROWS;
+		next->x += strip.count;
+		if (next->x == conv->out_w) {
+			next->x = 0;
+			if (++next->y == conv->out_h) {
+				next->y = 0;
+				next->image += (size_t)conv->in_h * conv->in_w * conv->in_c;
 			}
 		}
-		next_pixel(conv, &pixel);
-	}
-}
-
-/* patches[row][tap][channel of the group] for `count` pixels; in points to the group's channels. */
-static void fill_patches(const struct cl_conv2d *conv, const float *in, const struct pixel *first,
-			 unsigned int count, float *patches)
-{
-	const uint32_t channels = conv->in_c / conv->group;
-	struct pixel pixel = *first;
-	unsigned int row = 0;
-	uint32_t ky = 0;
-	uint32_t kx = 0;
-	uint32_t c = 0;
-
-	for (row = 0; row < count; row++) {
-		for (ky = 0; ky < conv->kernel_h; ky++) {
-			for (kx = 0; kx < conv->kernel_w; kx++) {
-				const float *source = tap_source(conv, in, &pixel, ky, kx, NULL);
-
-				for (c = 0; c < channels; c++)
-					*patches++ = source ? source[c] : 0;
-			}
-		}
-		next_pixel(conv, &pixel);
 	}
 }
 
@@ -212,18 +286,17 @@ static void conv2d_run(const struct cl_op *op, const struct cl_memory *memory)
 	const size_t panels = (columns + CL_TILE_COLUMNS - 1) / CL_TILE_COLUMNS;
 	const size_t group_weights = panels * taps * channels * CL_TILE_COLUMNS;
 	const size_t pixel_count = (size_t)conv->batch * conv->out_h * conv->out_w;
-	const float *in = cl_source(&conv->in, memory);
-	const float *bias = cl_source(&conv->bias, memory);
 	const float *weights = cl_source(&conv->weights, memory);
+	const float *bias = cl_source(&conv->bias, memory);
 	float *out = cl_target(&conv->out, memory);
-	void *scratch = kind == SCRATCH_NONE ? NULL : cl_target(&conv->scratch, memory);
-	const float **table = scratch;
-	float *patches = scratch;
-	float *zeros = NULL;
-	const float *own_rows[CL_TILE_ROWS] = {NULL};
+	const float *own_table[CL_TILE_ROWS] = {NULL};
+	const float **table = kind == SCRATCH_NONE
+				      ? own_table
+				      : (const float **)cl_target(&conv->scratch, memory);
+	float *floats = NULL;
 	struct cl_fusion fusion = {0};
 	struct cl_tile tile = {0};
-	struct pixel pixel = {0};
+	struct pixel next = {.image = cl_source(&conv->in, memory)};
 	size_t done = 0;
 	size_t i = 0;
 	uint32_t group = 0;
@@ -231,43 +304,32 @@ static void conv2d_run(const struct cl_op *op, const struct cl_memory *memory)
 	cl_fusion_init(&fusion, &conv->activation);
 	tile.fusion = &fusion;
 	tile.out_stride = conv->out_c;
-	tile.rows = own_rows;
-	tile.taps = 1;
-	tile.depth = taps * channels;
-	if (kind == SCRATCH_POINTERS) {
-		tile.rows = table;
-		tile.taps = taps;
-		tile.depth = channels;
-		zeros = (float *)(table + taps * CL_TILE_ROWS);
-		for (i = 0; i < conv->in_c; i++)
-			zeros[i] = 0;
-	}
+	tile.columns = columns;
+	tile.rows = table;
+	tile.taps = kind == SCRATCH_PIXELS ? taps : kind == SCRATCH_ROWS ? conv->kernel_h : 1;
+	tile.depth = kind == SCRATCH_ROWS ? conv->kernel_w * channels : channels;
+	if (kind != SCRATCH_NONE)
+		floats = (float *)(table + tile.taps * CL_TILE_ROWS);
+	if (kind == SCRATCH_PIXELS)
+		clear_floats(floats, conv->in_c);
 
 	for (done = 0; done < pixel_count; done += CL_TILE_ROWS) {
 		const size_t left = pixel_count - done;
 		const unsigned int count = left < CL_TILE_ROWS ? (unsigned int)left : CL_TILE_ROWS;
 
-		if (kind == SCRATCH_POINTERS)
-			fill_pointers(conv, in, &pixel, count, zeros, table);
-		else if (kind == SCRATCH_NONE)
+		if (kind == SCRATCH_NONE)
 			for (i = 0; i < count; i++)
-				own_rows[i] = in + (done + i) * conv->in_c;
+				table[i] = next.image + (done + i) * conv->in_c;
+		else
+			fill_table(conv, &next, count, kind, floats, table);
 		for (group = 0; group < conv->group; group++) {
-			if (kind == SCRATCH_PATCHES) {
-				fill_patches(conv, in + group * channels, &pixel, count, patches);
-				for (i = 0; i < count; i++)
-					own_rows[i] = patches + i * tile.depth;
-			} else {
-				tile.start = group * channels;
-			}
+			tile.start = group * channels;
 			tile.weights = weights + group * group_weights;
+			tile.bias = bias ? bias + group * columns : NULL;
 			tile.out = out + done * conv->out_c + group * columns;
-			cl_tile_run_panels(&tile, count, bias ? bias + group * columns : NULL,
-					   columns);
+			cl_tile_run(&tile, count);
 		}
 		cl_fusion_finish(&fusion, out + done * conv->out_c, count * conv->out_c);
-		for (i = 0; i < count; i++)
-			next_pixel(conv, &pixel);
 	}
 }
 

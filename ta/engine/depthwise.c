@@ -24,128 +24,211 @@ static enum cl_status depthwise_check(const struct cl_op *op, const struct cl_me
 	return CL_OK;
 }
 
-/* The taps inside the input for some output pixels of one row. */
+/* The taps inside the input for some output pixels of one row, and how to apply them. */
 struct taps {
 	const float *in;      /* first tap's channels for the first pixel */
 	const float *weights; /* first tap's channels */
 	const float *bias;    /* of all channels, or NULL */
+	const struct cl_fusion *fusion;
 	size_t channels;
-	size_t pixel_step; /* floats from one pixel to the next under the same tap */
 	size_t rows;
 	size_t columns;
-	size_t in_row_step; /* floats from one tap to the next below, and to the right */
-	size_t in_column_step;
+	size_t pixel_step; /* floats from one pixel to the next under the same tap */
+	size_t row_step;   /* floats from one tap to the next below, in the input */
+	size_t column_step;
 	size_t weights_row_step;
 };
 
-#define FOR_PIXELS(DO)                                                                             \
-	DO(0)                                                                                      \
-	DO(1)                                                                                      \
-	DO(2)                                                                                      \
-	DO(3)
+/* Pixels that are computed together. */
+#define BLOCK 4
 
-#define MULTIPLY_ADD(p)                                                                            \
-	if (pixels > (p))                                                                          \
-		sum##p = vfmaq_f32(sum##p, vld1q_f32(in + (p)*taps->pixel_step), w);
-
-#define STORE(p)                                                                                   \
-	if (pixels > (p)) {                                                                        \
-		if (fusion->kind == CL_FUSED_CLAMP)                                                \
-			sum##p = vminq_f32(vmaxq_f32(sum##p, least), most);                        \
-		vst1q_f32(out + (p)*taps->channels + c, sum##p);                                   \
-	}
-
-/* `pixels` (a literal, 1 or 4) output pixels which have the same taps inside. */
-static inline __attribute__((always_inline)) void run_pixels(const struct taps *taps,
-							     const struct cl_fusion *fusion,
-							     float *out, const unsigned int pixels)
+/* vmaxq and vminq for one value: NaN stays. */
+static float clip(float x, const struct cl_fusion *fusion)
 {
-	const float32x4_t least = vdupq_n_f32(fusion->low);
-	const float32x4_t most = vdupq_n_f32(fusion->high);
-	size_t c = 0;
+	if (fusion->kind == CL_FUSED_RELU)
+		return x < 0 ? 0 : x;
+	if (fusion->kind != CL_FUSED_CLIP)
+		return x;
+	x = x < fusion->low ? fusion->low : x;
+	return x > fusion->high ? fusion->high : x;
+}
+
+/* The channels that fill no vector. */
+static void run_last_channels(const struct taps *taps, unsigned int pixels, float *out)
+{
+	size_t c = taps->channels / 4 * 4;
 	size_t y = 0;
 	size_t x = 0;
 	unsigned int p = 0;
 
-	for (; c + 4 <= taps->channels; c += 4) {
-		float32x4_t sum0 = taps->bias ? vld1q_f32(taps->bias + c) : vdupq_n_f32(0);
-		float32x4_t sum1 = sum0;
-		float32x4_t sum2 = sum0;
-		float32x4_t sum3 = sum0;
-
-		for (y = 0; y < taps->rows; y++) {
-			const float *in = taps->in + y * taps->in_row_step + c;
-			const float *weights = taps->weights + y * taps->weights_row_step + c;
-
-			for (x = taps->columns; x > 0; x--) {
-				const float32x4_t w = vld1q_f32(weights);
-
-				FOR_PIXELS(MULTIPLY_ADD)
-				if (x > 1) {
-					in += taps->in_column_step;
-					weights += taps->channels;
-				}
-			}
-		}
-		FOR_PIXELS(STORE)
-	}
 	for (; c < taps->channels; c++) {
 		for (p = 0; p < pixels; p++) {
 			float sum = taps->bias ? taps->bias[c] : 0;
 
 			for (y = 0; y < taps->rows; y++)
 				for (x = 0; x < taps->columns; x++)
-					sum += taps->in[y * taps->in_row_step +
-							x * taps->in_column_step +
+					sum += taps->in[y * taps->row_step + x * taps->column_step +
 							p * taps->pixel_step + c] *
 					       taps->weights[y * taps->weights_row_step +
 							     x * taps->channels + c];
-			if (fusion->kind == CL_FUSED_CLAMP) {
-				sum = sum < fusion->low ? fusion->low : sum;
-				sum = sum > fusion->high ? fusion->high : sum;
-			}
-			out[p * taps->channels + c] = sum;
+			out[p * taps->channels + c] = clip(sum, taps->fusion);
 		}
 	}
 }
 
+/* Sums of one vector of channels under one row of the kernel, for 1 or BLOCK pixels. */
+static inline __attribute__((always_inline)) void add_row(const struct taps *taps, const float *in,
+							  const float *weights, float32x4_t *sums,
+							  const unsigned int pixels)
+{
+	size_t x = 0;
+
+	for (x = taps->columns; x > 0; x--) {
+		const float32x4_t w = vld1q_f32(weights);
+
+		sums[0] = vfmaq_f32(sums[0], vld1q_f32(in), w);
+		if (pixels == BLOCK) {
+			sums[1] = vfmaq_f32(sums[1], vld1q_f32(in + taps->pixel_step), w);
+			sums[2] = vfmaq_f32(sums[2], vld1q_f32(in + 2 * taps->pixel_step), w);
+			sums[3] = vfmaq_f32(sums[3], vld1q_f32(in + 3 * taps->pixel_step), w);
+		}
+		if (x > 1) {
+			in += taps->column_step;
+			weights += taps->channels;
+		}
+	}
+}
+
+/*
+ * The same for BLOCK pixels under three taps, where a pixel is as far from the
+ * next as a tap: they share what they read.
+ */
+static inline __attribute__((always_inline)) void
+add_shared_row(const struct taps *taps, const float *in, const float *weights, float32x4_t *sums)
+{
+	const size_t step = taps->pixel_step;
+	const float32x4_t w0 = vld1q_f32(weights);
+	const float32x4_t w1 = vld1q_f32(weights + taps->channels);
+	const float32x4_t w2 = vld1q_f32(weights + 2 * taps->channels);
+	const float32x4_t in0 = vld1q_f32(in);
+	const float32x4_t in1 = vld1q_f32(in + step);
+	const float32x4_t in2 = vld1q_f32(in + 2 * step);
+	const float32x4_t in3 = vld1q_f32(in + 3 * step);
+	const float32x4_t in4 = vld1q_f32(in + 4 * step);
+	const float32x4_t in5 = vld1q_f32(in + 5 * step);
+
+	sums[0] = vfmaq_f32(sums[0], in0, w0);
+	sums[1] = vfmaq_f32(sums[1], in1, w0);
+	sums[2] = vfmaq_f32(sums[2], in2, w0);
+	sums[3] = vfmaq_f32(sums[3], in3, w0);
+	sums[0] = vfmaq_f32(sums[0], in1, w1);
+	sums[1] = vfmaq_f32(sums[1], in2, w1);
+	sums[2] = vfmaq_f32(sums[2], in3, w1);
+	sums[3] = vfmaq_f32(sums[3], in4, w1);
+	sums[0] = vfmaq_f32(sums[0], in2, w2);
+	sums[1] = vfmaq_f32(sums[1], in3, w2);
+	sums[2] = vfmaq_f32(sums[2], in4, w2);
+	sums[3] = vfmaq_f32(sums[3], in5, w2);
+}
+
+/* 1 or BLOCK output pixels which have the same taps inside; pixels and shared are literals. */
+static inline __attribute__((always_inline)) void
+run_pixels(const struct taps *taps, float *out, const unsigned int pixels, const bool shared)
+{
+	const struct cl_fusion *fusion = taps->fusion;
+	const bool unbounded = fusion->kind == CL_FUSED_NONE || fusion->kind == CL_FUSED_LATER;
+	const float32x4_t least = vdupq_n_f32(unbounded ? -__builtin_inff() : fusion->low);
+	const float32x4_t most =
+		vdupq_n_f32(fusion->kind == CL_FUSED_CLIP ? fusion->high : __builtin_inff());
+	const size_t channels = taps->channels;
+	size_t c = 0;
+	size_t y = 0;
+
+	for (; c + 4 <= channels; c += 4) {
+		const float32x4_t start = taps->bias ? vld1q_f32(taps->bias + c) : vdupq_n_f32(0);
+		float32x4_t sums[BLOCK] = {start, start, start, start};
+		const float *in = taps->in + c;
+		const float *weights = taps->weights + c;
+
+		for (y = taps->rows; y > 0; y--) {
+			if (shared)
+				add_shared_row(taps, in, weights, sums);
+			else
+				add_row(taps, in, weights, sums, pixels);
+			if (y > 1) {
+				in += taps->row_step;
+				weights += taps->weights_row_step;
+			}
+		}
+		vst1q_f32(out + c, vminq_f32(vmaxq_f32(sums[0], least), most));
+		if (pixels == BLOCK) {
+			vst1q_f32(out + c + channels, vminq_f32(vmaxq_f32(sums[1], least), most));
+			vst1q_f32(out + c + 2 * channels,
+				  vminq_f32(vmaxq_f32(sums[2], least), most));
+			vst1q_f32(out + c + 3 * channels,
+				  vminq_f32(vmaxq_f32(sums[3], least), most));
+		}
+	}
+	if (c < channels)
+		run_last_channels(taps, pixels, out);
+}
+
+/* Output pixels from here on whose windows are inside from left to right. */
+static uint32_t pixels_inside(const struct cl_conv2d *conv, uint32_t x)
+{
+	const int64_t start = (int64_t)x * conv->stride_w - conv->pad_left;
+	const int64_t room =
+		(int64_t)conv->in_w - 1 - (int64_t)(conv->kernel_w - 1) * conv->dilation_w - start;
+	const uint32_t left = conv->out_w - x;
+	int64_t fit = 0;
+
+	if (start < 0 || room < 0)
+		return 0;
+	fit = room / conv->stride_w + 1;
+	return fit < left ? (uint32_t)fit : left;
+}
+
 /* One row of output pixels; rows is where its taps lie vertically, image the batch's input. */
-static void run_row(const struct cl_conv2d *conv, const struct cl_window *rows, const float *image,
-		    const float *weights, const float *bias, const struct cl_fusion *fusion,
-		    float *out)
+static void run_row(const struct cl_conv2d *conv, struct taps *taps, const struct cl_window *rows,
+		    const float *image, const float *weights, float *out)
 {
 	const size_t channels = conv->in_c;
-	struct taps taps = {0};
+	const bool shared = conv->kernel_w == 3 && conv->stride_w == conv->dilation_w;
+	uint32_t inside = 0;
 	uint32_t x = 0;
 
-	taps.bias = bias;
-	taps.channels = channels;
-	taps.pixel_step = conv->stride_w * channels;
-	taps.in_row_step = (size_t)conv->dilation_h * conv->in_w * channels;
-	taps.in_column_step = conv->dilation_w * channels;
-	taps.weights_row_step = conv->kernel_w * channels;
+	taps->rows = rows->end - rows->begin;
+	image += (size_t)rows->position * conv->in_w * channels;
+	weights += (size_t)rows->begin * conv->kernel_w * channels;
 	while (x < conv->out_w) {
-		const struct cl_window columns =
+		struct cl_window columns =
 			cl_window_at(x, conv->kernel_w, conv->stride_w, conv->dilation_w,
 				     conv->pad_left, conv->in_w);
-		const int64_t last = columns.position + 3 * (int64_t)conv->stride_w +
-				     (int64_t)(conv->kernel_w - 1) * conv->dilation_w;
 
-		taps.rows = rows->end - rows->begin;
-		taps.columns = columns.end - columns.begin;
-		taps.in = image + ((size_t)rows->position * conv->in_w + (size_t)columns.position) *
-					  channels;
-		taps.weights =
-			weights + ((size_t)rows->begin * conv->kernel_w + columns.begin) * channels;
-		/* Four pixels at once when all their taps are inside from left to right. */
-		if (taps.columns == conv->kernel_w && last < conv->in_w && conv->out_w - x >= 4) {
-			run_pixels(&taps, fusion, out, 4);
-			x += 4;
-			out += 4 * channels;
-		} else {
-			run_pixels(&taps, fusion, out, 1);
+		taps->columns = columns.end - columns.begin;
+		taps->in = image + (size_t)columns.position * channels;
+		taps->weights = weights + columns.begin * channels;
+		inside = pixels_inside(conv, x);
+		if (inside < BLOCK) {
+			run_pixels(taps, out + x * channels, 1, false);
 			x++;
-			out += channels;
+			continue;
+		}
+		/* The last block overlaps the one before it where they do not come out even. */
+		while (inside > 0) {
+			if (inside < BLOCK) {
+				x -= BLOCK - inside;
+				taps->in -= (BLOCK - inside) * taps->pixel_step;
+				inside = BLOCK;
+			}
+			if (shared)
+				run_pixels(taps, out + x * channels, BLOCK, true);
+			else
+				run_pixels(taps, out + x * channels, BLOCK, false);
+			x += BLOCK;
+			inside -= BLOCK;
+			if (inside > 0)
+				taps->in += BLOCK * taps->pixel_step;
 		}
 	}
 }
@@ -153,26 +236,33 @@ static void run_row(const struct cl_conv2d *conv, const struct cl_window *rows, 
 static void depthwise_run(const struct cl_op *op, const struct cl_memory *memory)
 {
 	const struct cl_conv2d *conv = (const struct cl_conv2d *)op;
-	const size_t image = (size_t)conv->in_h * conv->in_w * conv->in_c;
-	const size_t out_row = (size_t)conv->out_w * conv->out_c;
+	const size_t channels = conv->in_c;
+	const size_t image = (size_t)conv->in_h * conv->in_w * channels;
+	const size_t out_row = (size_t)conv->out_w * channels;
 	const float *in = cl_source(&conv->in, memory);
 	const float *weights = cl_source(&conv->weights, memory);
-	const float *bias = cl_source(&conv->bias, memory);
 	float *out = cl_target(&conv->out, memory);
 	struct cl_fusion fusion = {0};
+	struct taps taps = {0};
 	uint32_t n = 0;
 	uint32_t y = 0;
 
 	cl_fusion_init(&fusion, &conv->activation);
+	taps.bias = cl_source(&conv->bias, memory);
+	taps.fusion = &fusion;
+	taps.channels = channels;
+	taps.pixel_step = conv->stride_w * channels;
+	taps.row_step = (size_t)conv->dilation_h * conv->in_w * channels;
+	taps.column_step = conv->dilation_w * channels;
+	taps.weights_row_step = conv->kernel_w * channels;
 	for (n = 0; n < conv->batch; n++, in += image) {
-		for (y = 0; y < conv->out_h; y++) {
+		for (y = 0; y < conv->out_h; y++, out += out_row) {
 			const struct cl_window rows =
 				cl_window_at(y, conv->kernel_h, conv->stride_h, conv->dilation_h,
 					     conv->pad_top, conv->in_h);
 
-			run_row(conv, &rows, in, weights, bias, &fusion, out);
+			run_row(conv, &taps, &rows, in, weights, out);
 			cl_fusion_finish(&fusion, out, out_row);
-			out += out_row;
 		}
 	}
 }

@@ -34,9 +34,6 @@ static enum cl_status gemm_check(const struct cl_op *op, const struct cl_memory 
 static void gemm_run(const struct cl_op *op, const struct cl_memory *memory)
 {
 	const struct cl_gemm *gemm = (const struct cl_gemm *)op;
-	const float *in = cl_source(&gemm->in, memory);
-	const float *bias = cl_source(&gemm->bias, memory);
-	float *out = cl_target(&gemm->out, memory);
 	struct cl_fusion fusion = {0};
 	struct cl_tile tile = {0};
 
@@ -44,10 +41,12 @@ static void gemm_run(const struct cl_op *op, const struct cl_memory *memory)
 	tile.taps = 1;
 	tile.depth = gemm->k;
 	tile.weights = cl_source(&gemm->weights, memory);
-	tile.out = out;
+	tile.bias = cl_source(&gemm->bias, memory);
+	tile.columns = gemm->n;
+	tile.out = cl_target(&gemm->out, memory);
 	tile.out_stride = gemm->n;
 	tile.fusion = &fusion;
-	cl_tile_run_rows(&tile, in, gemm->m, bias, gemm->n);
+	cl_tile_run_rows(&tile, cl_source(&gemm->in, memory), gemm->m);
 }
 
 const struct cl_kernel_ops cl_gemm_kernel = {

@@ -100,7 +100,8 @@ static void multiply(const struct cl_matmul *matmul, const float *a, const float
 
 		pack_panel(panel, b + column, matmul->k, matmul->n, columns);
 		tile.out = out + column;
-		cl_tile_run_rows(&tile, a, matmul->m, NULL, columns);
+		tile.columns = columns;
+		cl_tile_run_rows(&tile, a, matmul->m);
 	}
 }
 

@@ -17,116 +17,158 @@
 	DO(6, __VA_ARGS__)                                                                         \
 	DO(7, __VA_ARGS__)
 
-#define FOR_LANES(DO)                                                                              \
-	DO(0)                                                                                      \
-	DO(1)                                                                                      \
-	DO(2)                                                                                      \
-	DO(3)
-
 #define ACCUMULATORS(r, ...)                                                                       \
 	float32x4_t low##r = bias_low;                                                             \
 	float32x4_t high##r = bias_high;
 
 #define ROW_POINTER(r, ...) const float *row##r = row_count > (r) ? rows[r] : NULL;
 
-#define LOAD_4(r, ...) const float32x4_t a##r = row_count > (r) ? vld1q_f32(row##r + i) : bias_low;
+#define LOAD_4(r, ...)                                                                             \
+	const float32x4_t a##r = row_count > (r) ? vld1q_f32(at(row##r, i)) : bias_low;
 
-#define MULTIPLY_ADD_4(r, lane)                                                                    \
+#define MULTIPLY_ADD_4(r, b_low, b_high, lane)                                                     \
 	if (row_count > (r)) {                                                                     \
 		low##r = vfmaq_laneq_f32(low##r, b_low, a##r, lane);                               \
 		high##r = vfmaq_laneq_f32(high##r, b_high, a##r, lane);                            \
 	}
 
-#define MULTIPLY_ADD_4_LANE(lane)                                                                  \
+/* Two of the four steps with weights in b. */
+#define MULTIPLY_ADD_4_LANES(first)                                                                \
 	{                                                                                          \
-		const float32x4_t b_low = vld1q_f32(weights + 8 * (lane));                         \
-		const float32x4_t b_high = vld1q_f32(weights + 8 * (lane) + 4);                    \
+		const float32x4x4_t b = vld1q_f32_x4(weights);                                     \
                                                                                                    \
-		FOR_ROWS(MULTIPLY_ADD_4, lane)                                                     \
+		weights += 16;                                                                     \
+		__asm__("" : "+r"(weights));                                                       \
+		FOR_ROWS(MULTIPLY_ADD_4, b.val[0], b.val[1], first)                                \
+		FOR_ROWS(MULTIPLY_ADD_4, b.val[2], b.val[3], (first) + 1)                          \
 	}
 
 #define MULTIPLY_ADD_1(r, ...)                                                                     \
 	if (row_count > (r)) {                                                                     \
-		const float32x4_t a = vld1q_dup_f32(row##r + i);                                   \
+		const float32x4_t a = vld1q_dup_f32(at(row##r, i));                                \
                                                                                                    \
 		low##r = vfmaq_f32(low##r, b_low, a);                                              \
 		high##r = vfmaq_f32(high##r, b_high, a);                                           \
 	}
 
-#define CLAMP(r, ...)                                                                              \
+#define CLIP(r, ...)                                                                               \
 	low##r = vminq_f32(vmaxq_f32(low##r, least), most);                                        \
 	high##r = vminq_f32(vmaxq_f32(high##r, least), most);
 
+#define RELU(r, ...)                                                                               \
+	low##r = vmaxq_f32(low##r, least);                                                         \
+	high##r = vmaxq_f32(high##r, least);
+
 #define STORE(r, ...)                                                                              \
-	if (row_count > (r))                                                                       \
-		store(tile->out + (r)*tile->out_stride, low##r, high##r, tile->columns);
-
-/* Stores the first `columns` of eight values. */
-static inline __attribute__((always_inline)) void store(float *out, float32x4_t low,
-							float32x4_t high, unsigned int columns)
-{
-	float values[CL_TILE_COLUMNS] = {0};
-	unsigned int i = 0;
-
-	if (columns == CL_TILE_COLUMNS) {
-		vst1q_f32(out, low);
-		vst1q_f32(out + 4, high);
-		return;
+	if (row_count > (r)) {                                                                     \
+		vst1q_f32(to + (r)*stride, low##r);                                                \
+		vst1q_f32(to + (r)*stride + 4, high##r);                                           \
 	}
-	vst1q_f32(values, low);
-	vst1q_f32(values + 4, high);
-	for (i = 0; i < columns; i++)
-		out[i] = values[i];
+
+/* Counting in bytes saves the compiler a second counter in the innermost loop. */
+static inline const float *at(const float *row, size_t bytes)
+{
+	return (const float *)((const uint8_t *)row + bytes);
+}
+
+/* Where a panel's results go: to their place, or aside if the panel is not full. */
+static __attribute__((noinline)) void store_aside(const float *from, unsigned int row_count,
+						  size_t columns, float *out, size_t out_stride)
+{
+	unsigned int row = 0;
+	size_t i = 0;
+
+	for (row = 0; row < row_count; row++)
+		for (i = 0; i < columns; i++)
+			out[row * out_stride + i] = from[row * CL_TILE_COLUMNS + i];
+}
+
+/* A full panel's worth of bias where fewer than eight values are left. */
+static __attribute__((noinline)) void bias_aside(const float *from, size_t columns, float *to)
+{
+	size_t i = 0;
+
+	for (i = 0; i < CL_TILE_COLUMNS; i++)
+		to[i] = i < columns ? from[i] : 0;
 }
 
 /*
  * row_count is a literal in each instance below, so that the rows which are not
- * there vanish. Order of the loads: 16 accumulators, 8 rows and 4 registers of
- * weights leave room among the 32 registers; each lane's sums are independent,
- * which an in-order core needs.
+ * there vanish. 16 accumulators, 8 rows and 2 registers of weights leave room
+ * among the 32 registers; consecutive multiply-adds are independent, which an
+ * in-order core needs.
  */
 static inline __attribute__((always_inline)) void run_rows(const struct cl_tile *tile,
 							   const unsigned int row_count)
 {
-	const float32x4_t bias_low = vld1q_f32(tile->bias);
-	const float32x4_t bias_high = vld1q_f32(tile->bias + 4);
-	const float *const *rows = tile->rows;
+	const size_t depth = tile->depth;
+	const size_t begin = tile->start * sizeof(float);
+	const size_t whole = begin + depth / 4 * 4 * sizeof(float);
+	const size_t end = begin + depth * sizeof(float);
 	const float *weights = tile->weights;
-	const size_t end = tile->start + tile->depth;
-	const size_t whole = end - tile->depth % 4;
-	size_t tap = tile->taps;
+	const enum cl_fused fused = tile->fusion->kind;
+	float aside[CL_TILE_ROWS * CL_TILE_COLUMNS];
+	size_t column = 0;
 
-	FOR_ROWS(ACCUMULATORS)
+	for (column = 0; column < tile->columns; column += CL_TILE_COLUMNS) {
+		const size_t columns = tile->columns - column;
+		const bool full = columns >= CL_TILE_COLUMNS;
+		float32x4_t bias_low = vdupq_n_f32(0);
+		float32x4_t bias_high = bias_low;
+		const float *const *rows = tile->rows;
+		float *to = full ? tile->out + column : aside;
+		const size_t stride = full ? tile->out_stride : CL_TILE_COLUMNS;
+		size_t tap = tile->taps;
 
-	do {
-		size_t i = tile->start;
+		if (tile->bias) {
+			const float *bias = tile->bias + column;
 
-		FOR_ROWS(ROW_POINTER)
-		for (; i != whole; i += 4) {
-			FOR_ROWS(LOAD_4)
-			FOR_LANES(MULTIPLY_ADD_4_LANE)
-			weights += 32;
+			if (!full) {
+				bias_aside(bias, columns, aside);
+				bias = aside;
+			}
+			bias_low = vld1q_f32(bias);
+			bias_high = vld1q_f32(bias + 4);
 		}
-		for (; i < end; i++) {
-			const float32x4_t b_low = vld1q_f32(weights);
-			const float32x4_t b_high = vld1q_f32(weights + 4);
+		FOR_ROWS(ACCUMULATORS)
 
-			FOR_ROWS(MULTIPLY_ADD_1)
-			weights += 8;
+		do {
+			size_t i = begin;
+
+			FOR_ROWS(ROW_POINTER)
+#pragma GCC unroll 2
+			for (; i != whole; i += 4 * sizeof(float)) {
+				FOR_ROWS(LOAD_4)
+				MULTIPLY_ADD_4_LANES(0)
+				MULTIPLY_ADD_4_LANES(2)
+			}
+			for (; i != end; i += sizeof(float)) {
+				const float32x4_t b_low = vld1q_f32(weights);
+				const float32x4_t b_high = vld1q_f32(weights + 4);
+
+				FOR_ROWS(MULTIPLY_ADD_1)
+				weights += 8;
+			}
+			rows += CL_TILE_ROWS;
+		} while (--tap);
+
+		if (fused == CL_FUSED_RELU) {
+			const float32x4_t least = vdupq_n_f32(0);
+
+			FOR_ROWS(RELU)
+		} else if (fused == CL_FUSED_CLIP) {
+			const float32x4_t least = vdupq_n_f32(tile->fusion->low);
+			const float32x4_t most = vdupq_n_f32(tile->fusion->high);
+
+			FOR_ROWS(CLIP)
 		}
-		rows += CL_TILE_ROWS;
-	} while (--tap);
-
-	if (tile->fusion->kind == CL_FUSED_CLAMP) {
-		const float32x4_t least = vdupq_n_f32(tile->fusion->low);
-		const float32x4_t most = vdupq_n_f32(tile->fusion->high);
-
-		FOR_ROWS(CLAMP)
+		FOR_ROWS(STORE)
+		if (!full)
+			store_aside(aside, row_count, columns, tile->out + column,
+				    tile->out_stride);
 	}
-	FOR_ROWS(STORE)
 }
 
-/* Eight rows are nearly all of the work; remainders are done with as few instances as pay. */
 void cl_tile_run(const struct cl_tile *tile, unsigned int row_count)
 {
 	switch (row_count) {
@@ -157,33 +199,7 @@ void cl_tile_run(const struct cl_tile *tile, unsigned int row_count)
 	}
 }
 
-void cl_tile_run_panels(const struct cl_tile *tile, unsigned int row_count, const float *bias,
-			size_t column_count)
-{
-	const size_t panel_size = tile->taps * tile->depth * CL_TILE_COLUMNS;
-	float own_bias[CL_TILE_COLUMNS] = {0};
-	struct cl_tile panel = *tile;
-	size_t column = 0;
-
-	for (column = 0; column < column_count; column += CL_TILE_COLUMNS) {
-		size_t left = column_count - column;
-		size_t i = 0;
-
-		panel.columns = left < CL_TILE_COLUMNS ? (unsigned int)left : CL_TILE_COLUMNS;
-		panel.bias = own_bias;
-		if (bias && left >= CL_TILE_COLUMNS)
-			panel.bias = bias + column;
-		else if (bias)
-			for (i = 0; i < left; i++)
-				own_bias[i] = bias[column + i];
-		cl_tile_run(&panel, row_count);
-		panel.weights += panel_size;
-		panel.out += CL_TILE_COLUMNS;
-	}
-}
-
-void cl_tile_run_rows(const struct cl_tile *tile, const float *in, size_t row_count,
-		      const float *bias, size_t column_count)
+void cl_tile_run_rows(const struct cl_tile *tile, const float *in, size_t row_count)
 {
 	const float *rows[CL_TILE_ROWS] = {NULL};
 	struct cl_tile strip = *tile;
@@ -197,11 +213,11 @@ void cl_tile_run_rows(const struct cl_tile *tile, const float *in, size_t row_co
 
 		for (i = 0; i < count; i++)
 			rows[i] = in + (row + i) * tile->depth;
-		strip.out = tile->out + row * tile->out_stride;
-		cl_tile_run_panels(&strip, count, bias, column_count);
+		cl_tile_run(&strip, count);
 		for (i = 0; i < count; i++)
 			cl_fusion_finish(tile->fusion, strip.out + i * tile->out_stride,
-					 column_count);
+					 tile->columns);
+		strip.out += CL_TILE_ROWS * tile->out_stride;
 	}
 }
 
@@ -216,11 +232,10 @@ void cl_fusion_init(struct cl_fusion *fusion, const struct cl_activation *activa
 		fusion->kind = CL_FUSED_NONE;
 		break;
 	case CL_UNARY_RELU:
-		fusion->kind = CL_FUSED_CLAMP;
-		fusion->high = __builtin_inff();
+		fusion->kind = CL_FUSED_RELU;
 		break;
 	case CL_UNARY_CLIP:
-		fusion->kind = CL_FUSED_CLAMP;
+		fusion->kind = CL_FUSED_CLIP;
 		fusion->low = activation->a;
 		fusion->high = activation->b;
 		break;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
  * The matrix product's inner kernel, shared by CONV2D, GEMM and MATMUL: up to 8
- * rows times one panel of 8 columns, held in registers. Rows are found through
+ * rows times panels of 8 columns, a panel's sums held in registers. Rows are found through
  * a table of pointers (an "indirection buffer", M. Dukhan, "The Indirect
  * Convolution Algorithm", 2019), so that a convolution needs no im2col.
  */
@@ -15,8 +15,9 @@
 
 enum cl_fused {
 	CL_FUSED_NONE,  /* store the sums */
-	CL_FUSED_CLAMP, /* store min(max(sum, low), high) */
-	CL_FUSED_LATER, /* store the sums; cl_activate follows over the stored tile */
+	CL_FUSED_RELU,  /* store max(sum, 0) */
+	CL_FUSED_CLIP,  /* store min(max(sum, low), high) */
+	CL_FUSED_LATER, /* store the sums; cl_activate follows over what was stored */
 };
 
 /* An activation as the tiles apply it. */
@@ -27,37 +28,29 @@ struct cl_fusion {
 	const struct cl_activation *activation;
 };
 
+/* `rows` rows times a weight matrix in panels of 8 columns. */
 struct cl_tile {
 	const float *const *rows; /* [taps][CL_TILE_ROWS], each points to `start + depth` floats */
 	size_t taps;
 	size_t start;         /* first float used behind each pointer */
 	size_t depth;         /* floats used behind each pointer, at least 1 */
-	const float *weights; /* [taps][depth][8] */
-	const float *bias;    /* [8] */
+	const float *weights; /* [ceil(columns / 8)][taps][depth][8] */
+	const float *bias;    /* [columns] or NULL */
+	size_t columns;
 	float *out;
-	size_t out_stride;    /* floats from one row of out to the next */
-	unsigned int columns; /* 1 to 8 of the panel are stored */
+	size_t out_stride; /* floats from one row of out to the next */
 	const struct cl_fusion *fusion;
 };
 
-/* Computes row_count rows (1 to CL_TILE_ROWS); the pointers of further rows are not read. */
+/* Computes row_count rows (1 to CL_TILE_ROWS); the pointers of further rows are not used. */
 void cl_tile_run(const struct cl_tile *tile, unsigned int row_count);
 
 /*
- * The same over all panels of a weight matrix: ceil(column_count / 8) of them,
- * the first at tile->weights, the first column's results at tile->out. bias is
- * NULL or [column_count]. The tile's bias and columns are set here.
+ * The same over any number of rows of tile->depth floats that lie one after
+ * another at `in`, their activation included; tile->taps is 1, tile->rows is
+ * set here.
  */
-void cl_tile_run_panels(const struct cl_tile *tile, unsigned int row_count, const float *bias,
-			size_t column_count);
-
-/*
- * The same over row_count (any number) rows of tile->depth floats that lie one
- * after another at `in`, their activation included; tile->taps is 1 and
- * tile->rows is set here.
- */
-void cl_tile_run_rows(const struct cl_tile *tile, const float *in, size_t row_count,
-		      const float *bias, size_t column_count);
+void cl_tile_run_rows(const struct cl_tile *tile, const float *in, size_t row_count);
 
 void cl_fusion_init(struct cl_fusion *fusion, const struct cl_activation *activation);
 

@@ -266,11 +266,11 @@ struct cl_op {
  *   [kernel_h][kernel_w][in_c_per_group][8] floats, missing channels zero.
  * DEPTHWISE (group == in_c == out_c) weights: [kernel_h][kernel_w][in_c].
  * bias: [out_c] or absent.
- * Bytes of scratch (cl_conv2d_scratch() in the engine), t = kernel_h * kernel_w
- * and c = in_c / group:
+ * Bytes of scratch (cl_conv2d_scratch() in the engine), t = kernel_h * kernel_w:
  *   DEPTHWISE: 0
  *   CONV2D with t = 1, strides 1, pads 0 and out_h, out_w = in_h, in_w: 0
- *   CONV2D with c <= 16: 32 * t * c
+ *   CONV2D else, with in_c <= 16, group = 1 and dilation_w = 1:
+ *     64 * kernel_h + 32 * t * in_c
  *   CONV2D else: 64 * t + 4 * in_c
  */
 struct cl_conv2d {

@@ -319,12 +319,18 @@ TEST(conv2d_scratch_follows_the_documented_formula)
 	conv.kernel_w = 5;
 	conv.stride_h = conv.stride_w = conv.dilation_h = conv.dilation_w = conv.group = 1;
 	conv.in_c = 16;
-	EXPECT(cl_conv2d_scratch(&conv) == 32 * 15 * 16, "patches");
+	EXPECT(cl_conv2d_scratch(&conv) == 64 * 3 + 32 * 15 * 16, "rows");
+	conv.dilation_w = 2;
+	EXPECT(cl_conv2d_scratch(&conv) == 64 * 15 + 4 * 16, "pixels: the rows have gaps");
+	conv.dilation_w = 1;
+	conv.group = 2;
+	EXPECT(cl_conv2d_scratch(&conv) == 64 * 15 + 4 * 16, "pixels: the rows have both groups");
+	conv.group = 1;
 	conv.in_c = 17;
-	EXPECT(cl_conv2d_scratch(&conv) == 64 * 15 + 4 * 17, "pointers");
+	EXPECT(cl_conv2d_scratch(&conv) == 64 * 15 + 4 * 17, "pixels");
 	conv.in_c = 34;
 	conv.group = 2;
-	EXPECT(cl_conv2d_scratch(&conv) == 64 * 15 + 4 * 34, "pointers, two groups");
+	EXPECT(cl_conv2d_scratch(&conv) == 64 * 15 + 4 * 34, "pixels, two groups");
 	conv.kernel_h = conv.kernel_w = 1;
 	EXPECT(cl_conv2d_scratch(&conv) == 0, "1x1");
 	conv.stride_w = 2;
@@ -332,8 +338,8 @@ TEST(conv2d_scratch_follows_the_documented_formula)
 	conv.op.kernel = CL_KERNEL_DEPTHWISE;
 	EXPECT(cl_conv2d_scratch(&conv) == 0, "depthwise");
 	conv.op.kernel = CL_KERNEL_CONV2D;
-	conv.group = 0;
-	EXPECT(cl_conv2d_scratch(&conv) == UINT64_MAX, "no group");
+	conv.kernel_h = 0;
+	EXPECT(cl_conv2d_scratch(&conv) == UINT64_MAX, "no kernel");
 }
 
 /* One field of a record, set to `value`, must be refused. */
