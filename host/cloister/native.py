@@ -93,10 +93,9 @@ def find_library() -> Path:
         raise EngineError(
             f"the native engine does not build:\n{tail}", f"see `{' '.join(command)}`; it needs gcc and libsimde-dev"
         )
-    found = sorted(out.rglob(LIBRARY))
-    if not found:
+    if not (out / LIBRARY).is_file():
         raise EngineError(f"`{' '.join(command)}` made no {LIBRARY}", "look at ta/engine/Makefile")
-    return found[0]
+    return out / LIBRARY
 
 
 @cache

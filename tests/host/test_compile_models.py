@@ -80,6 +80,13 @@ def test_gemm(trans: tuple[int, int], scalars: dict[str, Any], c: tuple[int, ...
     assert_matches(model, inputs)
 
 
+@pytest.mark.parametrize("trans", [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_gemm_with_a_constant_left_matrix(trans: tuple[int, int]) -> None:
+    a, b = floats(*((5, 4) if trans[0] else (4, 5))), floats(*((6, 5) if trans[1] else (5, 6)), seed=1)
+    nodes = [node("Gemm", "a b c", "y", transA=trans[0], transB=trans[1])]
+    assert_matches(build(nodes, {"b": b.shape}, ["y"], {"a": a, "c": floats(6)}), {"b": b})
+
+
 def test_flatten_permutes_the_weights_and_not_the_activations() -> None:
     nodes = [node("Conv", "x w", "a"), node("Flatten", "a", "f"), node("Gemm", "f v", "y")]
     constants = {"w": floats(5, 1, 3, 3), "v": floats(80, 7)}
