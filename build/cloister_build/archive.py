@@ -25,6 +25,8 @@ SUITES = ("trixie", "sid")
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Part of the cache key instead of this module's code; raise it when a change here makes other artifacts.
 LAYOUT = 1
+# Depends on the package of the current kernel, whose name holds its version.
+KERNEL_META = "linux-image-arm64"
 LISTS_FRESH_S = 3600.0
 OFFLINE = "check the network; what is cached already needs none. See docs/building.md, 'When something is missing'"
 
@@ -91,7 +93,9 @@ def mirror() -> str:
             return words[3]
     if found := _mirror_from_sources(Path("/etc/apt")):
         return found
-    raise BuildError("apt on this machine knows no Debian mirror", "add one to /etc/apt/sources.list.d, then apt-get update")
+    raise BuildError(
+        "apt on this machine knows no Debian mirror", "add one to /etc/apt/sources.list.d, then apt-get update"
+    )
 
 
 def _network_settings() -> str:
@@ -251,8 +255,11 @@ Acquire::Retries "3";
                 if pin.arch == "source":
                     self._unpack_source(shop, pin.name, version, root)
                     continue
-                name = self._kernel_package(shop, pin.name, version) if pin.name == "linux-image-arm64" else pin.name
-                specs.append(f"{name}={version}" if pin.arch == "all" else f"{name}:{self._real_arch(pin)}={version}")
+                name = pin.name
+                if name == KERNEL_META:
+                    name = self._kernel_package(shop, name, version)
+                arch = "" if pin.arch == "all" else f":{self._real_arch(pin)}"
+                specs.append(f"{name}{arch}={version}")
             for file in self._download(shop, specs) if specs else ():
                 shop.run("dpkg", "-x", file, root)
 
@@ -264,7 +271,16 @@ Acquire::Retries "3";
             fresh = shop.tmp / "source"
             fresh.mkdir()
             # apt checks every file against the signed package lists, so dpkg-source need not know the uploader's key
-            shop.run("apt-get", "-q", "source", "--download-only", f"{name}={version}", cwd=fresh, env=self.env, remedy=OFFLINE)
+            shop.run(
+                "apt-get",
+                "-q",
+                "source",
+                "--download-only",
+                f"{name}={version}",
+                cwd=fresh,
+                env=self.env,
+                remedy=OFFLINE,
+            )
             if aside.exists():
                 shutil.rmtree(aside)
             fresh.rename(aside)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -65,7 +66,7 @@ def _versions(report: Report) -> None:
         print(f"{name:<36} {version}")
 
 
-def _path(report: Report) -> None:
+def _path(_: Report) -> None:
     print(firmware_index())
 
 
@@ -77,6 +78,10 @@ COMMANDS: dict[str, tuple[Callable[[Report], None], str]] = {
     "versions": (_versions, "list the versions that the last build used"),
     "path": (_path, "print where the firmware index lies"),
 }
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,6 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands.add_parser(name, help=text, description=text)
     chosen = parser.parse_args(arguments)
     report = Report(quiet=chosen.quiet)
+    # ended from outside: children are killed and the work folder is removed as after Ctrl-C
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _interrupt)
     try:
         COMMANDS[chosen.command][0](report)
     except CloisterError as err:

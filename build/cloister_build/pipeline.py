@@ -12,7 +12,7 @@ from typing import Any
 from cloister_build.archive import Archive
 from cloister_build.keys import ta_sign_key, vendor_public_key
 from cloister_build.paths import firmware_index, keys_dir
-from cloister_build.steps import device, firmware, guest
+from cloister_build.steps import device, firmware, linux, rootfs
 from cloister_build.store import Artifact, Store
 
 # Linux on QEMU's virt machine. panic=-1 with QEMU's -no-reboot: a kernel panic ends QEMU.
@@ -50,14 +50,14 @@ def build_firmware(store: Store) -> Firmware:
     archive = Archive(store)
     optee = firmware.optee_os(store, archive.fetch("optee-os"))
     flash = firmware.trusted_firmware(store, archive.fetch("tf-a"), optee, archive.fetch("u-boot"))
-    kernel = guest.kernel(store, archive.fetch("linux"))
+    kernel = linux.kernel(store, archive.fetch("linux"))
     packages = archive.fetch("guest")
     xtest = archive.fetch("xtest")
-    initrd = guest.initrd(store, kernel, packages)
-    rootfs = guest.root_file_system(store, packages, xtest, archive.fetch("compiler"))
+    initrd = linux.initrd(store, kernel, packages)
+    image = rootfs.root_file_system(store, packages, xtest, archive.fetch("compiler"))
     headers = device.sysroot(store, archive.fetch("sysroot"))
     foreign = device.foreign_tas(store, xtest, optee)
-    return Firmware(optee, flash, kernel, initrd, rootfs, headers, foreign)
+    return Firmware(optee, flash, kernel, initrd, image, headers, foreign)
 
 
 def build_application(store: Store, system: Firmware) -> Application:
@@ -103,7 +103,7 @@ def index(system: Firmware, application: Application | None) -> dict[str, Any]:
 
 
 def keep_application(entry: dict[str, Any], path: Path | None = None) -> None:
-    """Take our own parts over from the index as it stands, where they are still there and were built for this system."""
+    """Take our own parts over from the index as it stands, where they still exist and were built for this system."""
     try:
         old = json.loads((path or firmware_index()).read_text())
         same_system = old["ta_dev_kit"] == entry["ta_dev_kit"] and old["sysroot"] == entry["sysroot"]
@@ -126,4 +126,3 @@ def write_index(entry: dict[str, Any], path: Path | None = None) -> Path:
     aside.write_text(text)
     aside.replace(target)
     return target
-

@@ -24,6 +24,7 @@ from cloister_build.process import RETRY, disk_full, is_disk_full, output, run
 from cloister_build.report import Report
 
 META = "meta.json"
+KEEP_S = 30 * 86400.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ class Store:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 handle.seek(0)
-                self.report.note(f"another build (process {handle.read().strip() or '?'}) uses the cache: waiting for it")
+                owner = handle.read().strip() or "?"
+                self.report.note(f"another build (process {owner}) uses the cache: waiting for it")
                 fcntl.flock(handle, fcntl.LOCK_EX)
             handle.seek(0)
             handle.truncate()
@@ -125,9 +127,18 @@ class Store:
             handle.flush()
             yield
 
+    def prune(self) -> None:
+        """Remove artifacts that no build has used for a month."""
+        oldest = time.time() - KEEP_S
+        for path in self.artifacts.iterdir():
+            with contextlib.suppress(OSError):
+                if (path / META).stat().st_mtime < oldest:
+                    _remove(path)
+
     def _finished(self, step: str, path: Path) -> Artifact | None:
         try:
             meta = json.loads((path / META).read_text())
+            os.utime(path / META)  # used: see prune()
         except (OSError, ValueError):
             return None
         return Artifact(step, path, meta["versions"])
@@ -160,12 +171,11 @@ class Store:
         with self.lock():
             if done := self._finished(step, path):
                 return done
+            self.prune()
             with self.report.step(step, what):
                 return self._make(step, path, inputs, build)
 
-    def _make(
-        self, step: str, path: Path, inputs: Mapping[str, Any], build: Callable[[Workshop], None]
-    ) -> Artifact:
+    def _make(self, step: str, path: Path, inputs: Mapping[str, Any], build: Callable[[Workshop], None]) -> Artifact:
         # the lock is held: whatever lies in the work folder was left by a build that was killed
         for stale in self.work.iterdir():
             _remove(stale)

@@ -161,7 +161,8 @@ def engine(store: Store) -> Artifact:
         )
         shutil.copy2(work / "aarch64" / ENGINE, shop.out / ENGINE)
 
-    return store.make("engine", "build the engine for the device", {"cross": CROSS}, build, _ours("ta/engine", "ta/include"))
+    sources = _ours("ta/engine", "ta/include")
+    return store.make("engine", "build the engine for the device", {"cross": CROSS}, build, sources)
 
 
 def bridge(store: Store, headers: Artifact) -> Artifact:

@@ -20,7 +20,7 @@ def needed_libraries(path: Path) -> list[str]:
         try:
             for section in ELFFile(file).iter_sections():
                 if isinstance(section, DynamicSection):
-                    return [tag.needed for tag in section.iter_tags("DT_NEEDED")]
+                    return [str(vars(tag)["needed"]) for tag in section.iter_tags("DT_NEEDED")]
         except ELFError:
             return []
     return []

@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The normal world: kernel, the small initrd that finds the root file system, and the read-only root file system.
+"""The normal world's read-only root file system.
 
 Packages are unpacked and never configured: none of their scripts runs, and no foreign program is executed.
 """
 
 from __future__ import annotations
 
-import lzma
-import os
-import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,11 +17,10 @@ from cloister_build.store import Artifact, Store, Workshop
 
 GUEST = BUILD / "guest"
 LIB = "usr/lib/aarch64-linux-gnu"
-
-# Loaded by the initrd, in this order, each after what it depends on.
-# ext4 asks the crypto layer for crc32c by an alias, which an initrd without modprobe cannot follow.
-EARLY_MODULES = ("virtio_pci", "virtio_blk", "squashfs", "overlay", "crc32c_generic", "ext4")
-LATE_MODULES = ("virtio_net", "9pnet_virtio", "9p", "optee", "optee_rng", "virtio_rng")
+EMPTY_FOLDERS = (
+    "dev", "proc", "sys", "run", "tmp", "mnt/share", "var/lib/tee", "var/log", "root/.ssh", "lib/optee_armtz",
+    "etc/dropbear",
+)  # fmt: skip
 
 # What the device never uses: documentation, tests, compilers, tools with no purpose there.
 UNWANTED = (
@@ -38,108 +34,13 @@ UNWANTED_PYTHON = (
     "idlelib", "tkinter", "turtledemo", "test", "ensurepip", "lib2to3", "pydoc_data", "venv", "wsgiref", "sqlite3",
     "curses", "dbm", "config-3.13-aarch64-linux-gnu", "_pyrepl", "__phello__", "pyclbr.py", "turtle.py", "doctest.py",
 )  # fmt: skip
-
-
-def kernel(store: Store, package: Artifact) -> Artifact:
-    """Return the kernel's Image and the modules that the device needs, decompressed."""
-
-    def build(shop: Workshop) -> None:
-        root = package.path / "root"
-        images = list((root / "boot").glob("vmlinuz-*"))
-        if len(images) != 1:
-            raise BuildError(f"step '{shop.step}': no kernel in the package", "see build/packages.lock")
-        image = images[0].read_bytes()
-        # an arm64 Image has its magic at 56 (Documentation/arch/arm64/booting.rst); U-Boot boots no EFI zboot file
-        if image[56:60] != b"ARM\x64":
-            raise BuildError(f"step '{shop.step}': {images[0].name} is no uncompressed Image", "pin an older kernel")
-        (shop.out / "Image").write_bytes(image)
-        found = {_module_name(path): path for path in root.rglob("*.ko*")}
-        order: list[str] = []
-        for name in (*EARLY_MODULES, *LATE_MODULES):
-            _add_module(shop, name, found, order)
-        early: list[str] = []
-        for name in EARLY_MODULES:
-            _add_module(shop, name, found, early)
-        target = shop.out / "modules"
-        target.mkdir()
-        for name in order:
-            (target / f"{name}.ko").write_bytes(_module_bytes(found[name]))
-        (target / "early").write_text("\n".join(early) + "\n")
-        (target / "late").write_text("\n".join(name for name in order if name not in early) + "\n")
-        release = images[0].name.removeprefix("vmlinuz-")
-        (shop.out / "release").write_text(release + "\n")
-        for tree in root.rglob("bcm2837-rpi-3-b.dtb"):
-            shutil.copy2(tree, shop.out / tree.name)
-        shop.versions["linux"] = f"{release} ({package.versions['linux-image-arm64']})"
-
-    inputs = {"package": package.identity, "early": EARLY_MODULES, "late": LATE_MODULES}
-    return store.make("kernel", "take kernel and modules", inputs, build)
-
-
-def _module_name(path: Path) -> str:
-    return path.name.split(".ko")[0].replace("-", "_")
-
-
-def _module_bytes(path: Path) -> bytes:
-    data = path.read_bytes()
-    return lzma.decompress(data) if path.suffix == ".xz" else data
-
-
-def _add_module(shop: Workshop, name: str, found: dict[str, Path], order: list[str]) -> None:
-    """Add a module to the order of loading, after what it depends on; built-in ones are no files."""
-    key = name.replace("-", "_")
-    if key in order:
-        return
-    path = found.get(key)
-    if path is None:
-        if key in ("virtio_pci", "virtio_rng", "optee_rng"):
-            return
-        raise BuildError(f"step '{shop.step}': the kernel has no module {name}", "pin another kernel in packages.lock")
-    data = _module_bytes(path)
-    if match := re.search(rb"\0depends=([^\0]*)\0", data):
-        for dependency in match.group(1).decode().split(","):
-            if dependency:
-                _add_module(shop, dependency, found, order)
-    # soft dependencies that the file system needs before it mounts (ext4 needs its checksum)
-    for soft in re.findall(rb"\0softdep=pre: ([^\0]*)\0", data):
-        for dependency in soft.decode().split():
-            if dependency.replace("-", "_") in found:
-                _add_module(shop, dependency, found, order)
-    order.append(key)
+UNWANTED_EXTENSIONS = ("_sqlite3*", "_tkinter*", "_curses*", "readline*", "_test*", "_dbm*", "_gdbm*", "xxlimited*")
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     path.chmod(mode)
-
-
-def initrd(store: Store, kernel_image: Artifact, guest: Artifact) -> Artifact:
-    """Make the initrd: busybox, the kernel's modules and a script."""
-
-    def build(shop: Workshop) -> None:
-        root = shop.tmp / "initrd"
-        for folder in ("bin", "dev", "proc", "sys", "run", "new", "modules"):
-            (root / folder).mkdir(parents=True)
-        shutil.copy2(guest.path / "root/usr/bin/busybox", root / "bin/busybox")
-        (root / "bin/sh").symlink_to("busybox")
-        shutil.copytree(kernel_image.path / "modules", root / "modules", dirs_exist_ok=True)
-        shutil.copy2(GUEST / "initrd-init", root / "init")
-        (root / "init").chmod(0o755)
-        _pack_cpio(shop, root, shop.out / "initrd.cpio")
-
-    inputs = {"kernel": kernel_image.identity, "guest": guest.identity}
-    return store.make("initrd", "make the initrd", inputs, build, [GUEST / "initrd-init"])
-
-
-def _pack_cpio(shop: Workshop, root: Path, target: Path) -> None:
-    """Pack a folder as an uncompressed cpio archive, all owned by root: the kernel unpacks it fastest."""
-    names = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
-    listing = shop.tmp / "names"
-    listing.write_text("\n".join(names) + "\n")
-    shop.run(
-        "sh", "-c", 'cd "$1" && cpio --quiet -o -H newc -R 0:0 --reproducible < "$2" > "$3"', "sh", root, listing, target
-    )
 
 
 def root_file_system(store: Store, guest: Artifact, xtest: Artifact, compiler: Artifact) -> Artifact:
@@ -174,7 +75,7 @@ def root_file_system(store: Store, guest: Artifact, xtest: Artifact, compiler: A
         shop.versions.update({f"{k} (xtest)": v for k, v in xtest.versions.items()})
 
     inputs = {"guest": guest.identity, "xtest": xtest.identity, "compiler": compiler.identity}
-    sources = [GUEST / "rcS", Path(__file__).with_name("elf.py")]
+    sources = [GUEST / "rcS", GUEST / "applets", GUEST / "compile.py"]
     return store.make("rootfs", "make the root file system", inputs, build, sources)
 
 
@@ -215,7 +116,7 @@ def _trim(root: Path) -> None:
     _remove(root / name for name in UNWANTED)
     stdlib = root / "usr/lib/python3.13"
     _remove(stdlib / name for name in UNWANTED_PYTHON)
-    for pattern in ("_sqlite3*", "_tkinter*", "_curses*", "readline*", "_test*", "_dbm*", "_gdbm*", "xxlimited*", "_ctypes_test*"):
+    for pattern in UNWANTED_EXTENSIONS:
         _remove((stdlib / "lib-dynload").glob(pattern))
     packages = root / "usr/lib/python3/dist-packages"
     _remove(packages.glob("*.egg-info"))
@@ -228,7 +129,7 @@ def _trim(root: Path) -> None:
 
 def _skeleton(root: Path) -> None:
     """Add what no package brings: mount points, accounts, the start script."""
-    for name in ("dev", "proc", "sys", "run", "tmp", "mnt/share", "var/lib/tee", "var/log", "root/.ssh", "lib/optee_armtz", "etc/dropbear"):
+    for name in EMPTY_FOLDERS:
         (root / name).mkdir(parents=True, exist_ok=True)
     (root / "root").chmod(0o700)
     (root / "root/.ssh").chmod(0o700)
@@ -243,7 +144,7 @@ def _skeleton(root: Path) -> None:
     _write(root / "etc/ld.so.conf", f"/{LIB}\n")
     _write(root / "etc/profile", "export PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH=/mnt/share/python\n")
     busybox = root / "usr/bin/busybox"
-    for applet in APPLETS:
+    for applet in (GUEST / "applets").read_text().split():
         link = root / "usr/bin" / applet
         if not link.is_symlink() and not link.exists():
             link.symlink_to("busybox")
@@ -254,37 +155,19 @@ def _skeleton(root: Path) -> None:
     (root / "usr/sbin/init").chmod(0o755)
 
 
-APPLETS = (
-    "sh ash awk basename cat chmod chown cmp cp cut date dd df diff dirname dmesg du echo env expr false find findfs free "
-    "grep gunzip gzip head hexdump hostname id ifconfig insmod ip kill killall less ln logger ls lsmod md5sum mkdir mkfifo "
-    "mknod mktemp modprobe more mount mountpoint mv nc netstat nohup nproc od pgrep pidof ping pkill poweroff printenv "
-    "printf ps pwd readlink realpath reboot rm rmdir rmmod route sed seq setsid sha256sum sleep sort stat stty sync "
-    "sysctl tail tar tee test time timeout top touch tr true tty umount uname uniq uptime vi wc wget which xargs xxd yes"
-).split()
-
-
 def _compile_python(shop: Workshop, root: Path, compiler: Artifact) -> None:
     """Compile all Python modules of the image with a CPython of the same version that runs on this machine.
 
     The code files are of the 'unchecked' kind, so that the device does not look at the sources' times (PEP 552).
     """
-    host = compiler.path / "root"
-    _merge_usr_links(host, shop.tmp / "compiler")
     tool = shop.tmp / "compiler"
-    loader = next(iter([*tool.glob("lib64/ld-linux-*.so.*"), *tool.glob("usr/lib*/ld-linux-*.so.*"), *tool.glob("usr/lib/*/ld-linux-*.so.*")]))
+    shutil.copytree(compiler.path / "root", tool, symlinks=True)
+    _merge_usr(tool)
+    # amd64's libc6 has its loader in usr/lib64, arm64's in usr/lib
+    loader = min(tool.glob("usr/lib*/ld-linux-*.so.*"))
     libraries = [*tool.glob("usr/lib/*-linux-gnu")]
     shop.run(
         *(loader, "--library-path", ":".join(map(str, libraries)), tool / "usr/bin/python3.13"),
         *("-S", "-E", GUEST / "compile.py", root, "usr/lib/python3.13", "usr/lib/python3/dist-packages"),
         env={"PYTHONHOME": str(tool / "usr"), "PYTHONDONTWRITEBYTECODE": "1"},
     )
-
-
-def _merge_usr_links(source: Path, target: Path) -> None:
-    shutil.copytree(source, target, symlinks=True)
-    _merge_usr(target)
-
-
-def guest_sources() -> list[Path]:
-    """Return the scripts that go into the device."""
-    return [GUEST / name for name in sorted(os.listdir(GUEST))]
