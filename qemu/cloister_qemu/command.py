@@ -17,12 +17,14 @@ class Wiring:
     """What of the host an instance is connected to.
 
     Attributes:
+        environment: image of the flash that holds U-Boot's environment.
         ssh_port: port of 127.0.0.1 that leads to the guest's port 22.
         share_writable: whether the guest may write into the share.
     """
 
     share: Path
     share_writable: bool
+    environment: Path
     storage: Path
     ssh_port: int
     normal_log: Path
@@ -51,6 +53,7 @@ def build_command(machine: Machine, profile: Profile, firmware: Firmware, wiring
         *("-smp", str(profile.smp), "-m", str(machine.memory_mib)),
         *profile.options,
         *("-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={option_value(firmware.flash)}"),
+        *("-drive", f"if=pflash,unit=1,format=raw,readonly=on,file={option_value(wiring.environment)}"),
         *("-kernel", str(firmware.kernel), "-initrd", str(firmware.initrd), "-append", append),
         *("-chardev", f"file,id=normal,path={option_value(wiring.normal_log)}", "-serial", "chardev:normal"),
         *("-chardev", f"file,id=secure,path={option_value(wiring.secure_log)}", "-serial", "chardev:secure"),

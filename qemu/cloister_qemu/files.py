@@ -57,6 +57,7 @@ class InstanceFiles:
         self.normal_log = self.directory / "normal.log"
         self.secure_log = self.directory / "secure.log"
         self.storage = self.directory / "teestate.img"
+        self.environment = self.directory / "u-boot.env"
         self.keys = self.directory / "keys"
         self.share = self.directory / "share"
 
@@ -82,7 +83,7 @@ class InstanceFiles:
             by = f" by process {note.owner}" if note is not None and not note.daemon else ""
             raise InstanceBusy(
                 f"the device {self.name!r} is already running{by}",
-                f"stop it with: cloister device stop --name {self.name}; or use another name, such as qemu:{self.name}2",
+                f"stop it (cloister device stop --name {self.name}), or use another, such as qemu:{self.name}2",
             ) from None
         except BaseException:
             os.close(handle)

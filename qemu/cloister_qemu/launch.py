@@ -23,6 +23,7 @@ from cloister_qemu.keys import InstanceKeys, ensure_keys
 from cloister_qemu.machine import Machine
 from cloister_qemu.process import ProcessId, end_process, free_port
 from cloister_qemu.storage import disk_error, ensure_storage
+from cloister_qemu.uboot import write_environment
 
 # QEMU's own words (net/slirp.c); the port was free when it was chosen.
 _PORT_TAKEN = "Could not set up host forwarding rule"
@@ -75,6 +76,7 @@ def start_instance(
         try:
             files.rotate()
             ensure_storage(files.storage)
+            write_environment(files.environment, machine.u_boot_environment, machine.u_boot_size)
             keys = ensure_keys(files.keys)
             prepare_share(files.share, keys)
             options.extend(files.share)
@@ -84,7 +86,13 @@ def start_instance(
         for attempt in range(_PORT_ATTEMPTS):
             port = free_port()
             wiring = Wiring(
-                files.share, options.share_writable, files.storage, port, files.normal_log, files.secure_log
+                share=files.share,
+                share_writable=options.share_writable,
+                environment=files.environment,
+                storage=files.storage,
+                ssh_port=port,
+                normal_log=files.normal_log,
+                secure_log=files.secure_log,
             )
             command = build_command(machine, profile, firmware, wiring)
             launched = _launch(files, command, lock, options.daemon)

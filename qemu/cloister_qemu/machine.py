@@ -29,6 +29,7 @@ class Machine:
     Attributes:
         binary: QEMU's program, a name on PATH or a path.
         memory_mib: memory of the guest in MiB, the secure world's included.
+        u_boot_environment, u_boot_size: U-Boot's variables, and the bytes of its environment.
         secure_ready, normal_ready: patterns that show in a world's log that it is up.
         normal_failed: pattern that shows in the normal world's log that its start failed.
         timeout_s: how long a boot may take, in seconds of the host.
@@ -40,6 +41,8 @@ class Machine:
     cpu: str
     memory_mib: int
     append: str
+    u_boot_environment: Mapping[str, str]
+    u_boot_size: int
     secure_ready: re.Pattern[str]
     normal_ready: re.Pattern[str]
     normal_failed: re.Pattern[str]
@@ -98,10 +101,11 @@ def load_machine(path: Path) -> Machine:
         raise MachineDefinitionError(f"cannot read the machine definition {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise MachineDefinitionError(f"{path} is not valid TOML: {error}") from error
-    unknown = set(data) - {"machine", "ready", "profile"}
+    unknown = set(data) - {"machine", "u_boot", "ready", "profile"}
     if unknown:
         raise MachineDefinitionError(f"{path}: unknown tables: {', '.join(sorted(unknown))}")
     machine = _Table(path, "machine", data.get("machine"))
+    u_boot = _Table(path, "u_boot", data.get("u_boot"))
     ready = _Table(path, "ready", data.get("ready"))
     profiles: dict[str, Profile] = {}
     for name, content in _Table(path, "profile", data.get("profile"))._data.items():
@@ -111,6 +115,9 @@ def load_machine(path: Path) -> Machine:
             raise MachineDefinitionError(f"{path}: [profile.{name}] options must be a list of strings")
         profiles[name] = Profile(name, table.positive("smp"), tuple(options))
         table.done()
+    environment = u_boot.take("environment", dict)
+    if not all(isinstance(value, str) for value in environment.values()):
+        raise MachineDefinitionError(f"{path}: [u_boot.environment] values must be strings")
     timeout = ready.take("timeout_s", (int, float))
     result = Machine(
         path=path,
@@ -119,6 +126,8 @@ def load_machine(path: Path) -> Machine:
         cpu=machine.take("cpu", str),
         memory_mib=machine.positive("memory_mib"),
         append=machine.take("append", str, ""),
+        u_boot_environment=environment,
+        u_boot_size=u_boot.positive("size"),
         secure_ready=ready.pattern("secure"),
         normal_ready=ready.pattern("normal"),
         normal_failed=ready.pattern("failed"),
@@ -126,5 +135,6 @@ def load_machine(path: Path) -> Machine:
         profiles=profiles,
     )
     machine.done()
+    u_boot.done()
     ready.done()
     return result

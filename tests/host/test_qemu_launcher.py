@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import threading
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cloister_qemu.console import ConsoleWatcher, EventKind, LogFollower, World,
 from cloister_qemu.firmware import Firmware, load_firmware
 from cloister_qemu.machine import load_machine
 from cloister_qemu.paths import instance_directory, machine_file
+from cloister_qemu.uboot import environment
 
 
 def firmware(tmp_path: Path) -> Firmware:
@@ -46,6 +48,9 @@ binary = "qemu"
 type = "virt"
 cpu = "max"
 memory_mib = 64
+[u_boot]
+size = 64
+environment = {}
 [ready]
 secure = "up"
 normal = "READY"
@@ -66,6 +71,7 @@ smp = 1
         ('cpu = "max"', 'cpu = "max"\ncpus = 2', "unknown in [machine]: cpus"),
         ('secure = "up"', 'secure = "("', "[ready] secure is no regular expression"),
         ("[ready]", "[redy]", "unknown tables: redy"),
+        ("environment = {}", "environment = {a = 1}", "[u_boot.environment] values must be strings"),
         ("smp = 1", "smp = 1\noptions = [1]", "[profile.default] options must be a list of strings"),
         ("[machine]", "[machine", "not valid TOML"),
     ],
@@ -89,7 +95,15 @@ def test_unknown_profile_names_those_that_exist(tmp_path: Path) -> None:
 
 def command(tmp_path: Path, profile: str, writable: bool) -> list[str]:
     machine = load_machine(machine_file())
-    wiring = Wiring(tmp_path / "a,b", writable, tmp_path / "tee.img", 4022, tmp_path / "n.log", tmp_path / "s.log")
+    wiring = Wiring(
+        share=tmp_path / "a,b",
+        share_writable=writable,
+        environment=tmp_path / "env",
+        storage=tmp_path / "tee.img",
+        ssh_port=4022,
+        normal_log=tmp_path / "n.log",
+        secure_log=tmp_path / "s.log",
+    )
     return build_command(machine, machine.profile(profile), firmware(tmp_path), wiring)
 
 
@@ -106,8 +120,8 @@ def test_command_order_of_serial_ports_and_read_only_images(tmp_path: Path) -> N
     serial = [line[i + 1] for i, word in enumerate(line) if word == "-serial"]
     assert serial == ["chardev:normal", "chardev:secure"]
     for part in ("id=rootfs", "if=pflash"):
-        (drive,) = [word for word in line if part in word and word.startswith("if=")]
-        assert "readonly=on" in drive, drive
+        drives = [word for word in line if part in word and word.startswith("if=")]
+        assert drives and all("readonly=on" in drive for drive in drives), drives
     (share,) = [word for word in line if word.startswith("local,")]
     assert share.endswith("readonly=on") and f"path={tmp_path}/a,,b" in share
     assert line[line.index("-append") + 1] == "a=1"
@@ -120,6 +134,15 @@ def test_icount_profile_reaches_the_command_line(tmp_path: Path) -> None:
     assert line[line.index("-icount") + 1] == "shift=0,sleep=off"
     assert line[line.index("-smp") + 1] == "1"
     assert "-icount" not in command(tmp_path, "default", False)
+
+
+def test_u_boot_environment_has_its_checksum_first() -> None:
+    image = environment({"bootdelay": "-2", "bootcmd": "booti"}, 64)
+    assert len(image) == 64
+    assert image[4:].rstrip(b"\0") == b"bootdelay=-2\0bootcmd=booti"
+    assert int.from_bytes(image[:4], "little") == zlib.crc32(image[4:])
+    with pytest.raises(ValueError, match="does not fit"):
+        environment({"a": "b" * 64}, 64)
 
 
 def test_commas_are_doubled() -> None:

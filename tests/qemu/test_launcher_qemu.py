@@ -36,7 +36,6 @@ from cloister.device.qemu import (
 from cloister.device.script import run_script
 from cloister.device.ssh import Endpoint, Ssh
 from cloister_qemu.files import InstanceFiles
-from cloister_qemu.firmware import load_firmware
 from cloister_qemu.keys import ensure_keys
 from cloister_qemu.paths import firmware_file
 
@@ -229,7 +228,3 @@ def test_daemon_is_shared_and_stopped(name: str) -> None:
     assert note.qemu.alive()
     stop_device(name)
     assert not note.qemu.alive() and not InstanceFiles(name).locked()
-
-
-def test_firmware_of_the_run_is_the_one_of_the_index(emulated: QemuDevice) -> None:
-    assert emulated.instance.note.firmware == load_firmware().digest()
