@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -14,7 +13,7 @@ from cloister.errors import CloisterError
 from cloister_build import pipeline
 from cloister_build.archive import read_lock
 from cloister_build.paths import cache_dir, firmware_index
-from cloister_build.process import disk_full, is_disk_full
+from cloister_build.process import disk_full, handle_interruption, is_disk_full
 from cloister_build.report import Report
 from cloister_build.store import Store
 
@@ -80,10 +79,6 @@ COMMANDS: dict[str, tuple[Callable[[Report], None], str]] = {
 }
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -98,9 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands.add_parser(name, help=text, description=text)
     chosen = parser.parse_args(arguments)
     report = Report(quiet=chosen.quiet)
-    # ended from outside: children are killed and the work folder is removed as after Ctrl-C
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ending, _interrupt)
+    handle_interruption()
     try:
         COMMANDS[chosen.command][0](report)
     except CloisterError as err:

@@ -25,21 +25,60 @@ def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     return env
 
 
+class _Interruption:
+    """Ctrl-C and its like: held back while a child starts or ends, so that none is left behind unseen."""
+
+    held = False
+    pending = False
+
+    @classmethod
+    def arrive(cls, *_: object) -> None:
+        """Handle the signal."""
+        if cls.held:
+            cls.pending = True
+        else:
+            raise KeyboardInterrupt
+
+    @classmethod
+    def release(cls) -> None:
+        """Stop holding back; raises KeyboardInterrupt when a signal came meanwhile."""
+        cls.held = False
+        if cls.pending:
+            cls.pending = False
+            raise KeyboardInterrupt
+
+
+def handle_interruption() -> None:
+    """Have Ctrl-C, SIGTERM and SIGHUP raise KeyboardInterrupt where it is safe."""
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _Interruption.arrive)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    for ending in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, ending)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(5)
+            return
+
+
 @contextlib.contextmanager
 def _group(command: Sequence[str], **kwargs: object) -> Iterator[subprocess.Popen[bytes]]:
     """Start a child in a process group of its own, and leave none of the group behind."""
-    child: subprocess.Popen[bytes] = subprocess.Popen(command, start_new_session=True, **kwargs)  # type: ignore[call-overload]
+    _Interruption.held = True
     try:
+        child: subprocess.Popen[bytes] = subprocess.Popen(command, start_new_session=True, **kwargs)  # type: ignore[call-overload]
+    except BaseException:
+        _Interruption.release()
+        raise
+    try:
+        _Interruption.release()
         yield child
     except BaseException:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGTERM)
-        try:
-            child.wait(5)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
+        _Interruption.held = True
+        _end(child)
+        _Interruption.held = _Interruption.pending = False
         raise
 
 

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Jobs on the device: one boot for all of them, results through the share."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cloister.device.script import run_script
+from cloister_bench.errors import BenchError
+from cloister_bench.records import Samples
+from cloister_qemu.files import InstanceFiles
+
+#: The instance whose secure storage is kept, and so its device key: a licence is for one device.
+INSTANCE = "bench"
+KEY_FILE = "bench-device-key"
+_CODES = {
+    0x80C10002: "the licence is for another device: run `cloister device reset --name bench`, then build/bench again",
+    0xFFFF000C: "not enough secure memory",
+    0xFFFF3072: "the TA trusts another vendor's key: run python -m cloister_build all",
+    0x80C10005: "the TA knows another format version: run python -m cloister_build all",
+    0xFFFF0005: "the TA refuses the format: it was built from other sources; run python -m cloister_build all",
+}
+
+#: Called with jobs done, jobs in all, the job that runs, and seconds passed.
+Progress = Callable[[int, int, str, float], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One start of the client, or one model of onnxruntime.
+
+    Attributes:
+        name: letters, digits, `-`, `_`: names its result files.
+        arguments: of the client; `{input}` and `{results}` stand for the directories. For onnxruntime: the model's
+            directory alone.
+        place: `client` or `onnxruntime`.
+        step: what it does, for errors.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    step: str
+    place: str = "client"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job printed.
+
+    Attributes:
+        samples: instructions of one call, for each repeat; None where the job failed.
+        values: other numbers by name.
+        answer: the outputs of the last inference, one after the other.
+        error: what went wrong; empty where nothing did.
+    """
+
+    samples: Samples | None
+    values: Mapping[str, int] = field(default_factory=dict)
+    answer: bytes = b""
+    error: str = ""
+
+
+def parse_result(name: str, files: Mapping[str, bytes]) -> Outcome:
+    """The outcome of a job from its result files."""
+    status = files.get(f"{name}.rc")
+    if status is None:
+        return Outcome(None, error="it was not reached")
+    if status.strip() != b"0":
+        text = files.get(f"{name}.err", b"").decode("utf-8", "replace").strip()
+        return Outcome(None, error=explain(text or f"it ended with status {status.decode().strip()}"))
+    calls: list[float] = []
+    values: dict[str, int] = {}
+    for line in files.get(f"{name}.txt", b"").decode("ascii", "replace").splitlines():
+        words = line.split()
+        if len(words) == 3 and words[0] == "sample":
+            calls.append(int(words[2]) / int(words[1]))
+        elif len(words) == 3 and words[0] == "value":
+            values[words[1]] = int(words[2])
+    if not calls and not values and f"{name}.out" not in files:
+        return Outcome(None, error="it printed nothing")
+    return Outcome(Samples(calls) if calls else None, values, files.get(f"{name}.out", b""))
+
+
+def explain(text: str) -> str:
+    """The client's words with the meaning of OP-TEE's codes."""
+    for code, meaning in _CODES.items():
+        if f"{code:#010x}" in text:
+            return f"{text} ({meaning})"
+    return text
+
+
+def make_script(jobs: Sequence[Job], repeats: int, instructions: int) -> str:
+    """The shell script that runs all jobs; each writes NAME.txt, NAME.err, NAME.rc and perhaps NAME.out."""
+    lines = [
+        f"export BENCH_REPEATS={repeats} BENCH_INSTRUCTIONS={instructions}",
+        # Files from a host come without the right to be executed; and from here they are read at once.
+        "cp $INPUT/bench_client /tmp/bench_client && chmod 755 /tmp/bench_client || exit 1",
+        "job() {",
+        '\tname=$1; shift; echo "BENCH $name"; : >"$RESULTS/$name.begun"',
+        '\t/tmp/bench_client "$@" >"$RESULTS/$name.txt" 2>"$RESULTS/$name.err"',
+        '\techo $? >"$RESULTS/$name.rc"',
+        "}",
+    ]
+    for job in jobs:
+        if job.place == "client":
+            words = [shlex.quote(word) for word in (job.name, *job.arguments)]
+            lines.append("job " + " ".join(words).replace("'{input}", "$INPUT'").replace("'{results}", "$RESULTS'"))
+    others = [job for job in jobs if job.place == "onnxruntime"]
+    if others:
+        models = " ".join(f'"{job.name}=$INPUT/{job.arguments[0]}"' for job in others)
+        lines += [
+            "mkdir /tmp/python && cp -r $INPUT/python/* /tmp/python/",
+            f'PYTHONPATH=/tmp/python python3 $INPUT/ort_client.py "$RESULTS" {models} 2>"$RESULTS/onnxruntime.err"',
+        ]
+    return "\n".join([*lines, "exit 0", ""])
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    files: Mapping[str, bytes | Path],
+    *,
+    repeats: int,
+    instructions: int,
+    progress: Progress,
+    timeout: float,
+) -> dict[str, Outcome]:
+    """Boot the device, run all jobs, switch it off.
+
+    Args:
+        files: by path below the input directory.
+        repeats: samples of each measurement.
+        instructions: how many a sample has at least.
+        timeout: seconds of the host.
+
+    Returns:
+        The outcomes by the jobs' names.
+
+    Raises:
+        CloisterError: the device did not boot, a world panicked, or the time was up.
+    """
+    results = InstanceFiles(INSTANCE).share / "results"
+    names = [job.name for job in jobs]
+
+    def tell(elapsed: float, _phase: str) -> None:
+        done = sum((results / f"{name}.rc").exists() for name in names)
+        begun = [job for job in jobs if (results / f"{job.name}.begun").exists()]
+        running = [job for job in begun if not (results / f"{job.name}.rc").exists()]
+        if not begun:
+            step = "start the device"
+        elif running:
+            step = running[-1].step
+        else:
+            step = "onnxruntime" if any(job.place == "onnxruntime" for job in jobs) and done < len(names) else ""
+        progress(done, len(names), step, elapsed)
+
+    script = make_script(jobs, repeats, instructions)
+    ran = run_script(script, files, name=INSTANCE, extra_tas=True, progress=tell, timeout=timeout)
+    if ran.returncode:
+        raise BenchError(f"the benchmark's script ended with status {ran.returncode}\n{ran.console[-2000:]}")
+    trouble = ran.files.get("onnxruntime.err", b"").decode("utf-8", "replace").strip()
+    outcomes = {}
+    for job in jobs:
+        outcome = parse_result(job.name, ran.files)
+        if outcome.error == "it was not reached" and trouble:
+            outcome = Outcome(None, error=trouble.splitlines()[-1])
+        outcomes[job.name] = outcome
+    return outcomes
+
+
+def device_key(client: Path, progress: Progress) -> bytes:
+    """The public key of the benchmark's device; a boot more where it is not known yet."""
+    files = InstanceFiles(INSTANCE)
+    kept = files.directory / KEY_FILE
+    if kept.exists() and files.storage.exists():
+        return kept.read_bytes()
+    ran = run_script(
+        "cp $INPUT/bench_client /tmp/bench_client && chmod 755 /tmp/bench_client && "
+        "/tmp/bench_client key $RESULTS/key 2>$RESULTS/err\n",
+        {"bench_client": client},
+        name=INSTANCE,
+        progress=lambda elapsed, _phase: progress(0, 1, "make the device's key", elapsed),
+        timeout=600.0,
+    )
+    key = ran.files.get("key", b"")
+    if ran.returncode or not key:
+        text = ran.files.get("err", b"").decode("utf-8", "replace").strip()
+        raise BenchError(f"the device gave no key: {explain(text) or ran.console[-1000:]}")
+    aside = kept.with_suffix(".new")
+    aside.write_bytes(key)
+    aside.rename(kept)
+    return key

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Errors of the benchmark: each names the step."""
+
+from __future__ import annotations
+
+from cloister.errors import CloisterError
+
+
+class BenchError(CloisterError):
+    """A step of the benchmark failed."""

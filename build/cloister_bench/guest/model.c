@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: BSD-2-Clause */
+/* Whole models: in the Cloister TA, and in the normal world with the same engine. */
+#include <dlfcn.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "client.h"
+#include "cloister_ta.h"
+#include "engine.h"
+
+struct ta_model {
+	TEEC_Context context;
+	TEEC_Session session;
+	uint8_t *manifest;
+	size_t manifest_size;
+	uint8_t *licence;
+	size_t licence_size;
+	uint32_t memory; /* most bytes that the TA may take; 0: no limit */
+	struct cl_loaded loaded;
+	uint32_t taken; /* bytes that it took */
+
+	TEEC_SharedMemory inputs;
+	TEEC_SharedMemory payload;
+	TEEC_SharedMemory answer;
+	uint32_t output; /* enum cl_output */
+	uint32_t answer_size;
+	uint32_t decrypted; /* partitions, of the last inference */
+	bool resident;      /* the TA needs the payload no more */
+	bool steps;         /* the payload cannot be mapped at once */
+};
+
+static int load(void *cookie)
+{
+	struct ta_model *model = cookie;
+	TEEC_Operation op = {0};
+	uint32_t origin = 0;
+	TEEC_Result res = TEEC_SUCCESS;
+
+	op.paramTypes = TEEC_PARAM_TYPES(TEEC_MEMREF_TEMP_INPUT, TEEC_MEMREF_TEMP_INPUT,
+					 TEEC_MEMREF_TEMP_OUTPUT, TEEC_VALUE_INOUT);
+	op.params[0].tmpref.buffer = model->manifest;
+	op.params[0].tmpref.size = model->manifest_size;
+	op.params[1].tmpref.buffer = model->licence;
+	op.params[1].tmpref.size = model->licence_size;
+	op.params[2].tmpref.buffer = &model->loaded;
+	op.params[2].tmpref.size = sizeof(model->loaded);
+	op.params[3].value.a = model->memory;
+	res = TEEC_InvokeCommand(&model->session, CL_CMD_LOAD, &op, &origin);
+	if (res)
+		return fail("LOAD", res, origin);
+	model->taken = op.params[3].value.a;
+	return 0;
+}
+
+static int unload(void *cookie)
+{
+	struct ta_model *model = cookie;
+	TEEC_Operation op = {0};
+	uint32_t origin = 0;
+	TEEC_Result res = TEEC_InvokeCommand(&model->session, CL_CMD_UNLOAD, &op, &origin);
+
+	return res ? fail("UNLOAD", res, origin) : 0;
+}
+
+static int open_model(struct ta_model *model, const char *directory, const char *memory)
+{
+	const TEEC_UUID uuid = CL_TA_UUID;
+	uint32_t origin = 0;
+	TEEC_Result res = TEEC_SUCCESS;
+
+	model->memory = (uint32_t)strtoul(memory, NULL, 0);
+	model->manifest = read_file(directory, "manifest", &model->manifest_size);
+	model->licence = read_file(directory, "licence", &model->licence_size);
+	if (!model->manifest || !model->licence)
+		return -1;
+	res = TEEC_InitializeContext(NULL, &model->context);
+	if (res)
+		return fail("TEEC_InitializeContext", res, 0);
+	res = TEEC_OpenSession(&model->context, &model->session, &uuid, TEEC_LOGIN_PUBLIC, NULL,
+			       NULL, &origin);
+	return res ? fail("TEEC_OpenSession", res, origin) : 0;
+}
+
+int job_load(char **arguments)
+{
+	struct ta_model model = {0};
+	const struct task task = {load, unload, &model};
+
+	if (open_model(&model, arguments[0], arguments[1]))
+		return -1;
+	return measure(&task);
+}
+
+static int share(struct ta_model *model, TEEC_SharedMemory *memory, void *data, size_t size)
+{
+	TEEC_Result res = TEEC_SUCCESS;
+
+	memory->buffer = data;
+	memory->size = size;
+	memory->flags = TEEC_MEM_INPUT | TEEC_MEM_OUTPUT;
+	res = TEEC_RegisterSharedMemory(&model->context, memory);
+	return res ? fail("TEEC_RegisterSharedMemory", res, 0) : 0;
+}
+
+static void set_part(TEEC_Parameter *param, TEEC_SharedMemory *memory, size_t offset, size_t size)
+{
+	param->memref.parent = memory;
+	param->memref.offset = offset;
+	param->memref.size = size;
+}
+
+static TEEC_Result run_whole(struct ta_model *model, uint32_t *origin)
+{
+	TEEC_Operation op = {0};
+	TEEC_Result res = TEEC_SUCCESS;
+
+	op.paramTypes = TEEC_PARAM_TYPES(TEEC_MEMREF_PARTIAL_INPUT,
+					 model->resident ? TEEC_MEMREF_TEMP_INPUT
+							 : TEEC_MEMREF_PARTIAL_INPUT,
+					 TEEC_MEMREF_PARTIAL_OUTPUT, TEEC_VALUE_INOUT);
+	set_part(&op.params[0], &model->inputs, 0, model->inputs.size);
+	if (!model->resident)
+		set_part(&op.params[1], &model->payload, 0, model->payload.size);
+	set_part(&op.params[2], &model->answer, 0, model->answer.size);
+	op.params[3].value.a = model->output;
+	op.params[3].value.b = 1;
+	res = TEEC_InvokeCommand(&model->session, CL_CMD_RUN, &op, origin);
+	if (res)
+		return res;
+	model->answer_size = op.params[3].value.a;
+	model->decrypted = op.params[3].value.b;
+	model->resident = model->loaded.resident_count == model->loaded.partition_count;
+	return TEEC_SUCCESS;
+}
+
+static const struct cl_partition_desc *descriptors(const struct ta_model *model)
+{
+	const struct cl_manifest *header = (const struct cl_manifest *)model->manifest;
+
+	return (const struct cl_partition_desc *)(model->manifest + sizeof(*header) +
+						  (header->input_count + header->output_count) *
+							  sizeof(struct cl_io));
+}
+
+static TEEC_Result run_steps(struct ta_model *model, uint32_t *origin)
+{
+	const uint32_t count = model->loaded.partition_count;
+	const struct cl_partition_desc *desc = descriptors(model);
+	TEEC_Operation op = {0};
+	TEEC_Result res = TEEC_SUCCESS;
+
+	op.paramTypes = TEEC_PARAM_TYPES(TEEC_MEMREF_PARTIAL_INPUT, TEEC_VALUE_OUTPUT, 0, 0);
+	set_part(&op.params[0], &model->inputs, 0, model->inputs.size);
+	res = TEEC_InvokeCommand(&model->session, CL_CMD_BEGIN, &op, origin);
+	model->decrypted = 0;
+	while (!res && op.params[1].value.a < count) {
+		const struct cl_partition_desc *wanted = &desc[op.params[1].value.a];
+
+		memset(&op, 0, sizeof(op));
+		op.paramTypes =
+			TEEC_PARAM_TYPES(TEEC_MEMREF_PARTIAL_INPUT, TEEC_VALUE_OUTPUT, 0, 0);
+		set_part(&op.params[0], &model->payload, wanted->offset, wanted->sealed_size);
+		res = TEEC_InvokeCommand(&model->session, CL_CMD_STEP, &op, origin);
+		model->decrypted++;
+	}
+	if (res)
+		return res;
+	memset(&op, 0, sizeof(op));
+	op.paramTypes = TEEC_PARAM_TYPES(TEEC_MEMREF_PARTIAL_OUTPUT, TEEC_VALUE_INOUT, 0, 0);
+	set_part(&op.params[0], &model->answer, 0, model->answer.size);
+	op.params[1].value.a = model->output;
+	op.params[1].value.b = 1;
+	res = TEEC_InvokeCommand(&model->session, CL_CMD_FINISH, &op, origin);
+	if (!res)
+		model->answer_size = op.params[1].value.a;
+	return res;
+}
+
+static int run(void *cookie)
+{
+	struct ta_model *model = cookie;
+	uint32_t origin = 0;
+	TEEC_Result res = TEEC_ERROR_OUT_OF_MEMORY;
+
+	if (!model->steps) {
+		res = run_whole(model, &origin);
+		/* OP-TEE maps at most CFG_PGT_CACHE_ENTRIES x 2 MiB of one TA at once. */
+		if (res == TEEC_ERROR_OUT_OF_MEMORY && !model->resident)
+			model->steps = true;
+	}
+	if (model->steps)
+		res = run_steps(model, &origin);
+	return res ? fail("RUN", res, origin) : 0;
+}
+
+static int print_usage(struct ta_model *model)
+{
+	struct cl_usage usage = {0};
+	TEEC_Operation op = {0};
+	uint32_t origin = 0;
+	TEEC_Result res = TEEC_SUCCESS;
+
+	op.paramTypes = TEEC_PARAM_TYPES(TEEC_MEMREF_TEMP_OUTPUT, 0, 0, 0);
+	op.params[0].tmpref.buffer = &usage;
+	op.params[0].tmpref.size = sizeof(usage);
+	res = TEEC_InvokeCommand(&model->session, CL_CMD_USAGE, &op, &origin);
+	if (res)
+		return fail("USAGE", res, origin);
+	print_value("peak", usage.peak_bytes);
+	print_value("taken", model->taken);
+	print_value("partitions", model->loaded.partition_count);
+	print_value("resident", model->loaded.resident_count);
+	print_value("decrypted", model->decrypted);
+	print_value("steps", model->steps);
+	return 0;
+}
+
+int job_ta(char **arguments)
+{
+	struct ta_model model = {0};
+	const struct task task = {run, NULL, &model};
+	size_t inputs_size = 0;
+	size_t payload_size = 0;
+	void *inputs = read_file(arguments[0], "inputs", &inputs_size);
+	void *payload = read_file(arguments[0], "payload", &payload_size);
+	size_t answer_size = 0;
+
+	if (!inputs || !payload || open_model(&model, arguments[0], arguments[1]) || load(&model))
+		return -1;
+	answer_size = model.loaded.output_size > sizeof(struct cl_answer)
+			      ? model.loaded.output_size
+			      : sizeof(struct cl_answer);
+	if (share(&model, &model.inputs, inputs, inputs_size) ||
+	    share(&model, &model.payload, payload, payload_size) ||
+	    share(&model, &model.answer, aligned_alloc(4096, (answer_size + 4095) / 4096 * 4096),
+		  answer_size))
+		return -1;
+	model.output = CL_OUTPUT_LABEL;
+	if (measure(&task) || print_usage(&model))
+		return -1;
+	model.output = CL_OUTPUT_FULL;
+	if (run(&model))
+		return -1;
+	return write_file(arguments[2], model.answer.buffer, model.answer_size);
+}
+
+#define MAX_TENSORS 16
+
+struct tensor {
+	size_t offset;
+	size_t size;
+};
+
+struct plain_model {
+	enum cl_status (*check)(const void *, size_t, size_t, uint32_t *);
+	enum cl_status (*run)(const void *, void *, int (*)(void *), void *);
+	uint8_t *inputs;
+	uint8_t *partitions;
+	uint8_t *arena;
+	size_t arena_size;
+	struct tensor input[MAX_TENSORS];
+	struct tensor output[MAX_TENSORS];
+	struct tensor *partition; /* places in `partitions` */
+	size_t input_count;
+	size_t output_count;
+	size_t partition_count;
+};
+
+/* Reads the table that the host wrote: a word and numbers in each line. */
+static int read_table(struct plain_model *model, char *text)
+{
+	char *rest = NULL;
+	char *line = NULL;
+
+	for (line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+		unsigned long long offset = 0;
+		unsigned long long size = 0;
+		char word[16] = {0};
+		struct tensor *place = NULL;
+
+		if (sscanf(line, "%15s %llu %llu", word, &offset, &size) != 3) {
+			fprintf(stderr, "bad line in the table: %s\n", line);
+			return -1;
+		}
+		if (!strcmp(word, "arena")) {
+			model->arena_size = size;
+			continue;
+		}
+		if (!strcmp(word, "input") && model->input_count < MAX_TENSORS) {
+			place = &model->input[model->input_count++];
+		} else if (!strcmp(word, "output") && model->output_count < MAX_TENSORS) {
+			place = &model->output[model->output_count++];
+		} else if (!strcmp(word, "partition")) {
+			model->partition = realloc(model->partition,
+						   (model->partition_count + 1) * sizeof(*place));
+			if (!model->partition)
+				return fail("memory", 0, 0);
+			place = &model->partition[model->partition_count++];
+		} else {
+			fprintf(stderr, "bad line in the table: %s\n", line);
+			return -1;
+		}
+		place->offset = offset;
+		place->size = size;
+	}
+	return 0;
+}
+
+static int run_plain(void *cookie)
+{
+	struct plain_model *model = cookie;
+	const uint8_t *source = model->inputs;
+	size_t i = 0;
+
+	for (i = 0; i < model->input_count; i++) {
+		memcpy(model->arena + model->input[i].offset, source, model->input[i].size);
+		source += model->input[i].size;
+	}
+	for (i = 0; i < model->partition_count; i++)
+		if (model->run(model->partitions + model->partition[i].offset, model->arena, NULL,
+			       NULL)) {
+			fprintf(stderr, "partition %zu does not run\n", i);
+			return -1;
+		}
+	return 0;
+}
+
+static int open_engine(struct plain_model *model)
+{
+	void *library = dlopen("libcloister_engine.so", RTLD_NOW);
+
+	if (!library) {
+		fprintf(stderr, "%s\n", dlerror());
+		return -1;
+	}
+	/* POSIX has dlsym() give functions as data pointers. */
+	*(void **)&model->check = dlsym(library, "cl_partition_check");
+	*(void **)&model->run = dlsym(library, "cl_partition_run");
+	if (model->check && model->run)
+		return 0;
+	fprintf(stderr, "the engine lacks a function: %s\n", dlerror());
+	return -1;
+}
+
+int job_normal(char **arguments)
+{
+	struct plain_model model = {0};
+	const struct task task = {run_plain, NULL, &model};
+	size_t size = 0;
+	char *table = read_file(arguments[0], "table", &size);
+	FILE *out = NULL;
+	size_t i = 0;
+
+	if (!table || open_engine(&model))
+		return -1;
+	/* read_file() leaves room behind the data. */
+	table[size] = 0;
+	if (read_table(&model, table))
+		return -1;
+	model.inputs = read_file(arguments[0], "inputs", &size);
+	model.partitions = read_file(arguments[0], "partitions", &size);
+	model.arena = aligned_alloc(4096, (model.arena_size + 4096) / 4096 * 4096);
+	if (!model.inputs || !model.partitions || !model.arena)
+		return -1;
+	memset(model.arena, 0, model.arena_size);
+	for (i = 0; i < model.partition_count; i++)
+		if (model.check(model.partitions + model.partition[i].offset,
+				model.partition[i].size, model.arena_size, NULL)) {
+			fprintf(stderr, "partition %zu is refused\n", i);
+			return -1;
+		}
+	if (measure(&task))
+		return -1;
+	out = fopen(arguments[1], "wb");
+	if (!out)
+		return fail(arguments[1], 0, 0);
+	for (i = 0; i < model.output_count; i++)
+		fwrite(model.arena + model.output[i].offset, 1, model.output[i].size, out);
+	return fclose(out) ? fail(arguments[1], 0, 0) : 0;
+}
