@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cloister.device.base import Device
-    from cloister.device.targets import connect
     from cloister.device.session import Answers, Session
     from cloister.device.ta import RemoteTa
+    from cloister.device.targets import connect
 
 _HOMES = {
     "Device": "cloister.device.base",

@@ -83,6 +83,8 @@ def run_script(
             path.write_bytes(content.read_bytes() if isinstance(content, Path) else content)
         (share / "script.sh").write_text(script)
         (share / "boot.sh").write_text(
+            # Addresses and hashes chosen at random would change how many instructions a program takes.
+            "echo 0 > /proc/sys/kernel/randomize_va_space\nexport PYTHONHASHSEED=0\n"
             "export INPUT=/mnt/share/input RESULTS=/mnt/share/results\ncd /tmp && sh /mnt/share/script.sh\n"
         )
 
