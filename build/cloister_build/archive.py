@@ -173,9 +173,22 @@ Acquire::Retries "3";
         except OSError:
             fresh = False
         if not fresh:
-            run(shop.step, ["apt-get", "-q", "update"], shop.log, env=self.env, remedy=OFFLINE)
+            self._update(shop)
             stamp.write_text(wanted)
         self._ready = True
+
+    def _update(self, shop: Workshop) -> None:
+        command = ["apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update"]
+        try:
+            run(shop.step, command, shop.log, env=self.env, remedy=OFFLINE)
+        except BuildError:
+            if "is expired" not in shop.log.read_text(errors="replace"):
+                raise
+            # A mirror that stands still. The lists are signed all the same; what is pinned is older than they are.
+            self.store.report.note(
+                "the mirror's package lists have passed their date: using them, their signatures hold"
+            )
+            run(shop.step, [*command, "-o", "Acquire::Check-Valid-Until=false"], shop.log, env=self.env, remedy=OFFLINE)
 
     def _offered(self, shop: Workshop, pin: Pin) -> list[str]:
         """Versions of a package that the pinned suite offers, newest first."""
