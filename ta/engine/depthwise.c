@@ -76,26 +76,31 @@ static void run_last_channels(const struct taps *taps, unsigned int pixels, floa
 	}
 }
 
-/* Sums of one vector of channels under one row of the kernel, for 1 or BLOCK pixels. */
-static inline __attribute__((always_inline)) void add_row(const struct taps *taps, const float *in,
-							  const float *weights, float32x4_t *sums,
+/*
+ * Sums of one vector of channels under one row of the kernel, for 1 or BLOCK
+ * pixels; `in` and `weights` count floats from the first tap's first channel.
+ */
+static inline __attribute__((always_inline)) void add_row(const struct taps *taps, size_t in,
+							  size_t weights, float32x4_t *sums,
 							  const unsigned int pixels)
 {
+	const float *in0 = taps->in;
+	const float *in1 = pixels == BLOCK ? in0 + taps->pixel_step : in0;
+	const float *in2 = pixels == BLOCK ? in1 + taps->pixel_step : in0;
+	const float *in3 = pixels == BLOCK ? in2 + taps->pixel_step : in0;
 	size_t x = 0;
 
 	for (x = taps->columns; x > 0; x--) {
-		const float32x4_t w = vld1q_f32(weights);
+		const float32x4_t w = vld1q_f32(taps->weights + weights);
 
-		sums[0] = vfmaq_f32(sums[0], vld1q_f32(in), w);
+		sums[0] = vfmaq_f32(sums[0], vld1q_f32(in0 + in), w);
 		if (pixels == BLOCK) {
-			sums[1] = vfmaq_f32(sums[1], vld1q_f32(in + taps->pixel_step), w);
-			sums[2] = vfmaq_f32(sums[2], vld1q_f32(in + 2 * taps->pixel_step), w);
-			sums[3] = vfmaq_f32(sums[3], vld1q_f32(in + 3 * taps->pixel_step), w);
+			sums[1] = vfmaq_f32(sums[1], vld1q_f32(in1 + in), w);
+			sums[2] = vfmaq_f32(sums[2], vld1q_f32(in2 + in), w);
+			sums[3] = vfmaq_f32(sums[3], vld1q_f32(in3 + in), w);
 		}
-		if (x > 1) {
-			in += taps->column_step;
-			weights += taps->channels;
-		}
+		in += taps->column_step;
+		weights += taps->channels;
 	}
 }
 
@@ -104,8 +109,10 @@ static inline __attribute__((always_inline)) void add_row(const struct taps *tap
  * next as a tap: they share what they read.
  */
 static inline __attribute__((always_inline)) void
-add_shared_row(const struct taps *taps, const float *in, const float *weights, float32x4_t *sums)
+add_shared_row(const struct taps *taps, size_t in_at, size_t weights_at, float32x4_t *sums)
 {
+	const float *in = taps->in + in_at;
+	const float *weights = taps->weights + weights_at;
 	const size_t step = taps->pixel_step;
 	const float32x4_t w0 = vld1q_f32(weights);
 	const float32x4_t w1 = vld1q_f32(weights + taps->channels);
@@ -131,9 +138,13 @@ add_shared_row(const struct taps *taps, const float *in, const float *weights, f
 	sums[3] = vfmaq_f32(sums[3], in5, w2);
 }
 
-/* 1 or BLOCK output pixels which have the same taps inside; pixels and shared are literals. */
-static inline __attribute__((always_inline)) void
-run_pixels(const struct taps *taps, float *out, const unsigned int pixels, const bool shared)
+/*
+ * 1 or BLOCK output pixels which have the same taps inside. pixels and shared are
+ * literals, rows is one where it pays.
+ */
+static inline __attribute__((always_inline)) void run_pixels(const struct taps *taps, float *out,
+							     const unsigned int pixels,
+							     const bool shared, const size_t rows)
 {
 	const struct cl_fusion *fusion = taps->fusion;
 	const bool unbounded = fusion->kind == CL_FUSED_NONE || fusion->kind == CL_FUSED_LATER;
@@ -147,18 +158,16 @@ run_pixels(const struct taps *taps, float *out, const unsigned int pixels, const
 	for (; c + 4 <= channels; c += 4) {
 		const float32x4_t start = taps->bias ? vld1q_f32(taps->bias + c) : vdupq_n_f32(0);
 		float32x4_t sums[BLOCK] = {start, start, start, start};
-		const float *in = taps->in + c;
-		const float *weights = taps->weights + c;
+		size_t in = c;
+		size_t weights = c;
 
-		for (y = taps->rows; y > 0; y--) {
+		for (y = 0; y < rows; y++) {
 			if (shared)
 				add_shared_row(taps, in, weights, sums);
 			else
 				add_row(taps, in, weights, sums, pixels);
-			if (y > 1) {
-				in += taps->row_step;
-				weights += taps->weights_row_step;
-			}
+			in += taps->row_step;
+			weights += taps->weights_row_step;
 		}
 		vst1q_f32(out + c, vminq_f32(vmaxq_f32(sums[0], least), most));
 		if (pixels == BLOCK) {
@@ -171,6 +180,22 @@ run_pixels(const struct taps *taps, float *out, const unsigned int pixels, const
 	}
 	if (c < channels)
 		run_last_channels(taps, pixels, out);
+}
+
+/* BLOCK pixels; the 3x3 kernel of most networks has a copy of its own. */
+static void run_block(const struct taps *taps, bool shared, float *out)
+{
+	if (shared && taps->rows == 3)
+		run_pixels(taps, out, BLOCK, true, 3);
+	else if (shared)
+		run_pixels(taps, out, BLOCK, true, taps->rows);
+	else
+		run_pixels(taps, out, BLOCK, false, taps->rows);
+}
+
+static void run_single(const struct taps *taps, float *out)
+{
+	run_pixels(taps, out, 1, false, taps->rows);
 }
 
 /* Output pixels from here on whose windows are inside from left to right. */
@@ -194,23 +219,22 @@ static void run_row(const struct cl_conv2d *conv, struct taps *taps, const struc
 {
 	const size_t channels = conv->in_c;
 	const bool shared = conv->kernel_w == 3 && conv->stride_w == conv->dilation_w;
-	uint32_t inside = 0;
 	uint32_t x = 0;
 
 	taps->rows = rows->end - rows->begin;
 	image += (size_t)rows->position * conv->in_w * channels;
 	weights += (size_t)rows->begin * conv->kernel_w * channels;
 	while (x < conv->out_w) {
-		struct cl_window columns =
+		uint32_t inside = pixels_inside(conv, x);
+		const struct cl_window columns =
 			cl_window_at(x, conv->kernel_w, conv->stride_w, conv->dilation_w,
 				     conv->pad_left, conv->in_w);
 
 		taps->columns = columns.end - columns.begin;
 		taps->in = image + (size_t)columns.position * channels;
 		taps->weights = weights + columns.begin * channels;
-		inside = pixels_inside(conv, x);
 		if (inside < BLOCK) {
-			run_pixels(taps, out + x * channels, 1, false);
+			run_single(taps, out + x * channels);
 			x++;
 			continue;
 		}
@@ -221,10 +245,7 @@ static void run_row(const struct cl_conv2d *conv, struct taps *taps, const struc
 				taps->in -= (BLOCK - inside) * taps->pixel_step;
 				inside = BLOCK;
 			}
-			if (shared)
-				run_pixels(taps, out + x * channels, BLOCK, true);
-			else
-				run_pixels(taps, out + x * channels, BLOCK, false);
+			run_block(taps, shared, out + x * channels);
 			x += BLOCK;
 			inside -= BLOCK;
 			if (inside > 0)

@@ -70,18 +70,17 @@ static inline __attribute__((always_inline)) void pool_vectors(const struct cell
 
 	for (z = 0; z < cells->counts[0]; z++) {
 		for (y = 0; y < cells->counts[1]; y++) {
-			const float *in =
-				cells->first + z * cells->steps[0] + y * cells->steps[1] + c;
+			size_t at = z * cells->steps[0] + y * cells->steps[1] + c;
 
 			for (x = cells->counts[2]; x > 0; x--) {
-				sum0 = combine(sum0, vld1q_f32(in), max);
+				sum0 = combine(sum0, vld1q_f32(cells->first + at), max);
 				if (vectors == 4) {
-					sum1 = combine(sum1, vld1q_f32(in + 4), max);
-					sum2 = combine(sum2, vld1q_f32(in + 8), max);
-					sum3 = combine(sum3, vld1q_f32(in + 12), max);
+					sum1 = combine(sum1, vld1q_f32(cells->first + at + 4), max);
+					sum2 = combine(sum2, vld1q_f32(cells->first + at + 8), max);
+					sum3 = combine(sum3, vld1q_f32(cells->first + at + 12),
+						       max);
 				}
-				if (x > 1)
-					in += cells->steps[2];
+				at += cells->steps[2];
 			}
 		}
 	}
@@ -153,8 +152,24 @@ static uint32_t padded_taps(const struct cl_pool *pool, unsigned int dim, uint32
 	return (uint32_t)((end - start + dilation - 1) / dilation);
 }
 
-/* One window: `at` is its place in the output, `in` the image of its batch. */
-static void pool_one(const struct cl_pool *pool, const uint32_t *at, const float *in, float *out)
+/* A window along each dimension. */
+struct windows {
+	struct cl_window inside[DIMS];
+	uint32_t padded[DIMS];
+};
+
+static void find_window(const struct cl_pool *pool, unsigned int dim, uint32_t index,
+			struct windows *windows)
+{
+	windows->inside[dim] =
+		cl_window_at(index, pool->kernel[dim], pool->stride[dim], pool->dilation[dim],
+			     pool->pad_begin[dim], pool->in_dims[dim]);
+	windows->padded[dim] = padded_taps(pool, dim, index);
+}
+
+/* One window of the image `in`. */
+static void pool_one(const struct cl_pool *pool, const struct windows *windows, const float *in,
+		     float *out)
 {
 	struct cells cells = {.first = in};
 	size_t step = pool->channels;
@@ -164,16 +179,14 @@ static void pool_one(const struct cl_pool *pool, const uint32_t *at, const float
 	float divisor = 1;
 
 	for (i = DIMS; i-- > 0;) {
-		const struct cl_window window =
-			cl_window_at(at[i], pool->kernel[i], pool->stride[i], pool->dilation[i],
-				     pool->pad_begin[i], pool->in_dims[i]);
+		const struct cl_window *window = &windows->inside[i];
 
-		cells.first += (size_t)window.position * step;
-		cells.counts[i] = window.end - window.begin;
+		cells.first += (size_t)window->position * step;
+		cells.counts[i] = window->end - window->begin;
 		cells.steps[i] = step * pool->dilation[i];
 		step *= pool->in_dims[i];
 		inside *= cells.counts[i];
-		padded *= padded_taps(pool, i, at[i]);
+		padded *= windows->padded[i];
 	}
 	if (pool->kind == CL_POOL_MAX) {
 		pool_window(&cells, pool->channels, 1, out, true);
@@ -186,23 +199,29 @@ static void pool_one(const struct cl_pool *pool, const uint32_t *at, const float
 static void pool_run(const struct cl_op *op, const struct cl_memory *memory)
 {
 	const struct cl_pool *pool = (const struct cl_pool *)op;
+	const size_t channels = pool->channels;
 	const size_t image =
-		(size_t)pool->in_dims[0] * pool->in_dims[1] * pool->in_dims[2] * pool->channels;
-	const size_t row = (size_t)pool->out_dims[2] * pool->channels;
+		(size_t)pool->in_dims[0] * pool->in_dims[1] * pool->in_dims[2] * channels;
+	const size_t row = pool->out_dims[2] * channels;
 	const float *in = cl_source(&pool->in, memory);
 	float *out = cl_target(&pool->out, memory);
-	uint32_t at[DIMS] = {0};
+	struct windows windows = {0};
 	uint32_t n = 0;
+	uint32_t z = 0;
+	uint32_t y = 0;
+	uint32_t x = 0;
 
 	for (n = 0; n < pool->batch; n++, in += image) {
-		for (at[0] = 0; at[0] < pool->out_dims[0]; at[0]++) {
-			for (at[1] = 0; at[1] < pool->out_dims[1]; at[1]++) {
-				for (at[2] = 0; at[2] < pool->out_dims[2]; at[2]++)
-					pool_one(pool, at, in,
-						 out + (size_t)at[2] * pool->channels);
+		for (z = 0; z < pool->out_dims[0]; z++) {
+			find_window(pool, 0, z, &windows);
+			for (y = 0; y < pool->out_dims[1]; y++, out += row) {
+				find_window(pool, 1, y, &windows);
+				for (x = 0; x < pool->out_dims[2]; x++) {
+					find_window(pool, 2, x, &windows);
+					pool_one(pool, &windows, in, out + x * channels);
+				}
 				if (pool->activation.function != CL_UNARY_IDENTITY)
 					cl_activate(&pool->activation, out, out, row);
-				out += row;
 			}
 		}
 	}
