@@ -34,7 +34,7 @@ def test_memory_decides_what_stays_resident(device: Device, vendor: VendorKey, k
     sample = Sample.make(vendor, key, sizes)
     with Ta(device) as ta:
         seen = set()
-        for limit in range(64 * 1024, 700 * 1024, 80 * 1024):
+        for limit in range(40 * 1024, 760 * 1024, 80 * 1024):
             if ta.load_code(sample.bundle.manifest, sample.licence(), limit) != SUCCESS:
                 assert limit < 2 * 64 * 1024
                 assert ta.state() == C.CL_STATE_OPEN
