@@ -215,6 +215,9 @@ TEST(binary_refuses_bad_records)
 	bad = good;
 	bad.out = good.a;
 	expect_check(&stage, &cl_binary_kernel, &bad, CL_OK, "in place of a dense operand");
+	bad.out.offset -= 8;
+	expect_check(&stage, &cl_binary_kernel, &bad, CL_OUT_OF_BOUNDS, "half in place");
+	bad.out = good.a;
 	bad.a_strides[0] = 1;
 	expect_check(&stage, &cl_binary_kernel, &bad, CL_OUT_OF_BOUNDS, "in place, not dense");
 	expect_mutants_harmless(&stage, &cl_binary_kernel, &good);
