@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,8 +33,8 @@ class Job:
 
     Attributes:
         name: letters, digits, `-`, `_`: names its result files.
-        arguments: of the client; `{input}` and `{results}` stand for the directories. For onnxruntime: the model's
-            directory alone.
+        arguments: of the client; `$INPUT` and `$RESULTS` in them stand for the directories. For onnxruntime: the
+            model's directory alone.
         place: `client` or `onnxruntime`.
         step: what it does, for errors.
     """
@@ -106,8 +105,8 @@ def make_script(jobs: Sequence[Job], repeats: int, instructions: int) -> str:
     ]
     for job in jobs:
         if job.place == "client":
-            words = [shlex.quote(word) for word in (job.name, *job.arguments)]
-            lines.append("job " + " ".join(words).replace("'{input}", "$INPUT'").replace("'{results}", "$RESULTS'"))
+            # In double quotes, so that the shell puts $INPUT and $RESULTS in.
+            lines.append("job " + " ".join(f'"{word}"' for word in (job.name, *job.arguments)))
     others = [job for job in jobs if job.place == "onnxruntime"]
     if others:
         models = " ".join(f'"{job.name}=$INPUT/{job.arguments[0]}"' for job in others)

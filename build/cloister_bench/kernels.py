@@ -61,13 +61,13 @@ class Kernel:
         parts = []
         for _ in range(copies):
             row = b.weights(self.inputs, self.outputs, fan_in=self.inputs)
-            corner = _corner(b, x, (0, 1))
-            other = b.node("Add", [row, corner], [self.inputs, self.outputs])
+            one = corner(b, x, (0, 1))
+            other = b.node("Add", [row, one], [self.inputs, self.outputs])
             parts.append(b.node("MatMul", [x, other], [self.side, self.outputs]))
         return b.finish(_sum_of_corners(b, parts, (0,)))
 
 
-def _corner(b: Builder, x: str, axes: tuple[int, ...]) -> str:
+def corner(b: Builder, x: str, axes: tuple[int, ...]) -> str:
     """The first element along some axes."""
     shape = [1 if axis in axes else size for axis, size in enumerate(b.shapes[x])]
     bounds = [b.constant(np.full(len(axes), value, np.int64)) for value in (0, 1)]
@@ -75,7 +75,7 @@ def _corner(b: Builder, x: str, axes: tuple[int, ...]) -> str:
 
 
 def _sum_of_corners(b: Builder, parts: list[str], axes: tuple[int, ...]) -> str:
-    corners = [_corner(b, part, axes) for part in parts]
+    corners = [corner(b, part, axes) for part in parts]
     result = corners[0]
     for corner in corners[1:]:
         result = b.add(result, corner)

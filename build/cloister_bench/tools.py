@@ -39,12 +39,12 @@ def build_client(root: Path, report: Report) -> Path:
 
     def build(shop: Workshop) -> None:
         includes = [f"-I{path}" for path in (sysroot / "include", REPO / "ta" / "include", REPO / "ta" / "engine")]
-        shop.run(
-            f"{CROSS}gcc", *_FLAGS, *includes, "-o", shop.out / CLIENT, *sources, f"-L{sysroot / 'lib'}", "-lteec", "-ldl"
-        )
+        libraries = (f"-L{sysroot / 'lib'}", "-lteec", "-ldl")
+        shop.run(f"{CROSS}gcc", *_FLAGS, *includes, "-o", shop.out / CLIENT, *sources, *libraries)
 
     inputs = {"sysroot": sysroot.name, "cross": CROSS}
-    return Store(root, report).make("bench-client", "build the client", inputs, build, [*sources, *headers]).path / CLIENT
+    made = Store(root, report).make("bench-client", "build the client", inputs, build, [*sources, *headers])
+    return made.path / CLIENT
 
 
 def onnxruntime_version() -> str:

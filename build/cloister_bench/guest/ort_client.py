@@ -11,6 +11,9 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
 
 import numpy
 import onnxruntime
@@ -19,11 +22,11 @@ REPEATS = int(os.environ.get("BENCH_REPEATS", "5"))
 WANTED = int(os.environ.get("BENCH_INSTRUCTIONS", "20000000"))
 
 
-def nothing():
+def nothing() -> None:
     """What the loop itself costs."""
 
 
-def spent(call, calls):
+def spent(call: Callable[[], Any], calls: int) -> int:
     """Instructions of some calls: with -icount shift=0 a nanosecond is an instruction."""
     begin = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
     for _ in range(calls):
@@ -31,7 +34,7 @@ def spent(call, calls):
     return time.clock_gettime_ns(time.CLOCK_MONOTONIC) - begin
 
 
-def measure(call, out):
+def measure(call: Callable[[], Any], out: TextIO) -> None:
     """Samples of a call, without the loop's own cost."""
     out.write(f"value first {spent(call, 1)}\n")
     once = spent(call, 1)
@@ -42,7 +45,7 @@ def measure(call, out):
         out.write(f"sample {calls} {max(0, spent(call, calls) - overhead)}\n")
 
 
-def job(directory, out, answer):
+def job(directory: str, out: TextIO, answer: Path) -> None:
     """One model."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -52,27 +55,27 @@ def job(directory, out, answer):
     with numpy.load(f"{directory}/inputs.npz") as archive:
         feeds = {name: archive[name] for name in archive.files}
     measure(lambda: session.run(None, feeds), out)
-    with open(answer, "wb") as file:
+    with answer.open("wb") as file:
         for array in session.run(None, feeds):
             file.write(numpy.ascontiguousarray(array).tobytes())
 
 
-def main():
+def main() -> None:
     """All models; one that fails does not stop the others."""
-    results = sys.argv[1]
+    results = Path(sys.argv[1])
     gc.disable()
     for argument in sys.argv[2:]:
         name, directory = argument.split("=", 1)
         print(f"BENCH {name}", flush=True)
+        (results / f"{name}.begun").touch()
         status = 0
-        with open(f"{results}/{name}.txt", "w") as out, open(f"{results}/{name}.err", "w") as err:
+        with (results / f"{name}.txt").open("w") as out, (results / f"{name}.err").open("w") as err:
             try:
-                job(directory, out, f"{results}/{name}.out")
+                job(directory, out, results / f"{name}.out")
             except Exception:
                 err.write(traceback.format_exc())
                 status = 1
-        with open(f"{results}/{name}.rc", "w") as file:
-            file.write(str(status))
+        (results / f"{name}.rc").write_text(str(status))
 
 
 main()

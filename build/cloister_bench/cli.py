@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The command line of the benchmark."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from cloister.errors import CloisterError
+from cloister.seal import VendorKey
+from cloister_bench import tools
+from cloister_bench.device import Progress, device_key, run_jobs
+from cloister_bench.errors import BenchError
+from cloister_bench.networks import NETWORKS, SMALL
+from cloister_bench.records import Record, append_history, compare, read_records, to_json, write_text
+from cloister_bench.suites import SUITES
+from cloister_bench.suites.base import Options, Suite
+from cloister_bench.tables import TABLES, compare_table
+from cloister_build.paths import REPO, cache_dir
+from cloister_build.report import Report
+
+HISTORY = REPO / "out" / "bench" / "history.jsonl"
+#: Repeats that differ by more than this are no measurement.
+AGREEMENT = 0.01
+DESCRIPTION = """Counts instructions on the emulated device (QEMU -icount, cortex-a53, one core): the figures do not
+depend on the machine that runs it. All suites of one call share one boot."""
+EPILOG = """examples:
+  build/bench                                     all suites, small networks
+  build/bench --suite tee --quick                 a minute: is all well?
+  build/bench --suite models --network resnet50 --network mobilenetv2
+  build/bench --suite models --models DIR         ONNX files of your own
+  build/bench --json now.json --compare before.json
+
+Every run is added to out/bench/history.jsonl, which --compare takes as well (its last run)."""
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="build/bench",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--suite", action="append", choices=list(SUITES), help="may be repeated (default: all)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the records there")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="show what differs from that run")
+    parser.add_argument("--quick", action="store_true", help="few and short measurements")
+    parser.add_argument(
+        "--network",
+        action="append",
+        choices=list(NETWORKS),
+        help=f"a network of the suites models and stream; may be repeated (default: {', '.join(SMALL)})",
+    )
+    parser.add_argument("--models", type=Path, metavar="DIR", help="measure the .onnx files in DIR instead")
+    parser.add_argument("--without-onnxruntime", action="store_true", help="leave onnxruntime out")
+    parser.add_argument("--repeats", type=int, help="samples of each measurement (default: 5, quick: 3)")
+    parser.add_argument("--timeout", type=float, default=3600.0, help="seconds for the device (default: 3600)")
+    return parser.parse_args(arguments)
+
+
+def _options(chosen: argparse.Namespace) -> Options:
+    models: list[Path] = []
+    if chosen.models is not None:
+        models = sorted(chosen.models.glob("*.onnx"))
+        if not models:
+            raise BenchError(f"{chosen.models} holds no .onnx file", "give a directory with ONNX models")
+    networks = chosen.network or (() if models else SMALL)
+    return Options(chosen.quick, tuple(networks), tuple(models), not chosen.without_onnxruntime)
+
+
+@contextlib.contextmanager
+def _progress(console: Console) -> Iterator[Progress]:
+    """Shows jobs done: a bar on a terminal, else a line for each new step."""
+    if not console.is_terminal:
+        last = ("", 0)
+
+        def line(done: int, total: int, step: str, elapsed: float) -> None:
+            nonlocal last
+            if (step, done) != last:
+                last = (step, done)
+                console.print(f"  [{done}/{total}] {elapsed:4.0f} s  {step}", markup=False)
+
+        yield line
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task("start the device", total=None)
+
+        def show(done: int, total: int, step: str, _elapsed: float) -> None:
+            bar.update(task, completed=done, total=total, description=step)
+
+        yield show
+
+
+def measure(suites: Sequence[Suite], chosen: argparse.Namespace, console: Console) -> None:
+    """Run all suites in one boot; each then holds what it found.
+
+    Raises:
+        CloisterError: a step failed that all of them need.
+    """
+    report = Report()
+    began = time.monotonic()
+    client = tools.build_client(cache_dir(), report)
+    works = [work for suite in suites for work in suite.prepare()]
+    jobs = [job for suite in suites for job in suite.jobs()]
+    console.print(f"{len(works)} models compiled in {time.monotonic() - began:.0f} s, {len(jobs)} measurements")
+    # Each in its place: first ours, then onnxruntime's in one process.
+    wanted = {job.arguments[0] for job in jobs if job.place == "onnxruntime"}
+    vendor = VendorKey.load_or_generate()
+    with _progress(console) as progress:
+        key = device_key(client, progress)
+        files: dict[str, bytes | Path] = {"bench_client": client}
+        for work in works:
+            files |= work.files(key, vendor, work.directory in wanted)
+        if wanted:
+            files |= tools.below(tools.fetch_onnxruntime(cache_dir(), report) / "onnxruntime", "python/onnxruntime")
+            files["ort_client.py"] = tools.GUEST / "ort_client.py"
+        quick = chosen.quick
+        outcomes = run_jobs(
+            jobs,
+            files,
+            repeats=chosen.repeats or (3 if quick else 5),
+            instructions=4_000_000 if quick else 20_000_000,
+            progress=progress,
+            timeout=chosen.timeout,
+        )
+    for suite in suites:
+        suite.evaluate(outcomes)
+    console.print(f"measured in {time.monotonic() - began:.0f} s")
+
+
+def commit() -> str:
+    """The commit that is checked out, `+` behind it where files differ from it; empty where there is none."""
+    try:
+        run = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
+            cwd=REPO,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return ""
+    return run.stdout.strip()
+
+
+def _unsteady(records: Sequence[Record]) -> list[str]:
+    return [
+        f"{record.suite}: {record.name} ({record.where}): repeats differ by {100 * record.spread:.1f} %"
+        for record in records
+        if record.spread is not None and record.spread > AGREEMENT
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run; 0 when all was measured, 1 when something failed, 130 when interrupted."""
+    chosen = _arguments(arguments)
+    console, errors = Console(), Console(stderr=True, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        # A table in a file or a pipe is not squeezed into 80 columns.
+        console = Console(width=160)
+    try:
+        # Read first: a mistyped name must not cost a whole run.
+        before = read_records(chosen.compare) if chosen.compare else []
+        suites = [SUITES[name](_options(chosen)) for name in dict.fromkeys(chosen.suite or SUITES)]
+        measure(suites, chosen, errors)
+        records = [record for suite in suites for record in suite.found.records]
+        for suite in suites:
+            console.print(TABLES[suite.name](records))
+        if chosen.compare:
+            console.print(compare_table(compare(before, records), str(chosen.compare)))
+        if chosen.json:
+            write_text(chosen.json, to_json(records))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        run = {"time": now, "commit": commit(), "suites": [suite.name for suite in suites], "quick": chosen.quick}
+        append_history(HISTORY, run, records)
+    except CloisterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted; nothing was recorded", file=sys.stderr)
+        return 130
+    notes = [note for suite in suites for note in suite.found.notes]
+    problems = [problem for suite in suites for problem in suite.found.problems] + _unsteady(records)
+    for note in notes:
+        errors.print(f"note: {note}", markup=False)
+    for problem in problems:
+        errors.print(f"error: {problem}", markup=False)
+    return 1 if problems else 0

@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The suites by name."""
+
+from __future__ import annotations
+
+from cloister_bench.suites.base import Suite
+from cloister_bench.suites.kernels import KernelSuite
+from cloister_bench.suites.models import ModelSuite
+from cloister_bench.suites.stream import StreamSuite
+from cloister_bench.suites.tee import TeeSuite
+
+SUITES: dict[str, type[Suite]] = {
+    "tee": TeeSuite,
+    "kernels": KernelSuite,
+    "models": ModelSuite,
+    "stream": StreamSuite,
+}

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Instructions per multiply-accumulate of each kernel and shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cloister_bench.device import Job, Outcome
+from cloister_bench.kernels import KERNELS, QUICK, Kernel
+from cloister_bench.prepare import Workload, prepare
+from cloister_bench.suites.base import Options, Suite, normal_job, ta_job
+
+#: Copies of the kernel in the two models whose difference counts.
+_COPIES = (1, 3)
+
+
+class KernelSuite(Suite):
+    """The kernels alone: nothing of the boundary or of the layout of inputs is in these figures."""
+
+    name = "kernels"
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self._works: dict[Kernel, list[Workload]] = {}
+
+    def prepare(self) -> list[Workload]:
+        """Two models for each kernel."""
+        for index, kernel in enumerate(QUICK if self.options.quick else KERNELS):
+            self._works[kernel] = [
+                prepare(kernel.name, f"kernels/{index}x{copies}", kernel.model(copies)) for copies in _COPIES
+            ]
+        return [work for pair in self._works.values() for work in pair]
+
+    def jobs(self) -> list[Job]:
+        """Two in each world for each kernel."""
+        self._jobs: dict[tuple[Kernel, str], list[Job]] = {}
+        for index, (kernel, works) in enumerate(self._works.items()):
+            for where, make in (("ta", ta_job), ("normal", normal_job)):
+                self._jobs[kernel, where] = [
+                    make(f"kernels-{index}-{where}-{copies}", work) for copies, work in zip(_COPIES, works, strict=True)
+                ]
+        return [job for pair in self._jobs.values() for job in pair]
+
+    def evaluate(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Differences of the two models, divided by the copies' multiply-accumulates."""
+        for (kernel, where), jobs in self._jobs.items():
+            few, many = (self.take(outcomes, job) for job in jobs)
+            if not (few and many and few.samples and many.samples):
+                continue
+            macs = self._works[kernel][1].macs - self._works[kernel][0].macs
+            value = (many.samples.median - few.samples.median) / macs
+            spread = many.samples.spread
+            self.add(kernel.name, where, "per_mac", value, "instructions/MAC", precision="fp32", spread=spread)
+        for kernel, works in self._works.items():
+            each = (works[1].macs - works[0].macs) / (_COPIES[1] - _COPIES[0])
+            self.add(kernel.name, "", "macs", each, "multiply-accumulates", precision="fp32")
+            answers = [outcomes[self._jobs[kernel, where][1].name].answer for where in ("ta", "normal")]
+            if all(answers) and answers[0] != answers[1]:
+                self.found.problems.append(f"{self.name}: {kernel.name}: the TA's answer is not the normal world's")
