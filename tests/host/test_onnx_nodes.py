@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
 import pytest
 
+from cloister.compile import CompiledModel
 from cloister.compile.compiler import supported_operators
 from cloister.conformance.__main__ import PAGE
+from cloister.conformance.batch import batches, evaluate_in_batches
 from cloister.conformance.cases import NodeCase, cases_of, node_cases
 from cloister.conformance.results import FAILED, PASSED, UNSUPPORTED, Result, evaluate
 from cloister.conformance.runners import native_runner
@@ -74,3 +77,24 @@ def test_a_wrong_answer_fails_a_case() -> None:
     result = evaluate(case, wrong)
     assert result.status == FAILED
     assert "AssertionError" in result.reason
+
+
+def test_batches_give_the_same_results() -> None:
+    alone = [result_of(case) for case in CASES]
+    together = evaluate_in_batches(CASES, native_runner())
+    assert [(result.case.name, result.status, result.reason) for result in together] == [
+        (result.case.name, result.status, result.reason) for result in alone
+    ]
+
+
+def test_a_wrong_answer_in_a_batch_fails_its_case_alone() -> None:
+    run = native_runner()
+
+    def wrong(model: CompiledModel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        outputs = run(model, inputs)
+        first = next(iter(outputs))
+        return {**outputs, first: outputs[first] + 1}
+
+    cases = [case for case in CASES if case.name in ("test_reshape_negative_dim", "test_reshape_reordered_all_dims")]
+    assert [len(batch) for batch in batches(cases)] == [2]
+    assert [result.status for result in evaluate_in_batches(cases, wrong)] == [FAILED, PASSED]

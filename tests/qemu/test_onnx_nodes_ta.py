@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The same official ONNX node cases, sealed and run inside the TA: one boot, one session after the other."""
+"""The same official ONNX node cases, sealed and run inside the TA: one boot, about a dozen cases in each bundle."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 
 from cloister.compile.compiler import supported_operators
 from cloister.conformance.__main__ import PAGE
+from cloister.conformance.batch import evaluate_in_batches
 from cloister.conformance.cases import NodeCase, cases_of
-from cloister.conformance.results import FAILED, Result, evaluate_all
+from cloister.conformance.results import FAILED, Result
 from cloister.conformance.runners import device_runner
 from cloister.conformance.table import read_table
 from cloister.device import Device
@@ -21,8 +22,8 @@ CASES = cases_of(set(supported_operators()))
 
 @pytest.fixture(scope="module")
 def results(device: Device) -> Iterator[dict[str, Result]]:
-    """Results by name; all cases are run at once, so that a lost device is told once."""
-    yield {result.case.name: result for result in evaluate_all(CASES, device_runner(device, VendorKey.load()))}
+    """Results by name; all cases run at once, as loading takes most of the time."""
+    yield {result.case.name: result for result in evaluate_in_batches(CASES, device_runner(device, VendorKey.load()))}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

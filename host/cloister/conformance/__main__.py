@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.progress import Progress
 
 from cloister.compile.compiler import supported_operators
+from cloister.conformance.batch import evaluate_in_batches
 from cloister.conformance.cases import NodeCase, cases_of, node_cases
 from cloister.conformance.results import FAILED, Result, evaluate_all
 from cloister.conformance.runners import device_runner, native_runner
@@ -35,7 +36,7 @@ def run_on(target: str, cases: list[NodeCase]) -> list[Result]:
         from cloister.seal import VendorKey
 
         with connect(target) as device:
-            return evaluate_all(cases, device_runner(device, VendorKey.load()), tell)
+            return evaluate_in_batches(cases, device_runner(device, VendorKey.load()), tell)
 
 
 def main(arguments: list[str] | None = None) -> int:
