@@ -20,11 +20,8 @@
 #define MAX_OPS      3
 #define MAX_SIZE     4096
 
-/*
- * Steps that an input may cost: what the check allows is far too long for a
- * fuzzer, and memory this small implies less.
- */
-#define MAX_STOPS 64
+/* Operators of one input that are run at most. */
+#define MAX_RUN 64
 
 static const uint16_t record_sizes[CL_KERNEL_COUNT] = {
 	[CL_KERNEL_CONV2D] = sizeof(struct cl_conv2d),
@@ -75,7 +72,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (cl_partition_check(partition, size, ARENA_SIZE, NULL) == CL_OK) {
 		const struct cl_partition *header = (const struct cl_partition *)partition;
 		uint8_t *arena = copy_aligned(NULL, header->arena_size);
-		unsigned int left = MAX_STOPS;
+		unsigned int left = MAX_RUN;
 
 		cl_partition_run(partition, arena, count_down, &left);
 		free(arena);
