@@ -111,12 +111,27 @@ def inspect_model(path: Path, dims: dict[str, int]) -> tuple[dict[str, Any], Cal
     return facts, show
 
 
-def inspect_ta(path: Path) -> tuple[dict[str, Any], Callable[[], None]]:
-    """Facts of a built TA (ELF or signed .ta), and a function that prints them."""
-    from cloister.compile.inspect_ta import describe
+def inspect_application(path: Path) -> tuple[dict[str, Any], Callable[[], None]]:
+    """Facts of a built TA (ELF, or signed and not encrypted), and a function that prints them."""
+    from cloister.compile.inspect_ta import inspect_ta
 
-    facts = describe(path)
-    return facts, lambda: show_facts({k: v for k, v in facts.items() if not isinstance(v, list)})
+    report = inspect_ta(path)
+    facts: dict[str, Any] = {
+        "kind": "trusted application",
+        "uuid": str(report.uuid),
+        "session_bytes": report.memory_size,
+        "code_bytes": report.code_size,
+        "data_bytes": report.data_size,
+        "stack_bytes": report.stack_size,
+        "writable_executable": [hex(address) for address in report.writable_executable],
+        "undefined": list(report.undefined),
+    }
+
+    def show() -> None:
+        show_facts({name: human(value) if isinstance(value, int) else value or "none" for name, value in facts.items()})
+        show_table("sections", ["section", "bytes"], report.sections)
+
+    return facts, show
 
 
 @click.command("inspect", epilog=EXAMPLE)
@@ -131,7 +146,7 @@ def inspect_(file: Path, dims: tuple[tuple[str, int], ...], as_json: bool) -> No
     elif data[:4] == C.CL_MAGIC_LICENCE.to_bytes(4, "little"):
         facts, show = inspect_licence(data, str(file))
     elif data[:4] in (b"\x7fELF", b"HSTO"):
-        facts, show = inspect_ta(file)
+        facts, show = inspect_application(file)
     elif file.suffix == ".onnx" or data[:1] == b"\x08":  # field 1 of a ModelProto, its IR version
         facts, show = inspect_model(file, dict(dims))
     else:

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The command line as a user meets it: help with examples, the way from model to licence, and clear refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from onnx import TensorProto, helper
+
+from cloister.cli.main import COMMANDS, main
+from cloister.demo.data import MODEL
+
+
+@pytest.fixture(autouse=True)
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CLOISTER_KEYS", str(tmp_path / "keys"))
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path / "keys"
+
+
+def call(*arguments: object) -> int:
+    """Run a command; returns its exit status."""
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as error:
+        return int(error.code or 0)
+    return 0
+
+
+def device_key(path: Path) -> Path:
+    path.write_text(X25519PrivateKey.generate().public_key().public_bytes_raw().hex())
+    return path
+
+
+def compiled(tmp_path: Path) -> Path:
+    assert call("keys", "new") == 0
+    assert call("compile", MODEL, "-o", tmp_path / "m.clb", "--name", "digits") == 0
+    return tmp_path / "m.clb"
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--help") == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in COMMANDS) and "Examples" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(command, "--help") == 0
+    text = capsys.readouterr().out
+    if "COMMAND [ARGS]" in text:
+        return  # a group: its own commands carry the examples
+    assert "Example" in text and f"cloister {command}" in text
+
+
+def test_from_model_to_licence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = compiled(tmp_path)
+    licence = tmp_path / "m.lic"
+    assert call("licence", bundle, device_key(tmp_path / "d.pub"), "-o", licence, "--queries", 9) == 0
+    capsys.readouterr()
+    assert call("inspect", bundle, "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["model"] == "digits" and facts["inputs"][0]["shape"] == [1, 1, 8, 8]
+    assert call("inspect", licence, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["model_id"] == facts["model_id"]
+
+
+def test_inspect_lists_a_models_operators(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("inspect", MODEL) == 0
+    text = capsys.readouterr().out
+    assert "Conv" in text and "This model compiles." in text
+
+
+def unsupported_model(path: Path) -> Path:
+    nodes = [
+        helper.make_node("Det", ["x"], ["y"], "first"),
+        helper.make_node("NonZero", ["y"], ["z"], "second"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "bad",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 3])],
+        [helper.make_tensor_value_info("z", TensorProto.INT64, [1, None])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    return path
+
+
+def test_all_unsupported_operators_are_named_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("keys", "new") == 0
+    assert call("compile", unsupported_model(tmp_path / "bad.onnx"), "-o", tmp_path / "m.clb") == 1
+    text = capsys.readouterr().err
+    assert "first" in text and "Det" in text and "second" in text and "NonZero" in text
+    assert not (tmp_path / "m.clb").exists()
+
+
+def test_a_missing_vendor_key_is_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("compile", MODEL, "-o", tmp_path / "m.clb") == 1
+    assert "cloister keys new" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "truncated|no ONNX model"), (b"CLBD", "truncated"), (b"\x7fELF", "ELF"), (b"hello world", "no ONNX model")],
+    ids=["empty", "cut bundle", "cut TA", "text"],
+)
+def test_foreign_files_are_named(
+    tmp_path: Path, content: bytes, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert call("inspect", path) == 1
+    error = capsys.readouterr().err
+    assert str(path) in error and any(part in error for part in message.split("|"))
+
+
+def test_missing_and_damaged_files_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = compiled(tmp_path)
+    key = device_key(tmp_path / "d.pub")
+    whole = bundle.read_bytes()
+    bundle.write_bytes(whole[: len(whole) // 2])
+    assert call("licence", bundle, key, "-o", tmp_path / "m.lic") == 1
+    assert "truncated" in capsys.readouterr().err
+    assert call("licence", tmp_path / "none.clb", key, "-o", tmp_path / "m.lic") == 1
+    assert "none.clb" in capsys.readouterr().err
+    bundle.write_bytes(whole)
+    key.write_text("zz")
+    assert call("licence", bundle, key, "-o", tmp_path / "m.lic") == 1
+    assert "cloister provision" in capsys.readouterr().err
+    assert not (tmp_path / "m.lic").exists()
+
+
+def test_inputs_that_are_no_arrays_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = compiled(tmp_path)
+    assert call("licence", bundle, device_key(tmp_path / "d.pub"), "-o", tmp_path / "m.lic") == 0
+    (tmp_path / "x.npy").write_text("no array")
+    assert call("run", bundle, tmp_path / "m.lic", tmp_path / "x.npy") == 1
+    assert "numpy.save" in capsys.readouterr().err
+    np.save(tmp_path / "o.npy", np.array([{}], dtype=object), allow_pickle=True)
+    assert call("run", bundle, tmp_path / "m.lic", tmp_path / "o.npy") == 1
+    assert "o.npy" in capsys.readouterr().err
+
+
+def test_wrong_options_show_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("compile", MODEL, "-o", tmp_path / "m.clb", "--dim", "batch") == 2
+    assert "batch=1" in capsys.readouterr().err
+    assert call("compile", MODEL, "-o", tmp_path / "m.clb", "--max-partition", "12 parsecs") == 2
+    assert "8MiB" in capsys.readouterr().err
+    assert call("unknown") == 2
