@@ -32,5 +32,6 @@ void test_plan(void);
 void test_quota(void);
 void test_answer(void);
 void test_sealed(void);
+void test_vendor(void);
 
 #endif

@@ -10,6 +10,7 @@ int main(void)
 	} tests[] = {
 		{"manifest", test_manifest}, {"licence", test_licence}, {"plan", test_plan},
 		{"quota", test_quota},       {"answer", test_answer},   {"sealed", test_sealed},
+		{"vendor", test_vendor},
 	};
 	size_t i = 0;
 
