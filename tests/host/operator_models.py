@@ -25,7 +25,7 @@ from cloister.native import NativeEngine
 EXAMPLES = os.environ.get("CLOISTER_EXAMPLES")
 
 property_settings = settings(
-    max_examples=int(EXAMPLES or 30),
+    max_examples=int(EXAMPLES or 100),
     derandomize=EXAMPLES is None,
     database=None,
     deadline=None,
