@@ -15,6 +15,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+
 from cloister_build.keys import ta_sign_key
 from cloister_build.steps.device import ta_make_command, ta_payload
 
