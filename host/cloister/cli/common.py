@@ -15,7 +15,7 @@ from rich.table import Table
 _UNITS = {"": 1, "b": 1, "k": 1000, "kb": 1000, "kib": 1 << 10, "m": 10**6, "mb": 10**6, "mib": 1 << 20, "gib": 1 << 30}
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[int]):
     """A number of bytes: ``65536``, ``64KiB``, ``1.5MiB``."""
 
     name = "size"
@@ -30,7 +30,7 @@ class Size(click.ParamType):
         return int(float(match[1]) * _UNITS[match[2].lower()])
 
 
-class Dim(click.ParamType):
+class Dim(click.ParamType[tuple[str, int]]):
     """A free dimension's value: ``batch=1``."""
 
     name = "name=n"

@@ -38,7 +38,7 @@ def _tensors(infos: list[dict[str, Any]]) -> str:
 def inspect_bundle(data: bytes, source: str) -> tuple[dict[str, Any], Callable[[], None]]:
     """Facts of a bundle, and a function that prints them."""
     bundle = Bundle.from_bytes(data, source)
-    facts = {
+    facts: dict[str, Any] = {
         "kind": "bundle",
         "model": bundle.name,
         "version": bundle.version,
@@ -77,7 +77,7 @@ def inspect_model(path: Path, dims: dict[str, int]) -> tuple[dict[str, Any], Cal
     from cloister.compile.survey import survey
 
     found = survey(path, dims=dims)
-    facts = {
+    facts: dict[str, Any] = {
         "kind": "model",
         "opset": found.opset,
         "inputs": found.inputs,
