@@ -63,22 +63,15 @@ static void end(struct cl_session *session, bool answered)
 	session->state = CL_STATE_READY;
 }
 
-/* Runs the next partition, opening it first unless it is loaded. */
-static TEE_Result run_next(struct cl_session *session, const uint8_t *sealed)
+/* Opens the next partition, which is not loaded, and runs it. */
+static TEE_Result open_and_run(struct cl_session *session, const uint8_t *sealed)
 {
-	struct cl_model *model = &session->model;
-	TEE_Result res = TEE_SUCCESS;
+	TEE_Result res = cl_loader_open(&session->model, session->next, sealed);
 
-	if (!model->slots[session->next].loaded) {
-		res = cl_loader_open(model, session->next, sealed);
-		if (res)
-			return res;
-		session->decrypted++;
-	}
-	res = cl_loader_run(model, session->next);
-	if (!res)
-		session->next++;
-	return res;
+	if (res)
+		return res;
+	session->decrypted++;
+	return cl_loader_run(&session->model, session->next);
 }
 
 /*
@@ -87,17 +80,22 @@ static TEE_Result run_next(struct cl_session *session, const uint8_t *sealed)
  */
 static TEE_Result run_on(struct cl_session *session, const uint8_t *payload)
 {
-	const struct cl_manifest_view *manifest = &session->model.manifest;
+	const struct cl_model *model = &session->model;
+	const struct cl_partition_desc *partitions = model->manifest.partitions;
 	TEE_Result res = TEE_SUCCESS;
 
-	while (!res && session->next < manifest->header->partition_count) {
-		const struct cl_partition_desc *desc = &manifest->partitions[session->next];
-
-		if (!payload && !session->model.slots[session->next].loaded)
+	while (session->next < model->manifest.header->partition_count) {
+		if (model->slots[session->next].loaded)
+			res = cl_loader_run(model, session->next);
+		else if (payload)
+			res = open_and_run(session, payload + partitions[session->next].offset);
+		else
 			break;
-		res = run_next(session, payload ? payload + desc->offset : NULL);
+		if (res)
+			return res;
+		session->next++;
 	}
-	return res;
+	return TEE_SUCCESS;
 }
 
 static void write_answer(struct cl_session *session, const struct request *request,
@@ -209,12 +207,13 @@ TEE_Result cl_command_step(struct cl_session *session, uint32_t types, TEE_Param
 		res = TEE_ERROR_BAD_PARAMETERS;
 	if (!res) {
 		TEE_UnmaskCancellation();
-		res = run_next(session, params[0].memref.buffer);
+		res = open_and_run(session, params[0].memref.buffer);
 	}
 	if (res) {
 		end(session, false);
 		return res;
 	}
+	session->next++;
 	return advance(session, &params[1]);
 }
 
