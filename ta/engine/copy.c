@@ -16,8 +16,8 @@
 
 /*
  * The elements that a side touches, from start over all dimensions, lie inside
- * the run: the lowest and the highest of them do. The sums cannot overflow
- * int64_t: 2^32 + 8 * 2^32 * 2^31 < 2^63 does not hold, hence the builtins.
+ * the run: the lowest and the highest of them do. Eight dimensions of 2^32 with
+ * strides of 2^31 would overflow int64_t, hence the checked sums.
  */
 static bool side_inside(const struct cl_copy *copy, const struct cl_ref *ref,
 			const int32_t *strides, uint32_t start, const struct cl_memory *memory)

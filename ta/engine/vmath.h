@@ -3,9 +3,9 @@
  * Elementary functions on four floats at a time; there is no libm in a TA.
  *
  * Every function takes NaN to NaN and handles infinities, signed zeros and
- * denormals as C's Annex F does, unless its comment narrows the domain. The
- * largest errors, over all floats of the domain, are those that
- * tests/engine/test_vmath.c asserts. Coefficients are our own minimax fits
+ * denormals as C's Annex F does, unless its comment narrows the domain.
+ * tests/engine/test_vmath.c asserts the largest errors; pow is correctly rounded
+ * but for near ties. Coefficients are our own minimax fits
  * (Remez exchange in 200-bit arithmetic, then rounded to float).
  *
  * The file is not named math.h, which an -I option would put before libc's.

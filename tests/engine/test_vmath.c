@@ -97,7 +97,7 @@ TEST(tanh_is_accurate)
 
 TEST(erf_is_accurate)
 {
-	sweep("erf", cl_erf4, erf, -INFINITY, INFINITY, 1.2);
+	sweep("erf", cl_erf4, erf, -INFINITY, INFINITY, 1.4);
 }
 
 TEST(softplus_is_accurate)
