@@ -75,11 +75,9 @@ def corner(b: Builder, x: str, axes: tuple[int, ...]) -> str:
 
 
 def _sum_of_corners(b: Builder, parts: list[str], axes: tuple[int, ...]) -> str:
-    corners = [corner(b, part, axes) for part in parts]
-    result = corners[0]
-    for corner in corners[1:]:
-        result = b.add(result, corner)
-    # A single copy has one addition less: the same number in all models.
+    result, *others = [corner(b, part, axes) for part in parts]
+    for other in others:
+        result = b.add(result, other)
     return b.relu(result)
 
 

@@ -12,9 +12,9 @@ static const TEEC_UUID crypt_ta = {
 	0xcb3e5ba0, 0xadf1, 0x11e0, {0x99, 0x8b, 0x00, 0x02, 0xa5, 0xd5, 0xc5, 0x1b}};
 
 enum crypt_command {
-	CRYPT_SHA256 = 2,
 	CRYPT_ALLOCATE_OPERATION = 5,
 	CRYPT_SET_OPERATION_KEY = 9,
+	CRYPT_DIGEST_FINAL = 13,
 	CRYPT_ALLOCATE_OBJECT = 21,
 	CRYPT_POPULATE_OBJECT = 24,
 	CRYPT_AE_INIT = 33,
@@ -23,12 +23,15 @@ enum crypt_command {
 
 /* GlobalPlatform TEE Internal Core API 1.1, annex. */
 #define ALG_AES_GCM     0x40000810
+#define ALG_SHA256      0x50000004
 #define TYPE_AES        0xa0000010
 #define ATTR_SECRET     0xc0000000
 #define MODE_DECRYPT    1
+#define MODE_DIGEST     5
 #define AES_KEY_BITS    256
-#define GCM_TAG_BITS    128
+#define GCM_TAG_BYTES   16 /* the crypt TA makes bits of it */
 #define GCM_NONCE_BYTES 12
+#define DIGEST_BYTES    32
 
 struct invocation {
 	TEEC_Context context;
@@ -82,7 +85,10 @@ static int invoke(void *cookie)
 	TEEC_Result res = TEEC_InvokeCommand(&invocation->session, invocation->command,
 					     &invocation->operation, &origin);
 
-	return res == invocation->expected ? 0 : fail("TEEC_InvokeCommand", res, origin);
+	if (res == invocation->expected)
+		return 0;
+	fprintf(stderr, "command %u: ", invocation->command);
+	return fail("TEEC_InvokeCommand", res, origin);
 }
 
 static int measure_invocation(struct invocation *invocation)
@@ -197,24 +203,6 @@ int job_open(char **arguments)
 	return measure(&task);
 }
 
-int job_digest(char **arguments)
-{
-	const size_t size = strtoull(arguments[0], NULL, 0);
-	struct invocation invocation = {0};
-	TEEC_SharedMemory memory = {0};
-	TEEC_SharedMemory digest = {0};
-
-	if (start(&invocation, &crypt_ta) || share(&invocation, &memory, size) ||
-	    share(&invocation, &digest, 32))
-		return -1;
-	invocation.command = CRYPT_SHA256;
-	invocation.operation.paramTypes =
-		TEEC_PARAM_TYPES(TEEC_MEMREF_PARTIAL_INPUT, TEEC_MEMREF_PARTIAL_OUTPUT, 0, 0);
-	set_partial(&invocation.operation.params[0], &memory, size);
-	set_partial(&invocation.operation.params[1], &digest, 32);
-	return measure_invocation(&invocation);
-}
-
 /* Invokes one of the crypt TA's commands on up to two values and a buffer. */
 static int crypt(struct invocation *invocation, uint32_t command, uint32_t types,
 		 TEEC_Parameter params[4])
@@ -228,6 +216,44 @@ static int crypt(struct invocation *invocation, uint32_t command, uint32_t types
 	return 0;
 }
 
+/* Makes an operation; gives its handle. */
+static int make_operation(struct invocation *invocation, uint32_t algorithm, uint32_t mode,
+			  uint32_t key_bits, uint32_t *handle)
+{
+	TEEC_Parameter params[4] = {0};
+
+	params[0].value.b = algorithm;
+	params[1].value.a = mode;
+	params[1].value.b = key_bits;
+	if (crypt(invocation, CRYPT_ALLOCATE_OPERATION,
+		  TEEC_PARAM_TYPES(TEEC_VALUE_INOUT, TEEC_VALUE_INPUT, 0, 0), params))
+		return -1;
+	*handle = params[0].value.a;
+	return 0;
+}
+
+int job_digest(char **arguments)
+{
+	const size_t size = strtoull(arguments[0], NULL, 0);
+	struct invocation invocation = {0};
+	TEEC_SharedMemory memory = {0};
+	TEEC_SharedMemory digest = {0};
+	uint32_t handle = 0;
+
+	if (start(&invocation, &crypt_ta) ||
+	    make_operation(&invocation, ALG_SHA256, MODE_DIGEST, 0, &handle) ||
+	    share(&invocation, &memory, size) || share(&invocation, &digest, DIGEST_BYTES))
+		return -1;
+	memset(&invocation.operation, 0, sizeof(invocation.operation));
+	invocation.command = CRYPT_DIGEST_FINAL;
+	invocation.operation.paramTypes = TEEC_PARAM_TYPES(
+		TEEC_VALUE_INPUT, TEEC_MEMREF_PARTIAL_INPUT, TEEC_MEMREF_PARTIAL_OUTPUT, 0);
+	invocation.operation.params[0].value.a = handle;
+	set_partial(&invocation.operation.params[1], &memory, size);
+	set_partial(&invocation.operation.params[2], &digest, DIGEST_BYTES);
+	return measure_invocation(&invocation);
+}
+
 /* Makes an operation that decrypts AES-256-GCM, with a key; gives its handle. */
 static int make_cipher(struct invocation *invocation, uint32_t *handle)
 {
@@ -236,14 +262,8 @@ static int make_cipher(struct invocation *invocation, uint32_t *handle)
 	TEEC_Parameter params[4] = {0};
 	uint32_t object = 0;
 
-	params[0].value.b = ALG_AES_GCM;
-	params[1].value.a = MODE_DECRYPT;
-	params[1].value.b = AES_KEY_BITS;
-	if (crypt(invocation, CRYPT_ALLOCATE_OPERATION,
-		  TEEC_PARAM_TYPES(TEEC_VALUE_INOUT, TEEC_VALUE_INPUT, 0, 0), params))
+	if (make_operation(invocation, ALG_AES_GCM, MODE_DECRYPT, AES_KEY_BITS, handle))
 		return -1;
-	*handle = params[0].value.a;
-
 	params[0].value.a = TYPE_AES;
 	params[0].value.b = AES_KEY_BITS;
 	if (crypt(invocation, CRYPT_ALLOCATE_OBJECT,
@@ -278,7 +298,7 @@ int job_decrypt(char **arguments)
 	    share(&invocation, &source, size) || share(&invocation, &target, size))
 		return -1;
 	params[0].value.a = handle;
-	params[0].value.b = GCM_TAG_BITS;
+	params[0].value.b = GCM_TAG_BYTES;
 	params[1].tmpref.buffer = nonce;
 	params[1].tmpref.size = sizeof(nonce);
 	if (crypt(&invocation, CRYPT_AE_INIT,

@@ -12,6 +12,8 @@ from cloister_bench.suites.base import Options, Suite, normal_job, ta_job
 
 #: Copies of the kernel in the two models whose difference counts.
 _COPIES = (1, 3)
+#: So large that no kernel is split.
+PARTITION = 4 << 20
 
 
 class KernelSuite(Suite):
@@ -27,7 +29,8 @@ class KernelSuite(Suite):
         """Two models for each kernel."""
         for index, kernel in enumerate(QUICK if self.options.quick else KERNELS):
             self._works[kernel] = [
-                prepare(kernel.name, f"kernels/{index}x{copies}", kernel.model(copies)) for copies in _COPIES
+                prepare(kernel.name, f"kernels/{index}x{copies}", kernel.model(copies), max_partition=PARTITION)
+                for copies in _COPIES
             ]
         return [work for pair in self._works.values() for work in pair]
 

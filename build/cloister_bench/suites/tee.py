@@ -49,8 +49,10 @@ class TeeSuite(Suite):
         self.load = prepare("lenet", "tee/lenet", lenet())
         width = 256
         self.weights = prepare("weights", "tee/weights", dense(4, width), max_partition=width * width * 4 + 4096)
+        b = Builder("idle", [1, 1])
+        self.idle = prepare("one number", "tee/idle", b.finish(b.relu("x")))
         self.copies = [prepare(f"inputs {size}", f"tee/inputs{size}", _model(size)) for size in (_SMALL, _LARGE)]
-        return [self.load, self.weights, *self.copies]
+        return [self.load, self.weights, self.idle, *self.copies]
 
     def jobs(self) -> list[Job]:
         """All of them are short."""
@@ -75,6 +77,7 @@ class TeeSuite(Suite):
         least = self.weights.compiled.arena_size + max(map(len, self.weights.compiled.partitions)) + 4 * _PAGE
         self._resident = ta_job("tee-resident", self.weights, 0, ", resident")
         self._streamed = ta_job("tee-streamed", self.weights, least, ", streamed")
+        self._idle = ta_job("tee-idle", self.idle)
         self._copies = [ta_job(f"tee-copy-{index}", work) for index, work in enumerate(self.copies)]
         return [
             self._empty,
@@ -84,12 +87,14 @@ class TeeSuite(Suite):
             self._load,
             self._resident,
             self._streamed,
+            self._idle,
             *self._copies,
         ]
 
     def evaluate(self, outcomes: Mapping[str, Outcome]) -> None:
         """Costs of a call as they were measured, costs of a byte as differences of two sizes."""
         self._call(outcomes, self._empty, "empty invocation")
+        self._call(outcomes, self._idle, "inference of one number")
         for (kind, size), job in self._memrefs.items():
             self._call(outcomes, job, f"invocation, {kind} memref of {size >> 10} KiB")
         for name, job in self._opens.items():
