@@ -9,6 +9,7 @@ from typing import Any
 from cloister.teec import (
     Code,
     Context,
+    Generic,
     Origin,
     OutOfMemory,
     PartialMemory,
@@ -29,7 +30,8 @@ class ModelRunner:
 
     Args:
         manifest, licence: as the TA takes them; an empty manifest means the one embedded in the TA.
-        payload: all sealed partitions; registered in one block, without a copy, for as long as this lives.
+        payload: all sealed partitions; registered in one block, without a copy, for as long as this lives, as far
+            as the TEE can (some tens of MiB).
         partitions: offset and sealed size of each partition in the payload, in bytes.
         memory: most bytes of secure memory to use, 0 for as much as there is.
         mode: "whole": each inference is one invocation; "steps": one for each partition; "auto": whole where the
@@ -57,6 +59,7 @@ class ModelRunner:
         self._resident = False
         self._session: Session = context.open_session(uuid)
         self._shared: SharedMemory | None = None
+        self._apart: memoryview | None = None
         try:
             out = self._session.invoke(
                 C.CL_CMD_LOAD,
@@ -71,10 +74,32 @@ class ModelRunner:
             self._all_resident = info.resident_count == info.partition_count
             self._input_size = int(info.input_size)
             if payload:
-                self._shared = context.register(payload, "inout")
+                self._share(context, payload)
         except BaseException:
             self.close()
             raise
+
+    def _share(self, context: Context, payload: bytearray) -> None:
+        """Share the whole payload; where the TEE cannot hold the list of its pages, one partition's room."""
+        try:
+            self._shared = context.register(payload, "inout")
+        except TeecError as error:
+            largest = max((size for _, size in self._partitions), default=0)
+            # OP-TEE keeps 8 bytes for each page in its core heap, and Linux reports its refusal as GENERIC.
+            if self.mode == "whole" or not isinstance(error, OutOfMemory | Generic) or largest >= len(payload):
+                raise
+            self.mode = "steps"
+            self._apart = memoryview(payload)
+            self._shared = context.register(bytearray(largest), "inout")
+
+    def _part(self, index: int) -> PartialMemory:
+        """A sealed partition, as a part of the shared memory."""
+        assert self._shared is not None
+        offset, size = self._partitions[index]
+        if self._apart is None:
+            return PartialMemory(self._shared, offset, size, "in")
+        self._shared.view[:size] = self._apart[offset : offset + size]
+        return PartialMemory(self._shared, 0, size, "in")
 
     def query(self, command: int, size: int) -> bytes:
         """Invoke a command that only gives back up to `size` bytes."""
@@ -135,13 +160,11 @@ class ModelRunner:
         steps = 0
         _, wanted = self._session.invoke(C.CL_CMD_BEGIN, TempMemory(inputs), Value(0, 0, "out"))
         while wanted.a < len(self._partitions):
-            offset, size = self._partitions[wanted.a]
+            size = self._partitions[wanted.a][1]
             if size != wanted.b or steps > len(self._partitions):
                 where = f"CL_CMD_BEGIN: the TA asks for {wanted.b} bytes of partition {wanted.a}, it has {size}"
                 raise TeecError(Code.BAD_FORMAT, Origin.UNKNOWN, where)
-            _, wanted = self._session.invoke(
-                C.CL_CMD_STEP, PartialMemory(self._shared, offset, size, "in"), Value(0, 0, "out")
-            )
+            _, wanted = self._session.invoke(C.CL_CMD_STEP, self._part(wanted.a), Value(0, 0, "out"))
             steps += 1
         answer, values = self._session.invoke(C.CL_CMD_FINISH, TempMemory(out, "out"), Value(output, k, "inout"))
         return bytes(answer[: values.a]), values.b
