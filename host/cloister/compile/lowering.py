@@ -15,7 +15,7 @@ operator asks for its operands with :meth:`Lowering.get`, declares its results w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -53,6 +53,9 @@ STRUCTS = {
     "ARGMAX": "struct cl_argmax",
 }
 
+#: Constants up to this many bytes are made at once, so that equal ones are found.
+EAGER = 1 << 18
+
 #: A view must start at a multiple of this many bytes (struct cl_ref).
 REF_ALIGN = 8
 
@@ -65,12 +68,17 @@ class Storage:
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Constant:
-    """Bytes in a partition's weights; equal contents are one constant."""
+    """Bytes in a partition's weights, made when they are written: plans are tried without packing what is large."""
 
-    digest: bytes
-    data: bytes = field(repr=False, compare=False)
+    size: int
+    make: Callable[[], bytes] = field(repr=False)
+
+    @property
+    def data(self) -> bytes:
+        """The bytes, made anew each time."""
+        return self.make()
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +140,8 @@ class Op:
     node: Node
     fields: dict[str, Any]
     in_place: tuple[str, ...]
+    #: Kernels of one striped region (see :mod:`cloister.compile.stripes`) share a number, others have none.
+    region: int | None = None
 
     @property
     def refs(self) -> dict[str, Buffer]:
@@ -177,7 +187,7 @@ class Lowering:
         self._node: Node | None = None
         self._values: dict[str, list[Buffer]] = {}
         self._flat: dict[str, Buffer] = {}
-        self._constants: dict[bytes, Constant] = {}
+        self._constants: dict[Hashable, Constant] = {}
         self.inputs: dict[str, Buffer] = {}
         for name in graph.inputs:
             self.inputs[name] = self.new(name, plain(graph.rank(name)))
@@ -285,8 +295,20 @@ class Lowering:
         values = np.asarray(array)
         data = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes()
         digest = hashlib.sha256(data).digest()
-        constant = self._constants.setdefault(digest, Constant(digest, data))
+        constant = self._constants.setdefault(digest, Constant(len(data), lambda: data))
         return Buffer(constant, tuple(values.shape), values.dtype, plain(values.ndim))
+
+    def packed(self, shape: Shape, make: Callable[[], Array], key: Hashable = None) -> Buffer:
+        """Float weights of ``shape`` that ``make`` gives, later where they are large; equal keys are one constant."""
+        size = prod(shape) * 4
+        if size <= EAGER:
+            return self.constant(make())
+        constant = self._constants.get(key) if key is not None else None
+        if constant is None:
+            constant = Constant(size, lambda: np.ascontiguousarray(make(), dtype="<f4").tobytes())
+            if key is not None:
+                self._constants[key] = constant
+        return Buffer(constant, shape, np.dtype(np.float32), plain(len(shape)))
 
     def scratch(self, size: int) -> Buffer:
         """``size`` bytes of arena for one kernel; pass it as ``scratch``."""

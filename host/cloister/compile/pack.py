@@ -19,6 +19,11 @@ def pack_panels(matrix: Array) -> Array:
     return np.ascontiguousarray(padded.reshape(k, panels, PANEL).transpose(1, 0, 2))
 
 
+def panel_count(columns: int) -> int:
+    """Panels that hold ``columns`` columns."""
+    return -(-columns // PANEL)
+
+
 def pack_conv2d(weights: Array, group: int) -> Array:
     """(out_c, in_c / group, kh, kw) as panels (group, panels, kh, kw, in_c / group, 8)."""
     out_c, in_c, kernel_h, kernel_w = weights.shape

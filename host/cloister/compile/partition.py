@@ -26,7 +26,7 @@ def partition_size(ops: Sequence[Op]) -> int:
         records += ffi.sizeof(STRUCTS[op.kernel])
         constants.update(dict.fromkeys(op.constants))
     size = align(ffi.sizeof("struct cl_partition") + records)
-    return size + sum(align(len(constant.data)) for constant in constants)
+    return size + sum(align(constant.size) for constant in constants)
 
 
 def split_by_size(ops: Sequence[Op], limit: int) -> list[list[Op]]:
@@ -37,11 +37,11 @@ def split_by_size(ops: Sequence[Op], limit: int) -> list[list[Op]]:
     seen: set[Constant] = set()
     for op in ops:
         record = ffi.sizeof(STRUCTS[op.kernel])
-        fresh = sum(align(len(constant.data)) for constant in op.constants if constant not in seen)
+        fresh = sum(align(constant.size) for constant in op.constants if constant not in seen)
         if not parts or align(base + records + record) + weights + fresh > limit:
             parts.append([])
             seen, records, weights = set(), 0, 0
-            fresh = sum(align(len(constant.data)) for constant in op.constants)
+            fresh = sum(align(constant.size) for constant in op.constants)
         parts[-1].append(op)
         seen.update(op.constants)
         records += record

@@ -84,7 +84,7 @@ def make_report(graph: Graph, parts: Sequence[Sequence[Op]], emitted: Sequence[b
                     op.node.op,
                     op.kernel,
                     out.shape,
-                    sum(len(constant.data) for constant in op.constants),
+                    sum(constant.size for constant in op.constants),
                     out.size,
                     scratch.size if scratch else 0,
                     macs,

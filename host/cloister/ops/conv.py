@@ -10,7 +10,7 @@ import numpy as np
 
 from cloister.compile.layout import channels_last
 from cloister.compile.lowering import Buffer, Lowering
-from cloister.compile.pack import pack_conv2d, pack_depthwise
+from cloister.compile.pack import PANEL, pack_conv2d, pack_depthwise, panel_count
 from cloister.ir.graph import Graph, Node, Problem
 from cloister.ops.base import Cost, Operator, register
 from cloister.ops.product import by_columns
@@ -91,8 +91,13 @@ class Conv(Operator):
         def emit(channels: slice, target: Buffer) -> None:
             part = weights[channels]
             shift = None if bias is None or not np.any(bias[channels]) else ctx.constant(bias[channels])
-            packed = pack_depthwise(part) if depthwise else pack_conv2d(part, group)
-            own = {"weights": ctx.constant(packed), "bias": shift, "out": target, "out_c": target.shape[1]}
+            if depthwise:
+                packed = ctx.constant(pack_depthwise(part))
+            else:
+                panels = (group, panel_count(len(part) // group), *kernel, weights.shape[1], PANEL)
+                key = (node.inputs[1], channels.start, channels.stop, group)
+                packed = ctx.packed(panels, lambda: pack_conv2d(part, group), key)
+            own = {"weights": packed, "bias": shift, "out": target, "out_c": target.shape[1]}
             ctx.emit("DEPTHWISE" if depthwise else "CONV2D", {**fields, **own, "scratch": scratch})
 
         if group == 1:

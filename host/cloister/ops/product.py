@@ -9,7 +9,7 @@ import numpy as np
 
 from cloister.compile.layout import plain
 from cloister.compile.lowering import Buffer, Lowering, activation_fields
-from cloister.compile.pack import PANEL, pack_panels
+from cloister.compile.pack import PANEL, pack_panels, panel_count
 from cloister.ir.graph import Activation, Array
 
 FLOAT = 4
@@ -65,7 +65,7 @@ def emit_gemm(
         row = None if bias is None or not np.any(bias[columns]) else ctx.constant(bias[columns])
         fields = {
             "in": a,
-            "weights": ctx.constant(pack_panels(matrix[:, columns])),
+            "weights": ctx.packed((panel_count(target.shape[1]), k, PANEL), lambda: pack_panels(matrix[:, columns])),
             "bias": row,
             "out": target,
             "m": m,
