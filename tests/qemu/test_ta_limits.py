@@ -129,21 +129,21 @@ def answers_until_refused(ta: Ta, sample: Sample, most: int) -> tuple[int, int]:
 
 def test_query_limit_lasts_across_sessions(device: Device, vendor: VendorKey, key: bytes) -> None:
     sample = Sample.make(vendor, key, [64])
-    licence = sample.licence(queries=130)
+    licence = sample.licence(queries=40)
     with Ta(device) as ta:
-        assert ta.load(sample, licence).queries_left == 130
+        assert ta.load(sample, licence).queries_left == 40
         assert answers_until_refused(ta, sample, 7) == (7, SUCCESS)
         # Neither a refusal nor an inference that was given up costs a query.
         assert ta.run_code(sample.bundle.payload[:-1]) != SUCCESS
         broken = bytearray(sample.bundle.payload)
         ta.invoke(C.CL_CMD_UNLOAD)
-        assert ta.load(sample, licence).queries_left == 123
+        assert ta.load(sample, licence).queries_left == 33
         broken[40] ^= 1
         assert ta.run_code(bytes(broken)) != SUCCESS
         ta.begin()
     with Ta(device) as ta:
-        assert ta.load(sample, licence).queries_left == 123
-        assert answers_until_refused(ta, sample, 200) == (123, C.CL_ERROR_QUERY_LIMIT)
+        assert ta.load(sample, licence).queries_left == 33
+        assert answers_until_refused(ta, sample, 200) == (33, C.CL_ERROR_QUERY_LIMIT)
         assert ta.load(sample, licence).queries_left == 0
         assert ta.run_code(sample.bundle.payload) == C.CL_ERROR_QUERY_LIMIT
         # Another licence for the same model has a count of its own.
@@ -161,15 +161,15 @@ def test_rate_limit_lasts_across_sessions(device: Device, vendor: VendorKey, key
 
 def test_two_sessions_share_a_licence(device: Device, vendor: VendorKey, key: bytes) -> None:
     sample = Sample.make(vendor, key, [64])
-    licence = sample.licence(queries=40)
+    licence = sample.licence(queries=16)
     with Ta(device) as first, Ta(device) as second:
         first.load(sample, licence)
         second.load(sample, licence)
         answered = 0
-        for _ in range(25):
+        for _ in range(10):
             answered += first.run_code(sample.bundle.payload) == SUCCESS
             answered += second.run_code(sample.bundle.payload) == SUCCESS
-        assert answered == 40
+        assert answered == 16
         assert first.run_code(sample.bundle.payload) == C.CL_ERROR_QUERY_LIMIT
 
 
