@@ -2,11 +2,11 @@
 """The guard: QEMU's parent process, which sees to it that no QEMU outlives its user.
 
 Run by its path as a program of its own (it imports nothing of Cloister, so it starts fast). Its
-standard input is a pipe from the user's process, which closes however that process ends; with
-`--daemon` it is not looked at. QEMU in turn is killed by the kernel when the guard dies: the guard
+standard input is a pipe from the user's process, which closes however that process ends. A byte in
+it, sent when a daemon is up, says that QEMU shall live on after that. QEMU in turn is killed by the kernel when the guard dies: the guard
 has one thread only, as PR_SET_PDEATHSIG counts the death of the thread that forked.
 
-    guard.py [--daemon] --process FILE --exit FILE [--hold FD] -- QEMU ARGUMENTS...
+    guard.py --process FILE --exit FILE [--hold FD] -- QEMU ARGUMENTS...
 """
 
 from __future__ import annotations
@@ -43,7 +43,6 @@ def main(arguments: list[str]) -> int:
     """Start QEMU, wait for its end or the user's, write down how it ended."""
     split = arguments.index("--")
     own, command = arguments[:split], arguments[split + 1 :]
-    daemon = "--daemon" in own
     process_file = own[own.index("--process") + 1]
     exit_file = own[own.index("--exit") + 1]
     hold = (int(own[own.index("--hold") + 1]),) if "--hold" in own else ()
@@ -73,15 +72,16 @@ def main(arguments: list[str]) -> int:
         return 127
     own_start, child_start = start_time(guard), start_time(child.pid)
     write(process_file, {"pid": child.pid, "start": child_start, "guard": guard, "guard_start": own_start})
-    watched = [wake_read] if daemon else [wake_read, 0]
+    watched = [wake_read, 0]
     deaths = 0
     while child.poll() is None:
         ready, _, _ = select.select(watched, [], [], GRACE_S if deaths else 1.0)
         if wake_read in ready:
             os.read(wake_read, 512)
-        if 0 in ready and not os.read(0, 512):
+        if 0 in ready:
             watched = [wake_read]
-            stop_requested.append(True)
+            if not os.read(0, 512):
+                stop_requested.append(True)
         if stop_requested:
             stop_requested.clear()
             child.terminate()

@@ -204,6 +204,9 @@ class Instance:
         """Stop watching and give the lock back; a daemon runs on, as QEMU holds a copy of the lock."""
         self._watcher.stop()
         if self._lifeline is not None:
+            if self.note.daemon:
+                with contextlib.suppress(BrokenPipeError):
+                    os.write(self._lifeline, b"d")
             os.close(self._lifeline)
             self._lifeline = None
         if self._guard is not None and not self.note.daemon:

@@ -95,7 +95,7 @@ def start_instance(
                 secure_log=files.secure_log,
             )
             command = build_command(machine, profile, firmware, wiring)
-            launched = _launch(files, command, lock, options.daemon)
+            launched = _launch(files, command, lock)
             if launched is not None:
                 break
             if _PORT_TAKEN not in tail(files.qemu_log, 20) or attempt == _PORT_ATTEMPTS - 1:
@@ -118,8 +118,7 @@ def start_instance(
             instance = Instance(files, machine, note, lock, guard_process, lifeline)
         except BaseException:
             end_process(note.qemu)
-            if lifeline is not None:
-                os.close(lifeline)
+            os.close(lifeline)
             raise
         instance.wait_ready(progress, options.timeout)
         return instance
@@ -142,22 +141,21 @@ def prepare_share(share: Path, keys: InstanceKeys) -> None:
     (share / "ssh_host_ed25519_key").chmod(0o600)
 
 
-_Launched = tuple[tuple[ProcessId, ProcessId], "subprocess.Popen[bytes]", int | None]
+_Launched = tuple[tuple[ProcessId, ProcessId], "subprocess.Popen[bytes]", int]
 
 
-def _launch(files: InstanceFiles, command: list[str], lock: int, daemon: bool) -> _Launched | None:
+def _launch(files: InstanceFiles, command: list[str], lock: int) -> _Launched | None:
     """Start guard and QEMU; None when QEMU ended at once (it checks all its arguments before it runs)."""
     for path in (files.process, files.exit):
         path.unlink(missing_ok=True)
     arguments = [sys.executable, "-I", "-S", str(Path(guard.__file__))]
-    arguments += ["--daemon"] if daemon else []
     arguments += ["--process", str(files.process), "--exit", str(files.exit), "--hold", str(lock), "--", *command]
     read_end, write_end = os.pipe()
     try:
         with files.qemu_log.open("ab") as log:
             popen = subprocess.Popen(
                 arguments,
-                stdin=subprocess.DEVNULL if daemon else read_end,
+                stdin=read_end,
                 stdout=log,
                 stderr=log,
                 cwd="/",
@@ -169,10 +167,6 @@ def _launch(files: InstanceFiles, command: list[str], lock: int, daemon: bool) -
         raise
     finally:
         os.close(read_end)
-    lifeline: int | None = write_end
-    if daemon:
-        os.close(write_end)
-        lifeline = None
     try:
         begin = time.monotonic()
         while True:
@@ -188,19 +182,17 @@ def _launch(files: InstanceFiles, command: list[str], lock: int, daemon: bool) -
                     ProcessId(process["pid"], process["start"]),
                     ProcessId(process["guard"], process["guard_start"]),
                 )
-                return ids, popen, lifeline
+                return ids, popen, write_end
             if ended:
                 popen.wait()
-                if lifeline is not None:
-                    os.close(lifeline)
+                os.close(write_end)
                 return None
             if process is None and time.monotonic() - begin > 20.0:
                 raise BootFailed(f"QEMU's guard did not start:\n{tail(files.qemu_log, 20)}")
             time.sleep(0.02)
     except BaseException:
         popen.terminate()
-        if lifeline is not None:
-            os.close(lifeline)
+        os.close(write_end)
         raise
 
 

@@ -165,10 +165,9 @@ def test_reset_refuses_a_running_device_and_empties_a_stopped_one() -> None:
 # The guard, as the launcher starts it.
 
 
-def start_guard(place: Path, *command: str, daemon: bool = False) -> tuple[subprocess.Popen[bytes], int]:
+def start_guard(place: Path, *command: str) -> tuple[subprocess.Popen[bytes], int]:
     read_end, write_end = os.pipe()
-    options = ["--daemon"] if daemon else []
-    options += ["--process", str(place / "process.json"), "--exit", str(place / "exit.json")]
+    options = ["--process", str(place / "process.json"), "--exit", str(place / "exit.json")]
     running = subprocess.Popen(
         [sys.executable, "-I", "-S", guard.__file__, *options, "--", *command], stdin=read_end, start_new_session=True
     )
@@ -219,8 +218,9 @@ def test_guard_ignores_the_terminals_interrupt(tmp_path: Path) -> None:
 
 
 def test_daemon_outlives_the_pipe_until_it_is_told_to_stop(tmp_path: Path) -> None:
-    running, pipe = start_guard(tmp_path, "sleep", "1000", daemon=True)
+    running, pipe = start_guard(tmp_path, "sleep", "1000")
     child = child_of(tmp_path)
+    os.write(pipe, b"d")
     os.close(pipe)
     time.sleep(0.5)
     assert child.alive()
