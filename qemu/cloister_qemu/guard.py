@@ -3,8 +3,9 @@
 
 Run by its path as a program of its own (it imports nothing of Cloister, so it starts fast). Its
 standard input is a pipe from the user's process, which closes however that process ends. A byte in
-it, sent when a daemon is up, says that QEMU shall live on after that. QEMU in turn is killed by the kernel when the guard dies: the guard
-has one thread only, as PR_SET_PDEATHSIG counts the death of the thread that forked.
+it, sent when a daemon is up, says that QEMU shall live on after that. QEMU in turn is killed by the
+kernel when the guard dies: the guard has one thread only, as PR_SET_PDEATHSIG counts the death of
+the thread that forked.
 
     guard.py --process FILE --exit FILE [--hold FD] -- QEMU ARGUMENTS...
 """
