@@ -130,7 +130,8 @@ def _add_shapes(model: onnx.ModelProto, constants: dict[str, Array], known: Know
             continue
         for name, value in zip(names, _reference(node, inputs, model) or [], strict=False):
             if _open(known, name):
-                element = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+                # The old Dropout's mask has its input's type, which the reference does not know.
+                element = known.get(name, (None, 0))[1] or onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
                 info = onnx.helper.make_tensor_value_info(name, element, list(value.shape))
                 outputs = [output for output in model.graph.output if output.name == name]
                 (outputs[0] if outputs else model.graph.value_info.add()).CopyFrom(info)
