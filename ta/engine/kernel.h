@@ -37,5 +37,14 @@ extern const struct cl_kernel_ops cl_softmax_kernel;
 extern const struct cl_kernel_ops cl_lrn_kernel;
 extern const struct cl_kernel_ops cl_resample_kernel;
 extern const struct cl_kernel_ops cl_argmax_kernel;
+extern const struct cl_kernel_ops cl_winograd_kernel;
+extern const struct cl_kernel_ops cl_conv2d_s8_kernel;
+extern const struct cl_kernel_ops cl_depthwise_s8_kernel;
+extern const struct cl_kernel_ops cl_gemm_s8_kernel;
+extern const struct cl_kernel_ops cl_binary_s8_kernel;
+extern const struct cl_kernel_ops cl_pool_s8_kernel;
+extern const struct cl_kernel_ops cl_unary_s8_kernel;
+extern const struct cl_kernel_ops cl_quantize_kernel;
+extern const struct cl_kernel_ops cl_dequantize_kernel;
 
 #endif

@@ -220,7 +220,16 @@ enum cl_kernel {
 	CL_KERNEL_LRN = 12,
 	CL_KERNEL_RESAMPLE = 13,
 	CL_KERNEL_ARGMAX = 14,
-	CL_KERNEL_COUNT = 15,
+	CL_KERNEL_CONV2D_S8 = 15,
+	CL_KERNEL_DEPTHWISE_S8 = 16,
+	CL_KERNEL_GEMM_S8 = 17,
+	CL_KERNEL_BINARY_S8 = 18,
+	CL_KERNEL_POOL_S8 = 19,
+	CL_KERNEL_UNARY_S8 = 20,
+	CL_KERNEL_QUANTIZE = 21,
+	CL_KERNEL_DEQUANTIZE = 22,
+	CL_KERNEL_WINOGRAD = 23,
+	CL_KERNEL_COUNT = 24,
 };
 
 /* Functions of one value x with parameters a and b, as ONNX defines them. */
@@ -272,6 +281,13 @@ struct cl_op {
  *   CONV2D else, with in_c <= 16, group = 1 and dilation_w = 1:
  *     64 * kernel_h + 32 * t * in_c
  *   CONV2D else: 64 * t + 4 * in_c
+ *
+ * WINOGRAD computes a CONV2D with a 3x3 kernel, strides, dilations and group 1, from
+ * the same weights, by tiles of 4x4 results (the last of a row or column may stick
+ * out). It rounds otherwise; a value that is not finite makes the tiles that read it
+ * NaN. Its scratch is 22272 + 144 * (8 + n) * (in_c rounded up to a multiple of 4)
+ * bytes, n >= 1: weights are transformed once for every n tiles (where n > 8 for
+ * every 8 * floor(n / 8)), so that more scratch means less work.
  */
 struct cl_conv2d {
 	struct cl_op op;
@@ -508,6 +524,186 @@ struct cl_argmax {
 	uint32_t minimum;     /* 1: ArgMin */
 	uint32_t reserved;
 };
+
+/*
+ * ---- 8-bit integers ------------------------------------------------------
+ * A quantised tensor holds int8 elements q that stand for (q - zero) * scale. An
+ * unsigned model is shifted by the compiler: q and zero less 128, same values.
+ *
+ * round() is to the nearest integer, ties to even. float() of an int32 and every
+ * product, sum and quotient of floats rounds once, in the order written, so that
+ * all builds give the same bits. Integer sums are taken modulo 2^32; the compiler
+ * sees to it that what it means does not overflow.
+ *
+ * How a kernel ends: it stores min(max(round(value) + zero, low), high), where
+ * value is a float. low and high carry a fused Relu or Clip, else they are -128
+ * and 127. -128 <= zero <= 127, -128 <= low <= high <= 127.
+ */
+struct cl_finish_s8 {
+	int32_t zero;
+	int32_t low;
+	int32_t high;
+	uint32_t reserved;
+};
+
+/* Which weights a kernel with 8-bit weights may rely on. */
+enum cl_weights_s8 {
+	CL_WEIGHTS_S8_SYMMETRIC = 0, /* none is -128: two products fit into 16 bits; faster */
+	CL_WEIGHTS_S8_ANY = 1,
+};
+
+/*
+ * Convolution, NHWC, geometry as in cl_conv2d; what is read outside the input
+ * counts as in_zero. For output channel o:
+ *   value = float(bias[o] + sum of q * weight) * multiplier[o]
+ * The compiler folds the input's zero point into the bias: bias[o] is the model's
+ * bias less in_zero * (sum of all weights of o); multiplier[o] is
+ * float32(in_scale * weight_scale[o] / out_scale).
+ *
+ * CONV2D_S8, with k = kernel_h * kernel_w * in_c_per_group, the index over
+ * [kernel_h][kernel_w][in_c_per_group] in this order, and for each group
+ * p = ceil(out_c_per_group / 4) panels of 4 output channels:
+ *   weights: int8 [group][p][ceil(k / 16)][4][16], the last two axes being
+ *     (channel of the panel, k % 16); what is missing is zero.
+ *   channels: [group][p] times { int32 bias[4]; float multiplier[4]; }, missing
+ *     ones zero.
+ *   scratch: 0 bytes where ceil(k / 16) * 16 = k, the kernel is 1x1, strides are 1,
+ *     pads 0 and out_h, out_w = in_h, in_w; else 8 * 16 * ceil(k / 16).
+ * DEPTHWISE_S8 (group == in_c == out_c), with t = kernel_h * kernel_w:
+ *   weights: int8 [kernel_h][kernel_w][in_c].
+ *   channels: int32 bias[in_c], then float multiplier[in_c].
+ *   scratch: 8 * t + in_c bytes.
+ * cl_conv2d_s8_scratch() in the engine computes the same.
+ */
+struct cl_conv2d_s8 {
+	struct cl_op op;
+	struct cl_ref in;
+	struct cl_ref weights;
+	struct cl_ref channels;
+	struct cl_ref out;
+	struct cl_ref scratch; /* absent where no bytes are needed */
+	uint32_t batch;
+	uint32_t in_h;
+	uint32_t in_w;
+	uint32_t in_c;
+	uint32_t out_h;
+	uint32_t out_w;
+	uint32_t out_c;
+	uint32_t kernel_h;
+	uint32_t kernel_w;
+	uint32_t stride_h;
+	uint32_t stride_w;
+	uint32_t dilation_h;
+	uint32_t dilation_w;
+	uint32_t pad_top;
+	uint32_t pad_left;
+	uint32_t group;
+	int32_t in_zero;
+	uint32_t weights_kind; /* enum cl_weights_s8 */
+	struct cl_finish_s8 finish;
+};
+
+/*
+ * out[m][n] from value = float(bias[n] + sum over k of a[m][k] * b[k][n]) * multiplier[n];
+ * b is constant. weights and channels as in CONV2D_S8 with group 1, k and out_c = n;
+ * scratch: 0 bytes where k is a multiple of 16, else 8 * 16 * ceil(k / 16).
+ */
+struct cl_gemm_s8 {
+	struct cl_op op;
+	struct cl_ref in;
+	struct cl_ref weights;
+	struct cl_ref channels;
+	struct cl_ref out;
+	struct cl_ref scratch;
+	uint32_t m;
+	uint32_t k;
+	uint32_t n;
+	uint32_t weights_kind; /* enum cl_weights_s8 */
+	struct cl_finish_s8 finish;
+};
+
+/*
+ * function is CL_BINARY_ADD, value = float(a - a_zero) * a_multiplier + float(b - b_zero) *
+ * b_multiplier (operand's scale / out_scale; SUB is ADD with -b_multiplier), or CL_BINARY_MUL,
+ * value = float((a - a_zero) * (b - b_zero)) * a_multiplier, b_multiplier being 0. Shapes and
+ * strides as in cl_binary_op; out may be the same run as an operand that is dense as well.
+ */
+struct cl_binary_s8 {
+	struct cl_op op;
+	struct cl_ref a;
+	struct cl_ref b;
+	struct cl_ref out;
+	uint32_t function;
+	uint32_t rank;
+	uint32_t dims[8];
+	uint32_t a_strides[8];
+	uint32_t b_strides[8];
+	int32_t a_zero;
+	int32_t b_zero;
+	float a_multiplier;
+	float b_multiplier;
+	struct cl_finish_s8 finish;
+};
+
+/*
+ * As cl_pool. CL_POOL_MAX: value = float(largest cell - in_zero) * multiplier; a window without
+ * any cell inside counts as a cell of -128. Both averages: value = float(sum of (cell - in_zero))
+ * * (multiplier / float(divisor)); without any cell value = 0. multiplier = in_scale / out_scale.
+ * A kernel has at most 2^23 cells.
+ */
+struct cl_pool_s8 {
+	struct cl_op op;
+	struct cl_ref in;
+	struct cl_ref out;
+	uint32_t kind;
+	uint32_t batch;
+	uint32_t channels;
+	int32_t in_zero;
+	uint32_t in_dims[3];
+	uint32_t out_dims[3];
+	uint32_t kernel[3];
+	uint32_t stride[3];
+	uint32_t dilation[3];
+	uint32_t pad_begin[3];
+	uint32_t pad_end[3];
+	float multiplier;
+	struct cl_finish_s8 finish;
+};
+
+/*
+ * out[i] = table[(uint8_t)in[i]] over `count` bytes: any function of one quantised tensor,
+ * a change of scale or of sign included. The table is 256 bytes in the weights; entries 0 to
+ * 127 are for 0 to 127, entries 128 to 255 for -128 to -1. out may be the same run as in.
+ */
+struct cl_unary_s8 {
+	struct cl_op op;
+	struct cl_ref in;
+	struct cl_ref table;
+	struct cl_ref out;
+	uint32_t count;
+	uint32_t reserved;
+};
+
+/* float to int8: value = in[i] / scale, NaN counting as 0. scale is positive and finite. */
+struct cl_quantize {
+	struct cl_op op;
+	struct cl_ref in;
+	struct cl_ref out;
+	uint32_t count;
+	float scale;
+	struct cl_finish_s8 finish;
+};
+
+/* int8 to float: out[i] = float(in[i] - zero) * scale. -128 <= zero <= 127. */
+struct cl_dequantize {
+	struct cl_op op;
+	struct cl_ref in;
+	struct cl_ref out;
+	uint32_t count;
+	int32_t zero;
+	float scale;
+	uint32_t reserved;
+};
 /* cffi: end */
 
 #define CL_SIZE_IS(type, bytes)                                                                    \
@@ -538,5 +734,13 @@ CL_SIZE_IS(cl_softmax, 56);
 CL_SIZE_IS(cl_lrn, 72);
 CL_SIZE_IS(cl_resample, 96);
 CL_SIZE_IS(cl_argmax, 64);
+CL_SIZE_IS(cl_finish_s8, 16);
+CL_SIZE_IS(cl_conv2d_s8, 176);
+CL_SIZE_IS(cl_gemm_s8, 120);
+CL_SIZE_IS(cl_binary_s8, 192);
+CL_SIZE_IS(cl_pool_s8, 160);
+CL_SIZE_IS(cl_unary_s8, 64);
+CL_SIZE_IS(cl_quantize, 64);
+CL_SIZE_IS(cl_dequantize, 56);
 
 #endif

@@ -38,6 +38,14 @@ static const uint16_t record_sizes[CL_KERNEL_COUNT] = {
 	[CL_KERNEL_LRN] = sizeof(struct cl_lrn),
 	[CL_KERNEL_RESAMPLE] = sizeof(struct cl_resample),
 	[CL_KERNEL_ARGMAX] = sizeof(struct cl_argmax),
+	[CL_KERNEL_CONV2D_S8] = sizeof(struct cl_conv2d_s8),
+	[CL_KERNEL_DEPTHWISE_S8] = sizeof(struct cl_conv2d_s8),
+	[CL_KERNEL_GEMM_S8] = sizeof(struct cl_gemm_s8),
+	[CL_KERNEL_BINARY_S8] = sizeof(struct cl_binary_s8),
+	[CL_KERNEL_POOL_S8] = sizeof(struct cl_pool_s8),
+	[CL_KERNEL_UNARY_S8] = sizeof(struct cl_unary_s8),
+	[CL_KERNEL_QUANTIZE] = sizeof(struct cl_quantize),
+	[CL_KERNEL_DEQUANTIZE] = sizeof(struct cl_dequantize),
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -117,6 +125,16 @@ static void small_dims(unsigned int *seed, uint32_t *dims, uint32_t rank)
 		dims[i] = i < rank ? 1 + below(seed, 4) : 0;
 }
 
+static struct cl_finish_s8 random_finish(unsigned int *seed)
+{
+	struct cl_finish_s8 finish = {0};
+
+	finish.zero = (int32_t)below(seed, 256) - 128;
+	finish.low = (int32_t)below(seed, 256) - 128;
+	finish.high = finish.low + (int32_t)below(seed, (unsigned int)(128 - finish.low));
+	return finish;
+}
+
 /* A record with in the arena, out and scratch apart from it, and numbers that often agree. */
 static void random_record(unsigned int *seed, uint16_t kernel, uint8_t *record)
 {
@@ -131,6 +149,9 @@ static void random_record(unsigned int *seed, uint16_t kernel, uint8_t *record)
 	switch (kernel) {
 	case CL_KERNEL_CONV2D:
 	case CL_KERNEL_DEPTHWISE:
+	case CL_KERNEL_CONV2D_S8:
+	case CL_KERNEL_DEPTHWISE_S8:
+	case CL_KERNEL_GEMM_S8:
 		ref_count = 5;
 		break;
 	case CL_KERNEL_GEMM:
@@ -139,6 +160,8 @@ static void random_record(unsigned int *seed, uint16_t kernel, uint8_t *record)
 		ref_count = 4;
 		break;
 	case CL_KERNEL_BINARY:
+	case CL_KERNEL_BINARY_S8:
+	case CL_KERNEL_UNARY_S8:
 		ref_count = 3;
 		break;
 	case CL_KERNEL_FILL:
@@ -294,6 +317,81 @@ static void random_record(unsigned int *seed, uint16_t kernel, uint8_t *record)
 		argmax->select_last = below(seed, 2);
 		argmax->minimum = below(seed, 2);
 		argmax->reserved = 0;
+		break;
+	}
+	case CL_KERNEL_CONV2D_S8:
+	case CL_KERNEL_DEPTHWISE_S8: {
+		struct cl_conv2d_s8 *conv = (struct cl_conv2d_s8 *)record;
+
+		conv->weights = random_ref(seed, CL_SPACE_WEIGHTS);
+		conv->weights.size += conv->weights.offset;
+		conv->weights.offset = 0;
+		conv->channels = random_ref(seed, CL_SPACE_WEIGHTS);
+		conv->group = 1 + below(seed, 3);
+		conv->in_c = conv->group * (1 + below(seed, 40));
+		conv->out_c = conv->group * (1 + below(seed, 9));
+		if (kernel == CL_KERNEL_DEPTHWISE_S8)
+			conv->group = conv->out_c = conv->in_c;
+		conv->in_zero = (int32_t)below(seed, 256) - 128;
+		conv->weights_kind = below(seed, 2);
+		conv->finish = random_finish(seed);
+		break;
+	}
+	case CL_KERNEL_GEMM_S8: {
+		struct cl_gemm_s8 *gemm = (struct cl_gemm_s8 *)record;
+
+		gemm->weights = random_ref(seed, CL_SPACE_WEIGHTS);
+		gemm->channels = random_ref(seed, CL_SPACE_WEIGHTS);
+		gemm->m = 1 + below(seed, 18);
+		gemm->k = 1 + below(seed, 40);
+		gemm->n = 1 + below(seed, 18);
+		gemm->weights_kind = below(seed, 2);
+		gemm->finish = random_finish(seed);
+		break;
+	}
+	case CL_KERNEL_BINARY_S8: {
+		struct cl_binary_s8 *binary = (struct cl_binary_s8 *)record;
+
+		binary->function = below(seed, 2) ? CL_BINARY_ADD : CL_BINARY_MUL;
+		binary->rank = below(seed, 6);
+		small_dims(seed, binary->dims, binary->rank);
+		if (binary->rank)
+			binary->dims[binary->rank - 1] += below(seed, 40);
+		small_dims(seed, binary->a_strides, binary->rank);
+		small_dims(seed, binary->b_strides, binary->rank);
+		binary->finish = random_finish(seed);
+		break;
+	}
+	case CL_KERNEL_POOL_S8: {
+		struct cl_pool_s8 *pool = (struct cl_pool_s8 *)record;
+
+		pool->kind = below(seed, 3);
+		pool->channels = 1 + below(seed, 40);
+		pool->finish = random_finish(seed);
+		break;
+	}
+	case CL_KERNEL_UNARY_S8: {
+		struct cl_unary_s8 *unary = (struct cl_unary_s8 *)record;
+
+		unary->table = random_ref(seed, CL_SPACE_WEIGHTS);
+		unary->count = 1 + below(seed, ARENA_SIZE / 2);
+		unary->reserved = 0;
+		break;
+	}
+	case CL_KERNEL_QUANTIZE: {
+		struct cl_quantize *quantize = (struct cl_quantize *)record;
+
+		quantize->count = 1 + below(seed, ARENA_SIZE / 8);
+		quantize->scale = 0.5f;
+		quantize->finish = random_finish(seed);
+		break;
+	}
+	case CL_KERNEL_DEQUANTIZE: {
+		struct cl_dequantize *dequantize = (struct cl_dequantize *)record;
+
+		dequantize->count = 1 + below(seed, ARENA_SIZE / 8);
+		dequantize->scale = 0.5f;
+		dequantize->reserved = 0;
 		break;
 	}
 	default:
