@@ -128,8 +128,8 @@ def status(name: str | None, as_json: bool) -> None:
 def shell(name: str, target: str | None, command: tuple[str, ...]) -> None:
     """Open a shell on the running device, or run COMMAND there."""
     from cloister.device.base import Device
-    from cloister.device.targets import connect
     from cloister.device.qemu import join_device
+    from cloister.device.targets import connect
 
     opened: Device = (
         connect(target)
