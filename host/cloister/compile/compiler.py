@@ -3,28 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cloister.compile.arrange import Arrangement, Progress, arrange
 from cloister.compile.emit import emit_partition
-from cloister.compile.lowering import Buffer, Lowering, Storage
-from cloister.compile.partition import LIMIT, PartitionError, split
-from cloister.compile.planner import Plan, plan_arena
+from cloister.compile.lowering import Buffer, Storage
+from cloister.compile.planner import Plan
 from cloister.compile.report import Report, make_report
 from cloister.ir.check import check_graph
 from cloister.ir.graph import Array, Graph
 from cloister.ir.importer import import_onnx, raise_problems
 from cloister.ir.load import ModelSource
 from cloister.ir.passes.pipeline import clean, optimise
-from cloister.ops.base import find
 from cloister.tensors import DTYPES, TensorInfo
-
-#: Called as progress(step, done, total) while a long compile runs.
-Progress = Callable[[str, int, int], None]
-
-MAX_PARTITION = 1 << 20
-#: Header, padding, and the records of a kernel and of a copy behind it.
-PARTITION_OVERHEAD = 640
 
 
 @dataclass(frozen=True)
@@ -53,8 +45,9 @@ def compile_onnx(
     *,
     dims: Mapping[str, int] | None = None,
     fixed_inputs: Mapping[str, Array] | None = None,
-    max_partition: int = MAX_PARTITION,
+    max_partition: int | None = None,
     partitions: int | None = None,
+    secure_memory: int | None = None,
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compiles an ONNX model; the same input gives the same bytes.
@@ -64,8 +57,12 @@ def compile_onnx(
         dims: sizes of free dimensions, by symbolic name or "input:axis"; a free first dimension defaults to 1.
         fixed_inputs: inputs that become constants, by name.
         max_partition: most bytes of a plain partition; larger weights are split by output
-            channel, and a kernel that cannot be split that far gets a partition of its own.
+            channel, and a kernel that cannot be split that far gets a partition of its own. Default: 1 MiB, or what
+            streams the fewest bytes in ``secure_memory``.
         partitions: number of partitions wanted, instead of ``max_partition``.
+        secure_memory: the smallest budget, in bytes and all included, in which the model must run: large weights are
+            cut, and activations that do not fit are computed in bands (:mod:`cloister.compile.stripes`). Larger
+            budgets keep more of the same partitions resident.
         progress: called with step, done and total.
 
     Raises:
@@ -73,6 +70,7 @@ def compile_onnx(
         ModelError: ``dims`` or ``fixed_inputs`` name what the model does not have.
         UnsupportedModelError: lists every node, attribute, type and shape that is not supported.
         PartitionError: the model does not split as asked.
+        MemoryBudgetError: the model cannot run in ``secure_memory``; names the smallest that it can.
     """
     tell = progress or (lambda *_: None)
     tell("import", 0, 1)
@@ -80,44 +78,42 @@ def compile_onnx(
     graph = imported.graph
     clean(graph)
     raise_problems([*imported.problems, *check_graph(graph)])
-    return compile_graph(graph, max_partition=max_partition, partitions=partitions, progress=progress)
+    return compile_graph(
+        graph, max_partition=max_partition, partitions=partitions, secure_memory=secure_memory, progress=progress
+    )
 
 
 def compile_graph(
-    graph: Graph, *, max_partition: int = MAX_PARTITION, partitions: int | None = None, progress: Progress | None = None
+    graph: Graph,
+    *,
+    max_partition: int | None = None,
+    partitions: int | None = None,
+    secure_memory: int | None = None,
+    progress: Progress | None = None,
 ) -> CompiledModel:
     """Compiles a checked graph, which is changed by the passes; arguments and errors as :func:`compile_onnx`."""
-    tell = progress or (lambda *_: None)
     optimise(graph)
-    limit = max(1, max_partition - PARTITION_OVERHEAD) if partitions is None else None
-    ctx = Lowering(graph, limit)
-    for done, node in enumerate(graph.nodes):
-        tell("lower", done, len(graph.nodes))
-        operator = find(node.op)
-        assert operator is not None, node.op
-        ctx.begin(node)
-        operator.lower(node, ctx)
-    outputs = ctx.finish()
-    tell("plan", 0, 1)
-    plan = plan_arena(ctx.ops, list(ctx.inputs.values()), list(outputs.values()))
-    # A model that only renames its inputs has no kernel; it still ships as one partition.
-    if plan.size >= LIMIT:
-        raise PartitionError(
-            f"the activations take {plan.size} bytes, the format allows {LIMIT - 1}",
-            "compile for a smaller batch or input (--dim)",
-        )
-    parts = split(ctx.ops, max_partition, partitions) or [[]]
+    arrangement = arrange(
+        graph, max_partition=max_partition, partitions=partitions, secure_memory=secure_memory, progress=progress
+    )
+    return emit(graph, arrangement, progress)
+
+
+def emit(graph: Graph, arrangement: Arrangement, progress: Progress | None = None) -> CompiledModel:
+    """The bytes and the report of an arranged graph."""
     emitted = []
-    for done, part in enumerate(parts):
-        tell("emit", done, len(parts))
-        emitted.append(emit_partition(part, plan))
-    tell("emit", len(parts), len(parts))
+    for done, part in enumerate(arrangement.parts):
+        if progress:
+            progress("emit", done, len(arrangement.parts))
+        emitted.append(emit_partition(part, arrangement.plan))
+    if progress:
+        progress("emit", len(emitted), len(emitted))
     return CompiledModel(
         emitted,
-        describe(ctx.inputs, plan),
-        describe(outputs, plan),
-        plan.size,
-        make_report(graph, parts, emitted, plan),
+        describe(arrangement.lowered.inputs, arrangement.plan),
+        describe(arrangement.lowered.outputs, arrangement.plan),
+        arrangement.plan.size,
+        make_report(graph, arrangement.parts, emitted, arrangement.plan),
         list(graph.notes),
     )
 

@@ -51,6 +51,14 @@ STRUCTS = {
     "LRN": "struct cl_lrn",
     "RESAMPLE": "struct cl_resample",
     "ARGMAX": "struct cl_argmax",
+    "CONV2D_S8": "struct cl_conv2d_s8",
+    "DEPTHWISE_S8": "struct cl_conv2d_s8",
+    "GEMM_S8": "struct cl_gemm_s8",
+    "BINARY_S8": "struct cl_binary_s8",
+    "POOL_S8": "struct cl_pool_s8",
+    "UNARY_S8": "struct cl_unary_s8",
+    "QUANTIZE": "struct cl_quantize",
+    "DEQUANTIZE": "struct cl_dequantize",
 }
 
 #: Constants up to this many bytes are made at once, so that equal ones are found.
@@ -298,17 +306,24 @@ class Lowering:
         constant = self._constants.setdefault(digest, Constant(len(data), lambda: data))
         return Buffer(constant, tuple(values.shape), values.dtype, plain(values.ndim))
 
-    def packed(self, shape: Shape, make: Callable[[], Array], key: Hashable = None) -> Buffer:
-        """Float weights of ``shape`` that ``make`` gives, later where they are large; equal keys are one constant."""
-        size = prod(shape) * 4
+    def packed(
+        self,
+        shape: Shape,
+        make: Callable[[], Array],
+        key: Hashable = None,
+        dtype: np.dtype[Any] | type[np.generic] = np.float32,
+    ) -> Buffer:
+        """Weights of ``shape`` that ``make`` gives, later where they are large; equal keys are one constant."""
+        element = np.dtype(dtype).newbyteorder("<")
+        size = prod(shape) * element.itemsize
         if size <= EAGER:
             return self.constant(make())
         constant = self._constants.get(key) if key is not None else None
         if constant is None:
-            constant = Constant(size, lambda: np.ascontiguousarray(make(), dtype="<f4").tobytes())
+            constant = Constant(size, lambda: np.ascontiguousarray(make(), dtype=element).tobytes())
             if key is not None:
                 self._constants[key] = constant
-        return Buffer(constant, shape, np.dtype(np.float32), plain(len(shape)))
+        return Buffer(constant, shape, np.dtype(dtype), plain(len(shape)))
 
     def scratch(self, size: int) -> Buffer:
         """``size`` bytes of arena for one kernel; pass it as ``scratch``."""

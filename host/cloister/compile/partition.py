@@ -29,16 +29,38 @@ def partition_size(ops: Sequence[Op]) -> int:
     return size + sum(align(constant.size) for constant in constants)
 
 
+def _begins_region(ops: Sequence[Op]) -> dict[int, list[Op]]:
+    """The kernels of each striped region by the position of its first."""
+    found: dict[int, list[Op]] = {}
+    begin = 0
+    for index, op in enumerate(ops):
+        if op.region is None:
+            continue
+        if index == 0 or ops[index - 1].region != op.region:
+            begin = index
+            found[begin] = []
+        found[begin].append(op)
+    return found
+
+
 def split_by_size(ops: Sequence[Op], limit: int) -> list[list[Op]]:
-    """As few partitions as neighbouring kernels allow within ``limit`` bytes; a larger kernel stands alone."""
+    """As few partitions as neighbouring kernels allow within ``limit`` bytes; a larger kernel stands alone.
+
+    The bands of a striped region read the same weights, so a region stays together where it fits.
+    """
     parts: list[list[Op]] = []
+    regions = _begins_region(ops)
     base = ffi.sizeof("struct cl_partition")
     records = weights = 0
     seen: set[Constant] = set()
-    for op in ops:
+    for index, op in enumerate(ops):
+        region = regions.get(index)
+        if region and parts and parts[-1] and not _joins(parts[-1], region, limit):
+            parts.append([])
+            seen, records, weights = set(), 0, 0
         record = ffi.sizeof(STRUCTS[op.kernel])
         fresh = sum(align(constant.size) for constant in op.constants if constant not in seen)
-        if not parts or align(base + records + record) + weights + fresh > limit:
+        if not parts or (parts[-1] and align(base + records + record) + weights + fresh > limit):
             parts.append([])
             seen, records, weights = set(), 0, 0
             fresh = sum(align(constant.size) for constant in op.constants)
@@ -47,6 +69,11 @@ def split_by_size(ops: Sequence[Op], limit: int) -> list[list[Op]]:
         records += record
         weights += fresh
     return parts
+
+
+def _joins(part: list[Op], region: list[Op], limit: int) -> bool:
+    """A region begins in the open partition if all of it fits there, or if it does not fit into one of its own."""
+    return partition_size([*part, *region]) <= limit or partition_size(region) > limit
 
 
 def split_by_count(ops: Sequence[Op], count: int) -> list[list[Op]]:

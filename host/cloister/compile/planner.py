@@ -11,6 +11,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
 
 from cloister.compile.lowering import Buffer, Op, Storage
 from cloister.wire import C
@@ -43,7 +46,7 @@ def align(value: int, to: int = C.CL_ALIGN) -> int:
     return -(-value // to) * to
 
 
-class _Groups:
+class Groups:
     """Storage merged by in-place operators: union-find with sizes and lifetimes."""
 
     def __init__(self, ops: Sequence[Op], inputs: Sequence[Storage], outputs: Sequence[Storage]) -> None:
@@ -62,7 +65,13 @@ class _Groups:
             self.parent[storage] = storage
             self.size[storage] = storage.size
 
+    @property
+    def roots(self) -> list[Storage]:
+        """One storage for each group; ``size``, ``first`` and ``last`` hold the group's."""
+        return [storage for storage in self.first if self.find(storage) is storage]
+
     def find(self, storage: Storage) -> Storage:
+        """The root of a storage's group."""
         while self.parent[storage] is not storage:
             storage = self.parent[storage]
         return storage
@@ -103,9 +112,9 @@ def plan_arena(ops: Sequence[Op], inputs: Sequence[Buffer], outputs: Sequence[Bu
 
     Inputs are alive together from before the first operator, outputs together until after the last.
     """
-    groups = _Groups(ops, _storages(inputs), _storages(outputs))
+    groups = Groups(ops, storages(inputs), storages(outputs))
     merged = sum(groups.merge(op, index) for index, op in enumerate(ops))
-    roots = [storage for storage in groups.first if groups.find(storage) is storage]
+    roots = groups.roots
     items = [Item(align(groups.size[root]), groups.first[root], groups.last[root]) for root in roots]
     offsets, size = place_items(items)
     by_root = dict(zip(roots, offsets, strict=True))
@@ -113,7 +122,21 @@ def plan_arena(ops: Sequence[Op], inputs: Sequence[Buffer], outputs: Sequence[Bu
     return Plan(placed, size, lower_bound(items), merged)
 
 
-def _storages(buffers: Sequence[Buffer]) -> list[Storage]:
+def alive_at(ops: Sequence[Op], inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> tuple[list[int], Groups]:
+    """Bytes alive at each operator, and the groups of storage behind them."""
+    groups = Groups(ops, storages(inputs), storages(outputs))
+    for index, op in enumerate(ops):
+        groups.merge(op, index)
+    changes = [0] * (len(ops) + 2)
+    for root in groups.roots:
+        size = align(groups.size[root])
+        changes[max(0, groups.first[root])] += size
+        changes[min(max(0, groups.last[root]), len(ops)) + 1] -= size
+    return list(accumulate(changes))[: len(ops)], groups
+
+
+def storages(buffers: Sequence[Buffer]) -> list[Storage]:
+    """The storages of some buffers, each once."""
     return list(dict.fromkeys(buffer.memory for buffer in buffers if isinstance(buffer.memory, Storage)))
 
 
@@ -163,24 +186,21 @@ def place_items(items: Sequence[Item]) -> tuple[list[int], int]:
 
 def _place(items: Sequence[Item], order: Sequence[int]) -> tuple[list[int], int]:
     """Each item in turn goes into the smallest gap that holds it among those placed that live at the same time."""
-    offsets = [0] * len(items)
-    placed: list[int] = []
+    first, last, sizes = (np.array([getattr(item, name) for item in items]) for name in ("first", "last", "size"))
+    offsets = np.zeros(len(items), np.int64)
+    # What is not placed yet lives at no time.
+    begins = np.full(len(items), np.iinfo(np.int64).max)
     size = 0
     for index in order:
         item = items[index]
-        taken = sorted(
-            (offsets[other], items[other].size)
-            for other in placed
-            if items[other].first <= item.last and item.first <= items[other].last
-        )
-        end = 0
-        choice, slack = -1, -1
-        for offset, length in taken:
-            gap = offset - end
-            if gap >= item.size and (slack < 0 or gap < slack):
-                choice, slack = end, gap
-            end = max(end, offset + length)
-        offsets[index] = end if choice < 0 else choice
-        size = max(size, offsets[index] + item.size)
-        placed.append(index)
-    return offsets, size
+        taken = np.flatnonzero((begins <= item.last) & (last >= item.first))
+        taken = taken[np.argsort(offsets[taken], kind="stable")]
+        starts = offsets[taken]
+        ends = np.maximum.accumulate(np.concatenate(([0], starts + sizes[taken])))
+        gaps = starts - ends[:-1]
+        fitting = np.flatnonzero(gaps >= item.size)
+        at = int(ends[fitting[np.argmin(gaps[fitting])]]) if len(fitting) else int(ends[-1])
+        offsets[index] = at
+        begins[index] = first[index]
+        size = max(size, at + item.size)
+    return [int(offset) for offset in offsets], size
