@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""From a graph to kernels, their memory and their partitions: everything about a compile but its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cloister.compile.lowering import Buffer, Lowering, Op
+from cloister.compile.memory import TA_OWN, Residency, least_memory, manifest_pages, reside
+from cloister.compile.partition import LIMIT, PartitionError, partition_size, split
+from cloister.compile.planner import Plan, align, plan_arena
+from cloister.compile.striping import fit
+from cloister.errors import CloisterError
+from cloister.ir.graph import Graph
+from cloister.ops.base import find
+
+#: Called as progress(step, done, total) while a long compile runs.
+Progress = Callable[[str, int, int], None]
+
+#: Default limit of a plain partition where neither it nor a budget of memory is given.
+MAX_PARTITION = 1 << 20
+#: Limits that are tried for a budget, as divisors of it, and the range that they stay in: smaller ones cost more
+#: calls of the cipher than they are worth, larger ones leave less room for what stays resident.
+DIVISORS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+MIN_PARTITION = 1 << 16
+#: Header, padding, and the records of a kernel and of a copy behind it.
+PARTITION_OVERHEAD = 640
+#: Relative accuracy of the smallest budget that an error names.
+ACCURACY = 0.01
+
+
+class MemoryBudgetError(CloisterError):
+    """The model cannot run in the budget.
+
+    Attributes:
+        smallest: bytes of the smallest budget in which it can.
+    """
+
+    def __init__(self, message: str, remedy: str, smallest: int) -> None:
+        super().__init__(message, remedy)
+        self.smallest = smallest
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """Kernels in order, with the buffers of the model's inputs and outputs by name."""
+
+    ops: list[Op]
+    inputs: dict[str, Buffer]
+    outputs: dict[str, Buffer]
+
+    @property
+    def ends(self) -> tuple[list[Buffer], list[Buffer]]:
+        """Inputs and outputs as the planner takes them."""
+        return list(self.inputs.values()), list(self.outputs.values())
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """A model whose memory and partitions are settled.
+
+    Attributes:
+        lowered: kernels as they run; those of striped regions are there once for each band.
+        plan: of the arena.
+        parts: the kernels of each partition.
+        regions: runs of kernels that are computed in bands.
+    """
+
+    lowered: Lowered
+    plan: Plan
+    parts: list[list[Op]]
+    regions: int = 0
+
+    def __post_init__(self) -> None:
+        if self.plan.size >= LIMIT:
+            raise PartitionError(
+                f"the activations take {self.plan.size} bytes, the format allows {LIMIT - 1}",
+                "compile for a smaller batch or input (--dim), or for a budget (--secure-memory)",
+            )
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each plain partition."""
+        return [partition_size(part) for part in self.parts]
+
+    @property
+    def ios(self) -> int:
+        """Number of inputs and outputs."""
+        return len(self.lowered.inputs) + len(self.lowered.outputs)
+
+    @property
+    def least(self) -> int:
+        """The smallest budget in which the model runs as it is arranged."""
+        return least_memory(self.plan.size, self.sizes, self.ios)
+
+    def reside(self, budget: int) -> Residency | None:
+        """How the model lies in a budget; None where it does not fit."""
+        return reside(self.plan.size, self.sizes, self.ios, budget)
+
+
+def lower(graph: Graph, limit: int | None, progress: Progress | None = None) -> Lowered:
+    """The kernels of an optimised graph; ``limit`` is what the weights of one kernel should not exceed, in bytes."""
+    ctx = Lowering(graph, limit)
+    for done, node in enumerate(graph.nodes):
+        if progress:
+            progress("lower", done, len(graph.nodes))
+        operator = find(node.op)
+        assert operator is not None, node.op
+        ctx.begin(node)
+        operator.lower(node, ctx)
+    return Lowered(ctx.ops, ctx.inputs, ctx.finish())
+
+
+def arrange(
+    graph: Graph,
+    *,
+    max_partition: int | None = None,
+    partitions: int | None = None,
+    secure_memory: int | None = None,
+    progress: Progress | None = None,
+) -> Arrangement:
+    """Arranges an optimised graph; arguments and errors as :func:`cloister.compile.compile_onnx` describes them."""
+    if secure_memory is not None:
+        return _for_budget(graph, secure_memory, max_partition, progress)
+    limit = MAX_PARTITION if max_partition is None else max_partition
+    lowered = lower(graph, max(1, limit - PARTITION_OVERHEAD) if partitions is None else None, progress)
+    if progress:
+        progress("plan", 0, 1)
+    # A model that only renames its inputs has no kernel; it still ships as one partition.
+    return Arrangement(lowered, plan_arena(lowered.ops, *lowered.ends), split(lowered.ops, limit, partitions) or [[]])
+
+
+def smallest_budget(graph: Graph, max_partition: int | None = None) -> int:
+    """The smallest budget in which an optimised graph can be made to run, to about :data:`ACCURACY`."""
+    found = []
+    for partition in [max_partition] if max_partition else [MIN_PARTITION, 4 * MIN_PARTITION]:
+        tries = _Tries(graph, partition)
+        high = tries.whole.plan.size
+        found.append(tries.whole.least)
+        low = 0
+        while high - low > ACCURACY * high:
+            middle = (low + high) // 2
+            made = tries.fit(middle)
+            if made is None:
+                low = middle
+            else:
+                high = min(middle, made.plan.size)
+                found.append(made.least)
+    return min(found)
+
+
+class _Tries:
+    """One limit of partitions, tried with several sizes of the arena."""
+
+    def __init__(self, graph: Graph, partition: int, progress: Progress | None = None) -> None:
+        self.partition = partition
+        self.lowered = lower(graph, max(1, partition - PARTITION_OVERHEAD), progress)
+        self.whole = self._arrangement(self.lowered.ops, plan_arena(self.lowered.ops, *self.lowered.ends), 0)
+
+    def fit(self, arena: int) -> Arrangement | None:
+        """An arrangement with an arena of at most so many bytes."""
+        if self.whole.plan.size <= arena:
+            return self.whole
+        fitted = fit(self.lowered.ops, *self.lowered.ends, arena, self.partition)
+        return None if fitted is None else self._arrangement(fitted.ops, fitted.plan, fitted.regions)
+
+    def _arrangement(self, ops: list[Op], plan: Plan, regions: int) -> Arrangement:
+        parts = split(ops, self.partition, None) or [[]]
+        return Arrangement(Lowered(ops, self.lowered.inputs, self.lowered.outputs), plan, parts, regions)
+
+
+def _for_budget(graph: Graph, budget: int, max_partition: int | None, progress: Progress | None = None) -> Arrangement:
+    """The arrangement that streams the fewest bytes in ``budget``."""
+    limits = {max(MIN_PARTITION, budget // divisor // 4096 * 4096) for divisor in DIVISORS}
+    candidates = sorted(limits, reverse=True) if max_partition is None else [max_partition]
+    best: Arrangement | None = None
+    streamed = -1
+    for done, partition in enumerate(candidates):
+        if progress:
+            progress("plan", done, len(candidates))
+        made = _with_partition(graph, budget, partition)
+        lies = made.reside(budget) if made else None
+        if made is not None and lies is not None and (best is None or lies.streamed < streamed):
+            best, streamed = made, lies.streamed
+        if best is not None and streamed == 0:
+            break
+    if best is None:
+        smallest = smallest_budget(graph, max_partition)
+        mib = -(-smallest * 100 // (1 << 20)) / 100
+        raise MemoryBudgetError(
+            f"the model does not fit into {budget} bytes of secure memory, however it is cut; "
+            f"the smallest that it can run in is {smallest} bytes",
+            f"give at least --secure-memory {mib:.2f}MiB, or a smaller input",
+            smallest,
+        )
+    return best
+
+
+def _with_partition(graph: Graph, budget: int, partition: int) -> Arrangement | None:
+    try:
+        tries = _Tries(graph, partition)
+    except PartitionError:
+        return None
+    made = tries.whole
+    for _ in range(4):
+        # The table grows with the number of partitions, which grows with the bands.
+        largest = align(max(partition, *made.sizes))
+        arena = budget - TA_OWN - manifest_pages(len(made.parts), made.ios) - largest
+        if made.reside(budget) is not None and made is not tries.whole:
+            return made
+        fitted = tries.fit(min(arena, made.plan.size)) if arena > 0 else None
+        if fitted is None:
+            return None
+        made = fitted
+        if made.reside(budget) is not None:
+            return made
+    return None
