@@ -18,6 +18,7 @@ from onnx.reference import ReferenceEvaluator
 from cloister.errors import FormatError
 from cloister.ir.graph import Array, Shape
 from cloister.ir.load import opset_of
+from cloister.ir.quantised import Quantised, carried, from_dequantize
 from cloister.ops.base import find
 
 #: Their result differs from call to call.
@@ -58,28 +59,32 @@ def infer(model: onnx.ModelProto) -> Known:
     return known
 
 
-def fold_constants(model: onnx.ModelProto) -> tuple[dict[str, Array], Known]:
-    """Computes all nodes that depend on constants only, in place; returns all constants and what is known of tensors.
+def fold_constants(model: onnx.ModelProto) -> tuple[dict[str, Array], Known, dict[str, Quantised]]:
+    """Computes all nodes that depend on constants only, in place.
+
+    Returns all constants, what is known of tensors, and which constants were integers before.
 
     Raises:
         FormatError: see :func:`infer`.
     """
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    origins: dict[str, Quantised] = {}
     while True:
         known = infer(model)
         remaining = []
         for node in model.graph.node:
-            values = _evaluate(node, constants, known, model)
+            values = _dequantised(node, constants, origins) or _evaluate(node, constants, known, model)
             if values is None:
                 remaining.append(node)
                 continue
+            _carry(node, values, origins)
             for name, value in zip(node.output, values, strict=False):
                 if name:
                     constants[name] = value
                     model.graph.initializer.append(numpy_helper.from_array(value, name))
         if len(remaining) == len(model.graph.node):
             if not _add_shapes(model, constants, known):
-                return constants, known
+                return constants, known, origins
             continue
         del model.graph.node[:]
         model.graph.node.extend(remaining)
@@ -100,12 +105,39 @@ def _evaluate(
             return None
         if node.op_type == "Size":
             return [np.array(int(np.prod(shape, dtype=np.int64)), dtype=np.int64)]
-        attrs = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+        attrs = _attributes(node)
         value: Array = np.array(shape, dtype=np.int64)
         return [value[slice(attrs.get("start", 0), attrs.get("end"))]]
     if not all(name in constants for name in inputs if name):
         return None
     return _reference(node, {name: constants[name] for name in inputs if name}, model)
+
+
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def _dequantised(
+    node: onnx.NodeProto, constants: dict[str, Array], origins: dict[str, Quantised]
+) -> list[Array] | None:
+    """The value of a DequantizeLinear of constants, whose integers are kept; None for anything else."""
+    names = [str(name) for name in node.input if name]
+    if node.domain not in ("", "ai.onnx", "com.microsoft") or node.op_type != "DequantizeLinear":
+        return None
+    if not all(name in constants for name in names):
+        return None
+    origin = from_dequantize(_attributes(node), [constants[name] for name in names])
+    if origin is None:
+        return None
+    origins[str(node.output[0])] = origin
+    return [origin.dequantised()]
+
+
+def _carry(node: onnx.NodeProto, values: list[Array], origins: dict[str, Quantised]) -> None:
+    origin = origins.get(str(node.input[0])) if node.input else None
+    moved = carried(str(node.op_type), _attributes(node), origin, values[0]) if origin is not None else None
+    if moved is not None:
+        origins[str(node.output[0])] = moved
 
 
 def _add_shapes(model: onnx.ModelProto, constants: dict[str, Array], known: Known) -> bool:

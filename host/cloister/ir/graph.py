@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cloister.ir.quantised import Quantised
+
 Array = npt.NDArray[Any]
 Shape = tuple[int, ...]
 
@@ -54,13 +56,15 @@ class Tensor:
     """A value of the graph.
 
     ``shape`` is static once a graph passed its check; before, an unknown dimension is -1 and an unknown rank is None.
-    ``dtype`` is None where inference could not tell it. ``data`` holds a constant's value, else None.
+    ``dtype`` is None where inference could not tell it. ``data`` holds a constant's value, else None; ``quantised``
+    the integers that a constant was computed from by DequantizeLinear.
     """
 
     name: str
     shape: Shape | None
     dtype: np.dtype[Any] | None
     data: Array | None = None
+    quantised: Quantised | None = None
 
     @property
     def is_constant(self) -> bool:

@@ -50,10 +50,10 @@ def import_onnx(
     shaped = onnx.ModelProto()
     shaped.CopyFrom(model)
     positions = {str(name): index for index, node in enumerate(model.graph.node) for name in node.output if name}
-    constants, known = fold_constants(model)
+    constants, known, origins = fold_constants(model)
     tensors: dict[str, Tensor] = {}
     for name, value in constants.items():
-        tensors[name] = Tensor(name, tuple(value.shape), value.dtype, value)
+        tensors[name] = Tensor(name, tuple(value.shape), value.dtype, value, origins.get(name))
     nodes = []
     for proto in model.graph.node:
         index = next((positions[str(name)] for name in proto.output if name), 0)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from cloister.compile.layout import Layout, broadcast_strides, merge_axes, plain
 from cloister.compile.lowering import Buffer, Lowering, activation_fields
 from cloister.ir.graph import Graph, Node, Problem
@@ -17,12 +19,20 @@ def emit_binary(
     ctx: Lowering, function: str, a: Buffer, b: Buffer, out: Buffer, activation: dict[str, object] | None = None
 ) -> None:
     """out = activation(function(a, b)) with numpy's broadcasting; operands may lie in any layout."""
+    fields, dense = binary_fields(function, a, b, out)
+    if activation:
+        fields["activation"] = activation
+    ctx.emit("BINARY", fields, in_place=dense)
+
+
+def binary_fields(function: str, a: Buffer, b: Buffer, out: Buffer) -> tuple[dict[str, Any], list[str]]:
+    """What the records of float and 8-bit BINARY share, and the operands whose memory ``out`` may take over."""
     a_strides = broadcast_strides(a.shape, a.layout, out.shape)
     b_strides = broadcast_strides(b.shape, b.layout, out.shape)
     dims, (a_walk, b_walk) = merge_axes(
         out.dims, [a_strides[axis] for axis in out.layout], [b_strides[axis] for axis in out.layout]
     )
-    fields = {
+    fields: dict[str, Any] = {
         "a": a,
         "b": b,
         "out": out,
@@ -32,14 +42,12 @@ def emit_binary(
         "a_strides": a_walk,
         "b_strides": b_walk,
     }
-    if activation:
-        fields["activation"] = activation
     dense = [
         name
         for name, walk, buffer in (("a", a_walk, a), ("b", b_walk, b))
         if len(dims) == 1 and walk[0] == 1 and buffer.count == out.count
     ]
-    ctx.emit("BINARY", fields, in_place=dense)
+    return fields, dense
 
 
 def widest_layout(ctx: Lowering, names: list[str], rank: int) -> Layout:

@@ -137,6 +137,10 @@ def register(*names: str) -> Callable[[Class], Class]:
     return decorate
 
 
+#: Domain of the operators that only passes make: 8-bit forms of ONNX's (see cloister.ir.passes.quant).
+INTERNAL = "int8::"
+
+
 def operators() -> dict[str, Operator]:
     """All supported operators by ONNX name."""
     global _loaded
@@ -145,7 +149,7 @@ def operators() -> dict[str, Operator]:
         for module in sorted(info.name for info in pkgutil.iter_modules(package.__path__)):
             importlib.import_module(f"cloister.ops.{module}")
         _loaded = True
-    return dict(sorted(_REGISTRY.items()))
+    return {name: _REGISTRY[name] for name in sorted(_REGISTRY) if not name.startswith(INTERNAL)}
 
 
 def find(name: str) -> Operator | None:

@@ -55,36 +55,13 @@ class Conv(Operator):
         weights = graph.tensor(node.inputs[1]).data
         assert weights is not None
         x = ctx.get_channels_last(node.inputs[0])
-        rank = len(x.shape)
-        y = ctx.new(node.outputs[0], channels_last(rank))
-        windows = conv_windows(node, graph)
-        strides, dilations = _pair(node, "strides"), _pair(node, "dilations")
-        kernel = (1, *weights.shape[2:])[-2:]
-        in_hw, out_hw = (1, *x.shape[2:])[-2:], (1, *y.shape[2:])[-2:]
-        begins = (0, *(window.begin for window in windows))[-2:]
-        group = node.attrs.get("group", 1)
+        y = ctx.new(node.outputs[0], channels_last(len(x.shape)))
+        fields = {**conv_fields(node, graph, x, y), "activation": ctx.activation(node)}
+        kernel = (fields["kernel_h"], fields["kernel_w"])
+        group = fields["group"]
         weights = weights.reshape(*weights.shape[:2], *kernel)
         depthwise = group == x.shape[1] == y.shape[1]
         bias = graph.constant(node.input(2))
-        fields: dict[str, Any] = {
-            "in": x,
-            "batch": x.shape[0],
-            "in_h": in_hw[0],
-            "in_w": in_hw[1],
-            "in_c": x.shape[1],
-            "out_h": out_hw[0],
-            "out_w": out_hw[1],
-            "kernel_h": kernel[0],
-            "kernel_w": kernel[1],
-            "stride_h": strides[0],
-            "stride_w": strides[1],
-            "dilation_h": dilations[0],
-            "dilation_w": dilations[1],
-            "pad_top": begins[0],
-            "pad_left": begins[1],
-            "group": group,
-            "activation": ctx.activation(node),
-        }
         size = 0 if depthwise else conv2d_scratch(fields)
         scratch = ctx.scratch(size) if size else None
 
@@ -111,6 +88,33 @@ class Conv(Operator):
         y, w = graph.shape(node.outputs[0]), graph.shape(node.inputs[1])
         moved = 4 * (prod(graph.shape(node.inputs[0])) + prod(w) + prod(y))
         return Cost(macs=prod(y) * prod(w[1:]), flops=prod(y), moved=moved)
+
+
+def conv_fields(node: Node, graph: Graph, x: Buffer, y: Buffer) -> dict[str, Any]:
+    """The geometry that the records of all convolutions share; ``x`` and ``y`` lie channels last."""
+    windows = conv_windows(node, graph)
+    strides, dilations = _pair(node, "strides"), _pair(node, "dilations")
+    kernel = (1, *graph.shape(node.inputs[1])[2:])[-2:]
+    in_hw, out_hw = (1, *x.shape[2:])[-2:], (1, *y.shape[2:])[-2:]
+    begins = (0, *(window.begin for window in windows))[-2:]
+    return {
+        "in": x,
+        "batch": x.shape[0],
+        "in_h": in_hw[0],
+        "in_w": in_hw[1],
+        "in_c": x.shape[1],
+        "out_h": out_hw[0],
+        "out_w": out_hw[1],
+        "kernel_h": kernel[0],
+        "kernel_w": kernel[1],
+        "stride_h": strides[0],
+        "stride_w": strides[1],
+        "dilation_h": dilations[0],
+        "dilation_w": dilations[1],
+        "pad_top": begins[0],
+        "pad_left": begins[1],
+        "group": node.attrs.get("group", 1),
+    }
 
 
 def conv2d_scratch(fields: dict[str, Any]) -> int:

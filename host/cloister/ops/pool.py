@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from cloister.compile.layout import channels_last
-from cloister.compile.lowering import Lowering
+from cloister.compile.lowering import Buffer, Lowering
 from cloister.ir.graph import Graph, Node, Problem
 from cloister.ops.base import Cost, Operator, register
 from cloister.ops.reduce import emit_reduce
@@ -47,7 +47,7 @@ class Pool(Operator):
         if problems:
             return problems
         try:
-            windows = self._windows(node, graph)
+            windows = pool_windows(node, graph)
         except ValueError as error:
             return [self.problem(node, str(error), "kernel_shape", node.attrs["kernel_shape"])]
         wanted = graph.shape(node.outputs[0])[2:]
@@ -66,61 +66,63 @@ class Pool(Operator):
     def lower(self, node: Node, ctx: Lowering) -> None:
         """One POOL kernel."""
         x = ctx.get_channels_last(node.inputs[0])
-        rank = len(x.shape)
-        spatial = rank - 2
-        windows = self._windows(node, ctx.graph)
-        y = ctx.new(node.outputs[0], channels_last(rank))
-        if node.op == "MaxPool":
-            kind = C.CL_POOL_MAX
-        elif int(node.attrs.get("count_include_pad", 0)):
-            kind = C.CL_POOL_AVERAGE_INCLUDE_PAD
-        else:
-            kind = C.CL_POOL_AVERAGE
-
-        def three(values: Any, filler: int) -> list[int]:
-            return [filler] * (SPATIAL - spatial) + list(values)
-
-        fields = {
-            "in": x,
-            "out": y,
-            "kind": kind,
-            "batch": x.shape[0],
-            "channels": x.shape[1],
-            "in_dims": three(x.shape[2:], 1),
-            "out_dims": three(y.shape[2:], 1),
-            "kernel": three(_spatial(node, "kernel_shape", spatial, 1), 1),
-            "stride": three(_spatial(node, "strides", spatial, 1), 1),
-            "dilation": three(_spatial(node, "dilations", spatial, 1), 1),
-            "pad_begin": three((window.begin for window in windows), 0),
-            "pad_end": three((window.end for window in windows), 0),
-            "activation": ctx.activation(node),
-        }
-        ctx.emit("POOL", fields)
+        y = ctx.new(node.outputs[0], channels_last(len(x.shape)))
+        ctx.emit("POOL", {**pool_fields(node, ctx.graph, x, y), "activation": ctx.activation(node)})
 
     def cost(self, node: Node, graph: Graph) -> Cost:
         """One operation for each cell of each window."""
         size = prod(graph.shape(node.outputs[0]))
         return Cost(flops=size * prod(node.attrs["kernel_shape"]), moved=4 * (size + prod(graph.shape(node.inputs[0]))))
 
-    def _windows(self, node: Node, graph: Graph) -> list[Window]:
-        lengths = graph.shape(node.inputs[0])[2:]
-        spatial = len(lengths)
-        pads = _spatial(node, "pads", 2 * spatial, 0)
-        return [
-            place(length, kernel, stride, dilation, (pads[axis], pads[axis + spatial]), auto_pad, ceil_mode)
-            for axis, (length, kernel, stride, dilation) in enumerate(
-                zip(
-                    lengths,
-                    _spatial(node, "kernel_shape", spatial, 1),
-                    _spatial(node, "strides", spatial, 1),
-                    _spatial(node, "dilations", spatial, 1),
-                    strict=True,
-                )
+
+def pool_fields(node: Node, graph: Graph, x: Buffer, y: Buffer) -> dict[str, Any]:
+    """What the records of float and 8-bit pooling share; ``x`` and ``y`` lie channels last."""
+    spatial = len(x.shape) - 2
+    windows = pool_windows(node, graph)
+    if node.op.endswith("MaxPool"):
+        kind = C.CL_POOL_MAX
+    elif int(node.attrs.get("count_include_pad", 0)):
+        kind = C.CL_POOL_AVERAGE_INCLUDE_PAD
+    else:
+        kind = C.CL_POOL_AVERAGE
+
+    def three(values: Any, filler: int) -> list[int]:
+        return [filler] * (SPATIAL - spatial) + list(values)
+
+    return {
+        "in": x,
+        "out": y,
+        "kind": kind,
+        "batch": x.shape[0],
+        "channels": x.shape[1],
+        "in_dims": three(x.shape[2:], 1),
+        "out_dims": three(y.shape[2:], 1),
+        "kernel": three(_spatial(node, "kernel_shape", spatial, 1), 1),
+        "stride": three(_spatial(node, "strides", spatial, 1), 1),
+        "dilation": three(_spatial(node, "dilations", spatial, 1), 1),
+        "pad_begin": three((window.begin for window in windows), 0),
+        "pad_end": three((window.end for window in windows), 0),
+    }
+
+
+def pool_windows(node: Node, graph: Graph) -> list[Window]:
+    """The placing of the windows along each spatial axis; ValueError where none fits."""
+    lengths = graph.shape(node.inputs[0])[2:]
+    spatial = len(lengths)
+    pads = _spatial(node, "pads", 2 * spatial, 0)
+    return [
+        place(length, kernel, stride, dilation, (pads[axis], pads[axis + spatial]), auto_pad, ceil_mode)
+        for axis, (length, kernel, stride, dilation) in enumerate(
+            zip(
+                lengths,
+                _spatial(node, "kernel_shape", spatial, 1),
+                _spatial(node, "strides", spatial, 1),
+                _spatial(node, "dilations", spatial, 1),
+                strict=True,
             )
-            for auto_pad, ceil_mode in [
-                (str(node.attrs.get("auto_pad", "NOTSET")), bool(node.attrs.get("ceil_mode", 0)))
-            ]
-        ]
+        )
+        for auto_pad, ceil_mode in [(str(node.attrs.get("auto_pad", "NOTSET")), bool(node.attrs.get("ceil_mode", 0)))]
+    ]
 
 
 def _spatial(node: Node, name: str, count: int, default: int) -> list[int]:

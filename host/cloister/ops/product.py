@@ -15,26 +15,28 @@ from cloister.ir.graph import Activation, Array
 FLOAT = 4
 
 
-def column_pieces(ctx: Lowering, depth: int, columns: int) -> list[slice]:
+def column_pieces(ctx: Lowering, depth: int, columns: int, itemsize: int = FLOAT) -> list[slice]:
     """Cuts ``columns`` into few pieces of whole panels whose weights (``depth`` rows) fit one partition."""
     panels = -(-columns // PANEL)
     limit = panels
     if ctx.weight_limit is not None:
-        limit = max(1, ctx.weight_limit // ((depth + 1) * PANEL * FLOAT))
+        limit = max(1, ctx.weight_limit // ((depth + 1) * PANEL * itemsize))
     count = -(-panels // limit)
     each = -(-panels // count) * PANEL
     return [slice(start, min(start + each, columns)) for start in range(0, columns, each)]
 
 
-def by_columns(ctx: Lowering, out: Buffer, depth: int, emit: Callable[[slice, Buffer], None]) -> None:
+def by_columns(
+    ctx: Lowering, out: Buffer, depth: int, emit: Callable[[slice, Buffer], None], itemsize: int = FLOAT
+) -> None:
     """Calls ``emit(columns, target)`` for every piece; a target has the rows of ``out`` and the piece's columns.
 
     The columns are the last axis of ``out`` in memory. One row's pieces lie one after the other in ``out`` itself;
-    pieces of several rows are computed apart and copied in.
+    pieces of several rows are computed apart and copied in. ``itemsize`` is that of a weight, in bytes.
     """
     channels = out.layout[-1]
     columns = out.shape[channels]
-    pieces = column_pieces(ctx, depth, columns)
+    pieces = column_pieces(ctx, depth, columns, itemsize)
     if len(pieces) == 1:
         emit(pieces[0], out)
         return

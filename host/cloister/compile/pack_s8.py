@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""8-bit weights in the order in which the kernels read them (struct cl_conv2d_s8 in cloister_format.h)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cloister.ir.graph import Array, Shape
+
+#: Output channels of a panel, and what its depth is a multiple of.
+PANEL_S8 = 4
+DEPTH_S8 = 16
+
+
+def rounded_depth(depth: int) -> int:
+    """The depth with the zeros that fill its last step."""
+    return -(-depth // DEPTH_S8) * DEPTH_S8
+
+
+def panels_shape(columns: int, depth: int) -> Shape:
+    """Shape of :func:`pack_panels_s8` for one group."""
+    return (-(-columns // PANEL_S8), rounded_depth(depth) // DEPTH_S8, PANEL_S8, DEPTH_S8)
+
+
+def pack_panels_s8(rows: Array) -> Array:
+    """int8 (columns, depth), a row for each output channel, as (panels, depth / 16, 4, 16); what is missing is zero."""
+    columns, depth = rows.shape
+    panels, steps, _, _ = panels_shape(columns, depth)
+    padded = np.zeros((panels * PANEL_S8, steps * DEPTH_S8), np.int8)
+    padded[:columns, :depth] = rows
+    return np.ascontiguousarray(padded.reshape(panels, PANEL_S8, steps, DEPTH_S8).transpose(0, 2, 1, 3))
+
+
+def pack_conv2d_s8(weights: Array, group: int) -> Array:
+    """int8 (out_c, in_c / group, kh, kw) as (group, panels, depth / 16, 4, 16), the depth in the order kh, kw, c."""
+    rows = weights.transpose(0, 2, 3, 1).reshape(group, weights.shape[0] // group, -1)
+    return np.stack([pack_panels_s8(part) for part in rows])
+
+
+def pack_channels(bias: Array, multiplier: Array, group: int = 1) -> Array:
+    """int32 bias and float32 multiplier (out_c,) as int32 words (group, panels, 2, 4); missing channels zero."""
+    each = len(bias) // group
+    panels = -(-each // PANEL_S8)
+    words = np.zeros((2, group, panels * PANEL_S8), np.int32)
+    words[0, :, :each] = bias.reshape(group, each)
+    words[1, :, :each] = multiplier.astype(np.float32).view(np.int32).reshape(group, each)
+    return np.ascontiguousarray(words.reshape(2, group, panels, PANEL_S8).transpose(1, 2, 0, 3))
+
+
+def pack_channels_depthwise(bias: Array, multiplier: Array) -> Array:
+    """int32 bias and float32 multiplier (c,) as int32 words (2, c)."""
+    return np.stack([bias.astype(np.int32), multiplier.astype(np.float32).view(np.int32)])

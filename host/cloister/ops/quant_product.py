@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""8-bit convolutions and products with constant weights (made by passes from DequantizeLinear, Conv, QuantizeLinear).
+
+Inputs of both: x int8; w int8 without zero point; bias int32 (out_c,), real value over in_scale * weight_scale;
+weight scales float32 (out_c,). Attributes: those of the float operator, ``in`` (:class:`Affine`) and ``finish``
+(:class:`Finish`).
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from cloister.compile.layout import channels_last, plain
+from cloister.compile.lowering import Buffer, Lowering
+from cloister.compile.pack import pack_depthwise
+from cloister.compile.pack_s8 import (
+    pack_channels,
+    pack_channels_depthwise,
+    pack_conv2d_s8,
+    pack_panels_s8,
+    panels_shape,
+    rounded_depth,
+)
+from cloister.ir.graph import Array, Graph, Node, Problem
+from cloister.ir.quantised import Affine, Finish
+from cloister.ops.base import Cost, Operator, register
+from cloister.ops.conv import conv_fields
+from cloister.ops.product import by_columns
+from cloister.wire import C
+
+#: Rows of the input that the kernels gather at once (cloister_format.h).
+GATHERED = 8
+#: Bytes of a channel's bias and multiplier.
+CHANNEL = 8
+
+
+def multipliers(before: Affine, weight_scales: Array, after: Affine) -> Array:
+    """float32 factor from the sum of products to the result's steps, in the order in which onnxruntime computes it."""
+    return np.asarray(np.float32(before.scale) * weight_scales.astype(np.float32) / np.float32(after.scale))
+
+
+def weights_kind(weights: Array) -> int:
+    """Whether the faster path may be taken, which two products of -128 and -128 would overflow."""
+    return int(C.CL_WEIGHTS_S8_ANY if np.any(weights == -128) else C.CL_WEIGHTS_S8_SYMMETRIC)
+
+
+def conv2d_s8_scratch(fields: dict[str, Any], depthwise: bool) -> int:
+    """Bytes of scratch of a record: the formulas at struct cl_conv2d_s8 in cloister_format.h."""
+    taps = fields["kernel_h"] * fields["kernel_w"]
+    if depthwise:
+        return int(GATHERED * taps + fields["in_c"])
+    depth = taps * fields["in_c"] // fields["group"]
+    moves = (fields["stride_h"], fields["stride_w"], fields["pad_top"], fields["pad_left"]) != (1, 1, 0, 0)
+    resized = (fields["out_h"], fields["out_w"]) != (fields["in_h"], fields["in_w"])
+    if taps == 1 and not moves and not resized and depth == rounded_depth(depth):
+        return 0
+    return int(GATHERED * rounded_depth(depth))
+
+
+class Int8Product(Operator):
+    """What both share."""
+
+    def check(self, node: Node, graph: Graph) -> list[Problem]:
+        """Made by passes: always right."""
+        return []
+
+    def parameters(self, node: Node, graph: Graph) -> tuple[Array, Array, Array]:
+        """Weights, bias with the input's zero point folded in, multipliers."""
+        weights, bias, scales = (graph.tensors[name].data for name in node.inputs[1:4])
+        assert weights is not None and bias is not None and scales is not None
+        before, finish = node.attrs["in"], node.attrs["finish"]
+        # Both orders of weights have the output channel in the axis that `channel_axis` names.
+        axes = tuple(axis for axis in range(weights.ndim) if axis != self.channel_axis)
+        folded = bias.astype(np.int64) - before.zero * weights.sum(axis=axes, dtype=np.int64)
+        # The kernel sums modulo 2^32; the pass made sure that the whole sum fits.
+        wrapped = (folded & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+        return weights, wrapped, multipliers(before, scales, finish.affine)
+
+    channel_axis = 0
+
+
+@register("int8::Conv")
+class Int8Conv(Int8Product):
+    """As Conv."""
+
+    def lower(self, node: Node, ctx: Lowering) -> None:
+        """One CONV2D_S8, or DEPTHWISE_S8 where every channel has its own filter."""
+        weights, bias, factors = self.parameters(node, ctx.graph)
+        x = ctx.get_channels_last(node.inputs[0])
+        y = ctx.new(node.outputs[0], channels_last(len(x.shape)))
+        finish: Finish = node.attrs["finish"]
+        fields = {
+            **conv_fields(node, ctx.graph, x, y),
+            "in_zero": node.attrs["in"].zero,
+            "finish": finish.fields,
+        }
+        group = fields["group"]
+        kernel = (fields["kernel_h"], fields["kernel_w"])
+        weights = weights.reshape(*weights.shape[:2], *kernel)
+        if group == x.shape[1] == y.shape[1]:
+            own: dict[str, Any] = {
+                "weights": ctx.constant(pack_depthwise(weights)),
+                "channels": ctx.constant(pack_channels_depthwise(bias, factors)),
+                "out": y,
+                "out_c": y.shape[1],
+                "weights_kind": weights_kind(weights),
+            }
+            ctx.emit("DEPTHWISE_S8", {**fields, **own, "scratch": ctx.scratch(conv2d_s8_scratch(fields, True))})
+            return
+        size = conv2d_s8_scratch(fields, False)
+        scratch = ctx.scratch(size) if size else None
+        depth = prod(weights.shape[1:])
+
+        def emit(channels: slice, target: Buffer) -> None:
+            part = weights[channels]
+            key = (node.inputs[1], channels.start, channels.stop, group)
+            shape = (group, *panels_shape(len(part) // group, depth))
+            own = {
+                "weights": ctx.packed(shape, lambda: pack_conv2d_s8(part, group), key, np.int8),
+                "channels": ctx.constant(pack_channels(bias[channels], factors[channels], group)),
+                "out": target,
+                "out_c": target.shape[1],
+                "weights_kind": weights_kind(part),
+            }
+            ctx.emit("CONV2D_S8", {**fields, **own, "scratch": scratch})
+
+        if group == 1:
+            by_columns(ctx, y, rounded_depth(depth) + CHANNEL, emit, itemsize=1)
+        else:
+            emit(slice(0, len(weights)), y)
+
+    def cost(self, node: Node, graph: Graph) -> Cost:
+        """As Conv; elements are bytes."""
+        y, w = graph.shape(node.outputs[0]), graph.shape(node.inputs[1])
+        moved = prod(graph.shape(node.inputs[0])) + prod(w) + prod(y)
+        return Cost(macs=prod(y) * prod(w[1:]), flops=prod(y), moved=moved)
+
+
+@register("int8::Gemm")
+class Int8Gemm(Int8Product):
+    """(..., k) times a constant (k, n)."""
+
+    channel_axis = 1
+
+    def lower(self, node: Node, ctx: Lowering) -> None:
+        """One GEMM_S8 over the rows of all outer dimensions."""
+        weights, bias, factors = self.parameters(node, ctx.graph)
+        k, n = weights.shape
+        x, order = ctx.get_flattened(node.inputs[0])
+        rows = (weights if order is None else weights[order]).T
+        y = ctx.new(node.outputs[0])
+        m = y.count // n
+        flat = Buffer(y.memory, (m, n), y.dtype, plain(2), y.start)
+        scratch = ctx.scratch(GATHERED * rounded_depth(k)) if k != rounded_depth(k) else None
+        finish: Finish = node.attrs["finish"]
+
+        def emit(columns: slice, target: Buffer) -> None:
+            part = rows[columns]
+            key = (node.inputs[1], columns.start, columns.stop, None if order is None else order.tobytes())
+            fields = {
+                "in": x,
+                "weights": ctx.packed(panels_shape(len(part), k), lambda: pack_panels_s8(part), key, np.int8),
+                "channels": ctx.constant(pack_channels(bias[columns], factors[columns])),
+                "out": target,
+                "scratch": scratch,
+                "m": m,
+                "k": k,
+                "n": target.shape[1],
+                "weights_kind": weights_kind(part),
+                "finish": finish.fields,
+            }
+            ctx.emit("GEMM_S8", fields)
+
+        by_columns(ctx, flat, rounded_depth(k) + CHANNEL, emit, itemsize=1)
+
+    def cost(self, node: Node, graph: Graph) -> Cost:
+        """m * k * n multiply-accumulates; elements are bytes."""
+        k, n = graph.shape(node.inputs[1])
+        m = prod(graph.shape(node.outputs[0])) // n
+        return Cost(macs=m * k * n, flops=m * n, moved=m * k + k * n + m * n)
