@@ -6,12 +6,14 @@
 
 #include "conv2d.h"
 #include "harness.h"
+#include "winograd.h"
 
 /* An operator on its stage, and its weights in ONNX's order (out_c, in_c / group, kh, kw). */
 struct conv_case {
 	struct stage stage;
 	struct cl_conv2d conv;
 	float *plain_weights;
+	uint32_t tiles; /* WINOGRAD: room for so many */
 };
 
 static size_t plain_weight_count(const struct cl_conv2d *conv)
@@ -71,7 +73,8 @@ static void build(struct conv_case *test, bool with_bias)
 	unsigned int run = 0;
 
 	conv->op.size = sizeof(*conv);
-	scratch = cl_conv2d_scratch(conv);
+	scratch = conv->op.kernel == CL_KERNEL_WINOGRAD ? cl_winograd_scratch(conv, test->tiles)
+							: cl_conv2d_scratch(conv);
 	conv->in =
 		stage_arena(&test->stage, bytes(conv->batch, conv->in_h, conv->in_w, conv->in_c));
 	conv->out = stage_arena(&test->stage,
@@ -156,9 +159,25 @@ static double activate(const struct cl_activation *activation, double x)
 	}
 }
 
+/*
+ * What a result of WINOGRAD may be off by: its sums run over transformed values of the whole
+ * window, so that the largest input (here 1) stands for each.
+ */
+static double winograd_bound(const struct conv_case *test, uint32_t o)
+{
+	const size_t each = (size_t)test->conv.in_c * 9;
+	double sum = 1;
+	size_t i = 0;
+
+	for (i = 0; i < each; i++)
+		sum += fabs((double)test->plain_weights[o * each + i]);
+	return 1.5e-6 * sum;
+}
+
 static void run_and_compare(struct conv_case *test, const struct cl_kernel_ops *kernel)
 {
 	const struct cl_conv2d *conv = &test->conv;
+	const bool winograd = conv->op.kernel == CL_KERNEL_WINOGRAD;
 	const float *out = NULL;
 	uint32_t n = 0;
 	uint32_t y = 0;
@@ -175,8 +194,10 @@ static void run_and_compare(struct conv_case *test, const struct cl_kernel_ops *
 					const double want =
 						activate(&conv->activation,
 							 reference(test, n, y, x, o, &magnitude));
+					const double bound = winograd ? winograd_bound(test, o)
+								      : 1e-6 * magnitude + 1e-30;
 
-					EXPECT(fabs(*out - want) <= 1e-6 * magnitude + 1e-30,
+					EXPECT(fabs(*out - want) <= bound,
 					       "(%u, %u, %u, %u) is %g, not %g; kernel %u x %u, "
 					       "channels %u to %u, group %u",
 					       n, y, x, o, (double)*out, want, conv->kernel_h,
@@ -294,6 +315,101 @@ TEST(depthwise_matches_the_definition)
 	}
 }
 
+TEST(winograd_matches_the_definition)
+{
+	unsigned int round = 0;
+
+	for (round = 0; round < 300; round++) {
+		struct conv_case test = {0};
+		struct cl_conv2d *conv = &test.conv;
+
+		random_geometry(conv);
+		conv->op.kernel = CL_KERNEL_WINOGRAD;
+		conv->in_h = random_range(1, 20);
+		conv->in_w = random_range(1, 40);
+		conv->kernel_h = conv->kernel_w = 3;
+		conv->stride_h = conv->stride_w = conv->dilation_h = conv->dilation_w = 1;
+		conv->out_h = out_extent(conv->in_h, 3, 1, 1, conv->pad_top + random_range(0, 3));
+		conv->out_w = out_extent(conv->in_w, 3, 1, 1, conv->pad_left + random_range(0, 3));
+		conv->group = 1;
+		conv->in_c = random_range(1, random_range(0, 1) ? 5 : 40);
+		conv->out_c = random_range(1, 19);
+		test.tiles = random_range(1, random_range(0, 1) ? 8 : 60);
+		build(&test, random_range(0, 1));
+		run_and_compare(&test, &cl_winograd_kernel);
+		finish(&test);
+	}
+}
+
+TEST(winograd_is_as_exact_over_many_channels)
+{
+	struct conv_case test = {0};
+	struct cl_conv2d *conv = &test.conv;
+
+	conv->op.kernel = CL_KERNEL_WINOGRAD;
+	conv->batch = conv->group = 1;
+	conv->in_h = conv->in_w = conv->out_h = conv->out_w = 8;
+	conv->in_c = 512;
+	conv->out_c = 8;
+	conv->kernel_h = conv->kernel_w = 3;
+	conv->stride_h = conv->stride_w = conv->dilation_h = conv->dilation_w = 1;
+	conv->pad_top = conv->pad_left = 1;
+	test.tiles = 8;
+	build(&test, true);
+	run_and_compare(&test, &cl_winograd_kernel);
+	finish(&test);
+}
+
+TEST(winograd_keeps_nan_in_the_tiles_that_read_it)
+{
+	struct conv_case test = {0};
+	struct cl_conv2d *conv = &test.conv;
+	float *in = NULL;
+	const float *out = NULL;
+	unsigned int i = 0;
+
+	conv->op.kernel = CL_KERNEL_WINOGRAD;
+	conv->batch = conv->group = 1;
+	conv->in_h = conv->in_w = conv->out_h = conv->out_w = 12;
+	conv->in_c = 3;
+	conv->out_c = 5;
+	conv->kernel_h = conv->kernel_w = 3;
+	conv->stride_h = conv->stride_w = conv->dilation_h = conv->dilation_w = 1;
+	conv->pad_top = conv->pad_left = 1;
+	conv->activation.function = CL_UNARY_RELU;
+	test.tiles = 9;
+	build(&test, true);
+	in = stage_at(&test.stage, &conv->in);
+	in[(size_t)(5 * 12 + 5) * 3 + 1] = NAN; /* read by the tile in the middle alone */
+	stage_run_scratch(&test.stage, &cl_winograd_kernel, conv, &conv->out, &conv->scratch);
+	out = stage_at(&test.stage, &conv->out);
+	for (i = 0; i < 12 * 12 * 5; i++) {
+		const unsigned int y = i / 60;
+		const unsigned int x = i / 5 % 12;
+		const bool middle = y >= 4 && y < 8 && x >= 4 && x < 8;
+
+		EXPECT(!isnan(out[i]) || middle, "(%u, %u) outside of the tile", y, x);
+		if (y >= 4 && y <= 6 && x >= 4 && x <= 6)
+			EXPECT(isnan(out[i]), "(%u, %u) reads the NaN", y, x);
+	}
+	finish(&test);
+}
+
+TEST(winograd_scratch_follows_the_documented_formula)
+{
+	struct cl_conv2d conv = {0};
+
+	conv.batch = 2;
+	conv.out_h = 9;
+	conv.out_w = 8;
+	conv.in_c = 13;
+	EXPECT(cl_winograd_scratch(&conv, 1) == 22272 + 144 * 9 * 16, "one tile");
+	EXPECT(cl_winograd_scratch(&conv, 12) == 22272 + 144 * 20 * 16, "all tiles");
+	EXPECT(cl_winograd_scratch(&conv, UINT32_MAX) == 22272 + 144 * 20 * 16, "no more than all");
+	conv.in_c = 0;
+	EXPECT(cl_winograd_scratch(&conv, 1) == UINT64_MAX, "no channels");
+}
+
 static void small_case(struct conv_case *test, uint16_t kernel)
 {
 	struct cl_conv2d *conv = &test->conv;
@@ -306,6 +422,7 @@ static void small_case(struct conv_case *test, uint16_t kernel)
 	conv->kernel_h = conv->kernel_w = 3;
 	conv->stride_h = conv->stride_w = conv->dilation_h = conv->dilation_w = 1;
 	conv->pad_top = conv->pad_left = 1;
+	test->tiles = 1;
 	build(test, true);
 }
 
@@ -438,10 +555,43 @@ TEST(conv_checks_refuse_each_bad_field)
 	finish(&depthwise);
 }
 
+TEST(winograd_check_refuses_each_bad_field)
+{
+	static const struct refusal refusals[] = {
+		REFUSE(in.offset, 0xfffffff8, CL_OUT_OF_BOUNDS),
+		REFUSE(weights.size, 3 * 3 * 24 * 24 * 4 - 1, CL_OUT_OF_BOUNDS),
+		REFUSE(out.size, 4 * 4 * 24 * 4 - 1, CL_OUT_OF_BOUNDS),
+		REFUSE(scratch.space, CL_SPACE_NONE, CL_OUT_OF_BOUNDS),
+		REFUSE(scratch.size, 22272 + 144 * 9 * 24 - 1, CL_OUT_OF_BOUNDS),
+		REFUSE(in_c, UINT32_MAX, CL_BAD_FORMAT),
+		REFUSE(out_h, 5, CL_OUT_OF_BOUNDS),
+		REFUSE(kernel_h, 2, CL_BAD_FORMAT),
+		REFUSE(kernel_w, 2, CL_BAD_FORMAT),
+		REFUSE(stride_h, 2, CL_BAD_FORMAT),
+		REFUSE(stride_w, 2, CL_BAD_FORMAT),
+		REFUSE(dilation_h, 2, CL_BAD_FORMAT),
+		REFUSE(dilation_w, 2, CL_BAD_FORMAT),
+		REFUSE(group, 2, CL_BAD_FORMAT),
+		REFUSE(activation.function, CL_UNARY_COUNT, CL_BAD_KERNEL),
+	};
+	struct conv_case test = {0};
+	struct cl_conv2d bad = {0};
+
+	small_case(&test, CL_KERNEL_WINOGRAD);
+	expect_check(&test.stage, &cl_winograd_kernel, &test.conv, CL_OK, "unchanged record");
+	expect_refusals(&test, &cl_winograd_kernel, refusals,
+			sizeof(refusals) / sizeof(refusals[0]));
+	bad = test.conv;
+	bad.scratch.offset = bad.out.offset;
+	expect_check(&test.stage, &cl_winograd_kernel, &bad, CL_BAD_FORMAT, "scratch over out");
+	finish(&test);
+}
+
 TEST(conv_mutants_are_harmless)
 {
 	struct conv_case conv = {0};
 	struct conv_case depthwise = {0};
+	struct conv_case winograd = {0};
 
 	small_case(&conv, CL_KERNEL_CONV2D);
 	expect_mutants_harmless(&conv.stage, &cl_conv2d_kernel, &conv.conv);
@@ -449,4 +599,7 @@ TEST(conv_mutants_are_harmless)
 	small_case(&depthwise, CL_KERNEL_DEPTHWISE);
 	expect_mutants_harmless(&depthwise.stage, &cl_depthwise_kernel, &depthwise.conv);
 	finish(&depthwise);
+	small_case(&winograd, CL_KERNEL_WINOGRAD);
+	expect_mutants_harmless(&winograd.stage, &cl_winograd_kernel, &winograd.conv);
+	finish(&winograd);
 }
