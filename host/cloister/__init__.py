@@ -21,7 +21,6 @@ __version__ = "0.1.0"
 __all__ = ["Bundle", "CloisterError", "Licence", "VendorKey", "compile", "connect", "licence"]
 
 _HOMES = {
-    "compile": "cloister.api",
     "licence": "cloister.api",
     "connect": "cloister.device",
     "CloisterError": "cloister.errors",
@@ -32,6 +31,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "compile":  # a package that can be called; see there
+        return importlib.import_module("cloister.compile")
     if name not in _HOMES:
         raise AttributeError(f"module 'cloister' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

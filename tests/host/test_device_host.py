@@ -17,14 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloister.device.client import rebuild
-from cloister.device.errors import AgentError, DeviceError, InputError
+from cloister.device.errors import AgentError, DeviceError
 from cloister.device.frames import MAGIC, PREFIX, FrameError, decode, encode
-from cloister.device.session import prepare
 from cloister.device.stage import device_files, digest
 from cloister.device.ta import CLOISTER_TA
 from cloister.device.targets import connect, parse_ssh
 from cloister.seal.bundle import TensorInfo
 from cloister.teec import Origin, ShortBuffer, TaError, TargetDead
+from cloister.tensors import InputError, prepare_batch
 from cloister.wire import C
 
 
@@ -91,20 +91,20 @@ INDEX = TensorInfo("index", C.CL_DTYPE_I64, (1,), 0, 8)
 def test_inputs_are_laid_out_inference_by_inference() -> None:
     image = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
     index = np.array([7, 8])
-    data, count = prepare([IMAGE, INDEX], {"index": index, "image": image})
+    data, count = prepare_batch([IMAGE, INDEX], {"index": index, "image": image})
     assert count == 2
     assert data == image[0].tobytes() + index[:1].tobytes() + image[1].tobytes() + index[1:].tobytes()
 
 
 def test_memory_and_byte_order_do_not_matter() -> None:
     image = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
-    expected = prepare([IMAGE], image)
-    assert prepare([IMAGE], np.asfortranarray(image)) == expected
-    assert prepare([IMAGE], image.astype(">f4")) == expected
-    assert prepare([IMAGE], np.stack([image, image])[::2][0]) == expected
+    expected = prepare_batch([IMAGE], image)
+    assert prepare_batch([IMAGE], np.asfortranarray(image)) == expected
+    assert prepare_batch([IMAGE], image.astype(">f4")) == expected
+    assert prepare_batch([IMAGE], np.stack([image, image])[::2][0]) == expected
     wide = np.zeros((1, 2, 6), np.float32)
     wide[..., ::2] = image
-    assert prepare([IMAGE], wide[..., ::2]) == expected
+    assert prepare_batch([IMAGE], wide[..., ::2]) == expected
 
 
 GOOD = np.zeros((1, 2, 3), np.float32)
@@ -118,26 +118,26 @@ GOOD = np.zeros((1, 2, 3), np.float32)
         (GOOD[0], r"has shape \(2, 3\), the model takes \(1, 2, 3\)"),
         (np.zeros((0, 2, 3), np.float32), r"has shape \(0, 2, 3\)"),
         (np.zeros((1, 3, 2), np.float32), r"has shape \(1, 3, 2\)"),
-        (GOOD.tolist(), "is a list|were given"),
+        (GOOD.tolist(), "dtype float64|were given"),
         ({"image": GOOD, "mask": GOOD}, "unknown: mask"),
         ({}, "missing: image"),
-        ([GOOD, GOOD], "2 inputs were given, the model takes 1: image"),
+        ([GOOD, GOOD], "2 inputs were given, the model takes 1"),
         (np.full((1, 2, 3), np.nan, np.float32), "6 values that are NaN or infinite"),
         (np.full((1, 2, 3), np.inf, np.float32), "6 values that are NaN or infinite"),
     ],
 )
 def test_bad_inputs_are_named(x: Any, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
-        prepare([IMAGE], x)
+        prepare_batch([IMAGE], x)
 
 
 def test_inputs_for_different_numbers_of_inferences_are_refused() -> None:
-    with pytest.raises(InputError, match="'index' is for 3 inferences, the inputs before it for 1"):
-        prepare([IMAGE, INDEX], [GOOD, np.zeros(3, np.int64)])
+    with pytest.raises(InputError, match="'index' is for 3 inferences, those before it for 1"):
+        prepare_batch([IMAGE, INDEX], [GOOD, np.zeros(3, np.int64)])
 
 
 def test_infinite_values_pass_when_asked_for() -> None:
-    data, _ = prepare([IMAGE], np.full((1, 2, 3), np.inf, np.float32), finite=False)
+    data, _ = prepare_batch([IMAGE], np.full((1, 2, 3), np.inf, np.float32), finite=False)
     assert np.isinf(np.frombuffer(data, np.float32)).all()
 
 

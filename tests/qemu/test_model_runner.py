@@ -12,11 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 from cloister.api import compile as compile_model
 from cloister.api import licence as issue
 from cloister.device import Device, Session, connect
-from cloister.device.errors import DeviceError, InputError
+from cloister.device.errors import DeviceError
 from cloister.device.qemu import QemuDevice
 from cloister.seal import Bundle, VendorKey
 from cloister.seal.keys import default_key_dir
 from cloister.teec import OutOfMemory, TaError
+from cloister.tensors import InputError
 
 
 def chain(layers: int, width: int) -> tuple[Bundle, list[np.ndarray]]:

@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,3 +25,19 @@ def __getattr__(name: str) -> Any:
 
         return getattr(compiler, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class _CallableModule(ModuleType):
+    """This package, which is also the function that users call ``cloister.compile(...)``.
+
+    Importing a sub-package sets the parent's attribute of that name, so a function of the same name in ``cloister``
+    would be lost at the first import from here.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from cloister.api import compile as compile_model
+
+        return compile_model(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule

@@ -90,7 +90,3 @@ class ProtocolError(DeviceError):
 
 class AgentError(DeviceError):
     """The on-device agent failed outside of the TEE; the text holds what it reported."""
-
-
-class InputError(DeviceError):
-    """An array does not fit the model's input: wrong number, type, shape, or values that are not finite."""

@@ -12,27 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloister.device.errors import DeviceError, InputError
+from cloister.device.errors import DeviceError
 from cloister.device.ta import CLOISTER_TA
+from cloister.tensors import InputError, prepare_batch, read_output
 from cloister.wire import C, ffi, unpack
 
 if TYPE_CHECKING:
     from cloister.device.base import Device
     from cloister.seal import Bundle
-    from cloister.seal.bundle import TensorInfo
 
 Array = NDArray[Any]
 Inputs = Array | Sequence[Array] | Mapping[str, Array]
 
 OUTPUTS = {"label": C.CL_OUTPUT_LABEL, "top-k": C.CL_OUTPUT_TOP_K, "full": C.CL_OUTPUT_FULL}
-DTYPES: dict[int, np.dtype[Any]] = {
-    C.CL_DTYPE_F32: np.dtype("<f4"),
-    C.CL_DTYPE_I32: np.dtype("<i4"),
-    C.CL_DTYPE_I64: np.dtype("<i8"),
-    C.CL_DTYPE_U8: np.dtype("u1"),
-    C.CL_DTYPE_I8: np.dtype("i1"),
-    C.CL_DTYPE_BOOL: np.dtype("?"),
-}
 _ENTRY = np.dtype([("label", "<u4"), ("score", "<f4")])
 #: Bytes of inputs sent at once, so that progress shows and Ctrl-C is heard.
 _CHUNK = 1 << 20
@@ -135,7 +127,7 @@ class Session:
             raise DeviceError("the session is closed", "load the model again")
         if output not in OUTPUTS:
             raise InputError(f"output {output!r}", f"use one of {', '.join(OUTPUTS)}")
-        data, count = prepare(self.bundle.inputs, x, finite)
+        data, count = prepare_batch(self.bundle.inputs, x, finite=finite)
         k = (k or self.top_k or 1) if output == "top-k" else 1
         size = self._answer_size(output, k)
         step = len(data) // count
@@ -184,12 +176,7 @@ class Session:
         outputs: dict[str, Array] = {}
         offset = 0
         for info in self.bundle.outputs:
-            parts = [
-                np.frombuffer(answer, DTYPES[info.dtype], offset=offset, count=info.size // DTYPES[info.dtype].itemsize)
-                .reshape(info.shape)
-                .copy()
-                for answer in answers
-            ]
+            parts = [read_output(info, memoryview(answer)[offset : offset + info.size]) for answer in answers]
             one = len(parts) == 1
             outputs[info.name] = parts[0] if one else np.concatenate(parts) if info.shape else np.stack(parts)
             offset += info.size
@@ -219,76 +206,6 @@ class Session:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def prepare(infos: Sequence[TensorInfo], x: Inputs, finite: bool = True) -> tuple[bytes, int]:
-    """Check the inputs and lay them out as the TA reads them.
-
-    Returns:
-        The bytes: inference by inference, all inputs of one in the manifest's order, dense, row-major and
-        little-endian; and the number of inferences.
-
-    Raises:
-        InputError: names the input and what is wrong.
-    """
-    arrays = _by_order(infos, x)
-    count: int | None = None
-    flat: list[NDArray[np.uint8]] = []
-    for info, array in zip(infos, arrays, strict=True):
-        wanted = DTYPES[info.dtype]
-        name = f"input {info.name!r}"
-        if not isinstance(array, np.ndarray):
-            raise InputError(f"{name} is a {type(array).__name__}", "pass a numpy array")
-        if array.dtype.newbyteorder("<") != wanted:
-            raise InputError(
-                f"{name} has dtype {array.dtype}, the model takes {wanted.name}",
-                f"convert it: x.astype('{wanted.name}')",
-            )
-        times = _inferences(info, array.shape)
-        if times is None:
-            shape = " x ".join(map(str, info.shape)) or "a scalar"
-            many = f", the first axis any multiple of {info.shape[0]}" if info.shape else ""
-            raise InputError(f"{name} has shape {array.shape}, the model takes {info.shape}", f"pass {shape}{many}")
-        if count is not None and times != count:
-            raise InputError(f"{name} is for {times} inferences, the inputs before it for {count}")
-        count = times
-        if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
-            bad = int(array.size - np.isfinite(array).sum())
-            raise InputError(f"{name} holds {bad} values that are NaN or infinite", "clean it, or pass finite=False")
-        dense = np.ascontiguousarray(array, wanted)
-        flat.append(dense.reshape(-1).view(np.uint8).reshape(times, info.size))
-    if count is None:
-        raise InputError("the model has no inputs")
-    return np.concatenate(flat, axis=1).tobytes(), count
-
-
-def _inferences(info: TensorInfo, shape: tuple[int, ...]) -> int | None:
-    if not info.shape:
-        return 1 if shape == () else None
-    if len(shape) != len(info.shape) or shape[1:] != tuple(info.shape[1:]):
-        return None
-    if shape[0] < 1 or info.shape[0] < 1 or shape[0] % info.shape[0]:
-        return None
-    return shape[0] // info.shape[0]
-
-
-def _by_order(infos: Sequence[TensorInfo], x: Inputs) -> list[Any]:
-    names = [info.name for info in infos]
-    if isinstance(x, Mapping):
-        missing, extra = [name for name in names if name not in x], [name for name in x if name not in names]
-        if missing or extra:
-            raise InputError(
-                f"inputs missing: {', '.join(missing) or 'none'}; unknown: {', '.join(extra) or 'none'}",
-                f"the model takes {', '.join(names)}",
-            )
-        return [x[name] for name in names]
-    if isinstance(x, list | tuple):
-        if len(x) != len(names):
-            raise InputError(f"{len(x)} inputs were given, the model takes {len(names)}: {', '.join(names)}")
-        return list(x)
-    if len(names) != 1:
-        raise InputError(f"the model takes {len(names)} inputs: {', '.join(names)}", "pass them by name in a dict")
-    return [x]
 
 
 def payload_name(data: bytes) -> str:
