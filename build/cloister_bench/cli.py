@@ -130,7 +130,7 @@ def measure(suites: Sequence[Suite], chosen: argparse.Namespace, console: Consol
             jobs,
             files,
             repeats=chosen.repeats or (3 if quick else 5),
-            instructions=20_000_000 if quick else 40_000_000,
+            instructions=10_000_000 if quick else 20_000_000,
             progress=progress,
             timeout=chosen.timeout,
         )

@@ -229,9 +229,9 @@ int job_ta(char **arguments)
 
 	if (!inputs || !payload || open_model(&model, arguments[0], arguments[1]) || load(&model))
 		return -1;
-	answer_size = model.loaded.output_size > sizeof(struct cl_answer)
-			      ? model.loaded.output_size
-			      : sizeof(struct cl_answer);
+	/* A label takes eight bytes for each row, and a row may be a single number. */
+	answer_size = (size_t)model.loaded.output_size / 4 * sizeof(struct cl_answer) +
+		      sizeof(struct cl_answer);
 	if (share(&model, &model.inputs, inputs, inputs_size) ||
 	    share(&model, &model.payload, payload, payload_size) ||
 	    share(&model, &model.answer, aligned_alloc(4096, (answer_size + 4095) / 4096 * 4096),

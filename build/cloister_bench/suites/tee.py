@@ -12,7 +12,7 @@ from cloister_bench.device import Job, Outcome
 from cloister_bench.kernels import corner
 from cloister_bench.networks import dense, lenet
 from cloister_bench.prepare import Workload, prepare
-from cloister_bench.suites.base import Suite, ta_job
+from cloister_bench.suites.base import Suite, normal_job, ta_job
 
 OURS = "dbe59725-a3e1-4a5c-b8a0-8519676a26b3"
 #: xtest's "sims" TA: one instance for all sessions.
@@ -21,6 +21,7 @@ _UNLOAD, _UNKNOWN = "7", "0x7fffffff"
 _SUCCESS, _NOT_SUPPORTED = "0", "0xffff000a"
 _SMALL, _LARGE = 64 << 10, 1 << 20
 _PAGE = 4096
+_OPERATORS = 65
 
 _OPENINGS = {
     "session, our TA not loaded": (OURS, "0"),
@@ -31,6 +32,15 @@ _OPENINGS = {
 
 def _job(name: str, step: str, *arguments: str | int) -> Job:
     return Job(f"tee-{name}", tuple(map(str, arguments)), step)
+
+
+def _chain(length: int) -> onnx.ModelProto:
+    """Operators on one number, one after the other."""
+    b = Builder("chain", [1, 1])
+    x = "x"
+    for _ in range(length):
+        x = b.node("Sigmoid", [x], [1, 1])
+    return b.finish(x)
 
 
 def _model(size: int) -> onnx.ModelProto:
@@ -51,8 +61,9 @@ class TeeSuite(Suite):
         self.weights = prepare("weights", "tee/weights", dense(4, width), max_partition=width * width * 4 + 4096)
         b = Builder("idle", [1, 1])
         self.idle = prepare("one number", "tee/idle", b.finish(b.relu("x")))
+        self.long = prepare("one number, many operators", "tee/long", _chain(_OPERATORS))
         self.copies = [prepare(f"inputs {size}", f"tee/inputs{size}", _model(size)) for size in (_SMALL, _LARGE)]
-        return [self.load, self.weights, self.idle, *self.copies]
+        return [self.load, self.weights, self.idle, self.long, *self.copies]
 
     def jobs(self) -> list[Job]:
         """All of them are short."""
@@ -78,6 +89,7 @@ class TeeSuite(Suite):
         self._resident = ta_job("tee-resident", self.weights, 0, ", resident")
         self._streamed = ta_job("tee-streamed", self.weights, least, ", streamed")
         self._idle = ta_job("tee-idle", self.idle)
+        self._long = {"ta": ta_job("tee-long", self.long), "normal": normal_job("tee-long-normal", self.long)}
         self._copies = [ta_job(f"tee-copy-{index}", work) for index, work in enumerate(self.copies)]
         return [
             self._empty,
@@ -88,6 +100,7 @@ class TeeSuite(Suite):
             self._resident,
             self._streamed,
             self._idle,
+            *self._long.values(),
             *self._copies,
         ]
 
@@ -107,6 +120,7 @@ class TeeSuite(Suite):
         pair = [self._memrefs["registered", size] for size in (_SMALL, _LARGE)]
         self._per_byte(outcomes, pair, "registered memref mapped", _LARGE - _SMALL)
         self._opened(outcomes)
+        self._operators(outcomes)
 
     def _call(self, outcomes: Mapping[str, Outcome], job: Job, name: str) -> None:
         outcome = self.take(outcomes, job)
@@ -118,6 +132,14 @@ class TeeSuite(Suite):
         if small and large and small.samples and large.samples:
             value = (large.samples.median - small.samples.median) / size
             self.add(name, "ta", "per_byte", value, "instructions/byte", spread=large.samples.spread)
+
+    def _operators(self, outcomes: Mapping[str, Outcome]) -> None:
+        """What each operator costs in the TA above what it costs in the normal world."""
+        ta, normal = (self.take(outcomes, self._long[where]) for where in ("ta", "normal"))
+        idle = self.take(outcomes, self._idle)
+        if ta and normal and idle and ta.samples and normal.samples and idle.samples:
+            value = (ta.samples.median - idle.samples.median - normal.samples.median) / (_OPERATORS - 1)
+            self.add("each operator, above the normal world", "ta", "instructions", value, "instructions")
 
     def _opened(self, outcomes: Mapping[str, Outcome]) -> None:
         """A partition copied in, decrypted, its tag and numbers checked: streamed against resident."""
