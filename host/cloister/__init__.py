@@ -12,16 +12,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cloister.api import compile, licence  # noqa: A004
+    from cloister.api import compile, licence, quantize  # noqa: A004
     from cloister.device import connect
     from cloister.errors import CloisterError
     from cloister.seal import Bundle, Licence, VendorKey
 
 __version__ = "0.1.0"
-__all__ = ["Bundle", "CloisterError", "Licence", "VendorKey", "compile", "connect", "licence"]
+__all__ = ["Bundle", "CloisterError", "Licence", "VendorKey", "compile", "connect", "licence", "quantize"]
 
 _HOMES = {
     "licence": "cloister.api",
+    "quantize": "cloister.api",
     "connect": "cloister.device",
     "CloisterError": "cloister.errors",
     "Bundle": "cloister.seal",

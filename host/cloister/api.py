@@ -20,6 +20,9 @@ from cloister.seal.keys import load_content_key, save_content_key
 if TYPE_CHECKING:
     import onnx
 
+    from cloister.quantization import Agreement
+    from cloister.tensors import Array
+
 #: Default limit of a plain partition, in bytes. Smaller ones need less memory to stream, larger ones fewer loads.
 MAX_PARTITION = 1 << 20
 
@@ -56,6 +59,35 @@ def compile(  # noqa: A001 - the name that a user guesses
     bundle, content_key = seal_bundle(compiled, vendor, name=name, version=version)
     save_content_key(bytes(bundle.header.content_key_id), content_key, keys)
     return bundle
+
+
+def quantize(
+    model: str | Path | onnx.ModelProto,
+    samples: str | Path | Array | Mapping[str, Array],
+    output: str | Path,
+    *,
+    per_channel: bool = False,
+    method: str = "minmax",
+) -> Agreement:
+    """Make an 8-bit model (standard QDQ ONNX) from an fp32 model with onnxruntime's static quantiser.
+
+    Args:
+        model: path of an ONNX file, or a model in memory.
+        samples: typical inputs with a leading axis of samples: a file (.npy, .npz), an array, or arrays by input name.
+        output: ONNX file to write.
+        per_channel: a scale for each output channel of the weights.
+        method: "minmax", "percentile" or "entropy".
+
+    Returns:
+        How far the quantised model agrees with the fp32 one on the samples.
+
+    Raises:
+        QuantizationError: the samples do not fit, onnxruntime is missing (extra ``quantize``), or it fails.
+    """
+    from cloister.quantization import load_samples, quantize_model
+
+    values = load_samples(Path(samples)) if isinstance(samples, str | Path) else samples
+    return quantize_model(model, values, output, per_channel=per_channel, method=method)
 
 
 def licence(

@@ -15,6 +15,7 @@ from cloister.errors import CloisterError
 #: Command, the module that holds it, and its line in ``cloister --help``. A module is only imported when it is needed.
 COMMANDS = {
     "inspect": ("cloister.cli.inspect", "Show what is in a model, bundle, licence or TA."),
+    "quantize": ("cloister.cli.quantize", "Make an 8-bit model from an fp32 model and samples."),
     "compile": ("cloister.cli.compile", "Compile an ONNX model into a sealed bundle."),
     "keys": ("cloister.cli.keys", "Make and show the vendor's keys."),
     "device": ("cloister.cli.device", "Start, stop and look into the emulated device."),

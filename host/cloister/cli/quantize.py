@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""``cloister quantize``: an 8-bit model from an fp32 model and sample inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from cloister.api import quantize as quantize_model
+from cloister.cli.common import human, show_facts
+from cloister.quantization import METHODS
+
+EXAMPLE = """
+\b
+Examples:
+  cloister quantize model.onnx --samples images.npy -o model_int8.onnx
+  cloister quantize model.onnx --samples inputs.npz -o model_int8.onnx --per-channel --method entropy
+"""
+
+
+@click.command(epilog=EXAMPLE)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--samples",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Typical inputs, a leading axis of samples: .npy for one input, .npz by input name.",
+)
+@click.option("-o", "output", type=click.Path(path_type=Path), required=True, help="ONNX file to write.")
+@click.option("--per-channel", is_flag=True, help="A scale for each output channel of the weights: more accurate.")
+@click.option(
+    "--method",
+    type=click.Choice(list(METHODS)),
+    default="minmax",
+    show_default=True,
+    help="How the range of a tensor follows from what the samples show.",
+)
+def quantize(model: Path, samples: Path, output: Path, per_channel: bool, method: str) -> None:
+    """Quantise the fp32 ONNX file MODEL to 8 bits, as standard ONNX (QuantizeLinear and DequantizeLinear).
+
+    The result is compiled like any other model, and runs on 8-bit integers.
+    """
+    with Console(stderr=True).status(f"quantising {model}"):
+        report = quantize_model(model, samples, output, per_channel=per_channel, method=method)
+    facts: dict[str, object] = {
+        "model": f"{output} ({human(report.int8_bytes)}, before {human(report.fp32_bytes)})",
+        "samples": report.samples,
+        "same label": f"{report.same_label:.2%}",
+        "largest error": f"{report.largest_error:.4g} of a range of {report.output_range:.4g}",
+        "signal to noise": f"{report.signal_to_noise:.1f} dB",
+    }
+    show_facts(facts)
