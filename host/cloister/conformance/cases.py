@@ -47,6 +47,9 @@ CONSTANT_INPUTS: dict[str, tuple[int, ...]] = {
     "BatchNormalization": (1, 2, 3, 4),
     "Conv": (1, 2),
     "Gemm": (1, 2),
+    # A quantised network's scales.
+    "DequantizeLinear": (1, 2),
+    "QuantizeLinear": (1, 2),
 }
 
 #: Input of a case that has none of its own at run time: a sealed model takes at least one. Nothing reads it.
