@@ -52,35 +52,38 @@ void cl_quota_return(struct cl_record *record, struct cl_grant *grant)
 uint32_t cl_quota_take(const struct cl_licence_secret *limits, struct cl_record *record,
 		       struct cl_grant *grant, uint32_t now)
 {
+	struct cl_record updated = *record;
+	struct cl_grant unused = *grant;
 	uint32_t size = MAX_BLOCK;
 
-	cl_quota_return(record, grant);
+	cl_quota_return(&updated, &unused);
 
 	if (limits->query_limit) {
-		if (record->queries >= limits->query_limit)
+		if (updated.queries >= limits->query_limit)
 			return CL_ERROR_QUERY_LIMIT;
 		size = smaller(block(limits->query_limit, 64),
-			       limits->query_limit - record->queries);
+			       limits->query_limit - updated.queries);
 	}
 
 	if (limits->rate_per_minute) {
-		if (!record->window_count || window_over(record->window_start, now)) {
-			record->window_start = now;
-			record->window_count = 0;
-		} else if (record->window_start > now) {
+		if (!updated.window_count || window_over(updated.window_start, now)) {
+			updated.window_start = now;
+			updated.window_count = 0;
+		} else if (updated.window_start > now) {
 			/* After a reboot: the minute is drawn out rather than begun anew. */
-			record->window_start = now;
+			updated.window_start = now;
 		}
-		if (record->window_count >= limits->rate_per_minute)
+		if (updated.window_count >= limits->rate_per_minute)
 			return CL_ERROR_RATE_LIMIT;
 		size = smaller(size, block(limits->rate_per_minute, 8));
-		size = smaller(size, limits->rate_per_minute - record->window_count);
-		record->window_count += size;
+		size = smaller(size, limits->rate_per_minute - updated.window_count);
+		updated.window_count += size;
 	}
 
-	record->queries += size;
+	updated.queries += size;
+	*record = updated;
 	grant->left = size;
-	grant->window_start = record->window_start;
+	grant->window_start = updated.window_start;
 	return CL_SUCCESS;
 }
 

@@ -48,7 +48,8 @@ bool cl_quota_covers(const struct cl_licence_secret *limits, const struct cl_gra
  * `now` is in seconds since boot. The caller stores the record before it uses the
  * grant, and drops the grant if it cannot.
  *
- * CL_ERROR_QUERY_LIMIT, CL_ERROR_RATE_LIMIT: there is none; the grant is then empty.
+ * CL_ERROR_QUERY_LIMIT, CL_ERROR_RATE_LIMIT: there is none now. Nothing has changed then: the
+ * caller stores no record, and what is left of the grant must not be lost with it.
  */
 uint32_t cl_quota_take(const struct cl_licence_secret *limits, struct cl_record *record,
 		       struct cl_grant *grant, uint32_t now);

@@ -137,6 +137,32 @@ static void shares(void)
 	CHECK_EQ(answers, 640);
 }
 
+/*
+ * A session's block of a past minute outlives a minute that others used up: the
+ * refused query is not stored, so what it would have given back must not be lost.
+ */
+static void refusal_keeps_the_grant(void)
+{
+	const struct cl_licence_secret limits = {.query_limit = 1000, .rate_per_minute = 40};
+	struct cl_record record = {0};
+	struct cl_grant mine = {0};
+	struct cl_grant other = {0};
+	unsigned int writes = 0;
+	struct cl_record stored = {0};
+
+	CHECK_EQ(query(&limits, &record, &mine, 100, &writes), CL_SUCCESS);
+	CHECK(mine.left > 0);
+	CHECK_EQ(answers_until_refused(&limits, &record, &other, 200), 40);
+	stored = record;
+	/* As the TA does: a record that was refused is read again, not stored. */
+	CHECK_EQ(query(&limits, &record, &mine, 201, &writes), CL_ERROR_RATE_LIMIT);
+	record = stored;
+	CHECK_EQ(cl_quota_left(&limits, &record, &mine), 1000 - 41);
+	cl_quota_return(&record, &mine);
+	CHECK_EQ(record.queries, 41);
+	CHECK_EQ(record.window_count, 40);
+}
+
 static void small_limits(void)
 {
 	const struct cl_licence_secret one = {.query_limit = 1, .rate_per_minute = 1};
@@ -155,5 +181,6 @@ void test_quota(void)
 	limits_rate();
 	rate_survives_reboot();
 	shares();
+	refusal_keeps_the_grant();
 	small_limits();
 }
