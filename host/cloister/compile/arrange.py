@@ -11,6 +11,7 @@ from cloister.compile.memory import TA_OWN, Residency, least_memory, manifest_pa
 from cloister.compile.partition import LIMIT, PartitionError, partition_size, split
 from cloister.compile.planner import Plan, align, plan_arena
 from cloister.compile.striping import fit
+from cloister.compile.winograd import BYTE, GROWTH, apply, choose, saved
 from cloister.errors import CloisterError
 from cloister.ir.graph import Graph
 from cloister.ops.base import find
@@ -118,17 +119,52 @@ def arrange(
     max_partition: int | None = None,
     partitions: int | None = None,
     secure_memory: int | None = None,
+    winograd: bool = True,
     progress: Progress | None = None,
 ) -> Arrangement:
     """Arranges an optimised graph; arguments and errors as :func:`cloister.compile.compile_onnx` describes them."""
     if secure_memory is not None:
-        return _for_budget(graph, secure_memory, max_partition, progress)
+        made = _for_budget(graph, secure_memory, max_partition, progress)
+        return _with_winograd(made, secure_memory) if winograd else made
     limit = MAX_PARTITION if max_partition is None else max_partition
     lowered = lower(graph, max(1, limit - PARTITION_OVERHEAD) if partitions is None else None, progress)
     if progress:
         progress("plan", 0, 1)
     # A model that only renames its inputs has no kernel; it still ships as one partition.
-    return Arrangement(lowered, plan_arena(lowered.ops, *lowered.ends), split(lowered.ops, limit, partitions) or [[]])
+    made = Arrangement(lowered, plan_arena(lowered.ops, *lowered.ends), split(lowered.ops, limit, partitions) or [[]])
+    return _with_winograd(made, None) if winograd else made
+
+
+def _with_winograd(made: Arrangement, budget: int | None) -> Arrangement:
+    """The arrangement with those convolutions as WINOGRAD that are worth their scratch."""
+    before = made.reside(budget) if budget is not None else None
+    size = made.plan.size
+    if budget is None or before is None:
+        limits = [size + (size + sum(made.sizes)) // GROWTH]
+    else:
+        limits = [size + budget - before.used, *(size + (1 << power) for power in range(16, 24))]
+    best, most = made, 0.0
+    for limit in limits:
+        for aim in (limit, limit - limit // 10):
+            chosen = choose(made.lowered.ops, *made.lowered.ends, aim)
+            ops = apply(made.lowered.ops, chosen)
+            plan = plan_arena(ops, *made.lowered.ends) if chosen else made.plan
+            if plan.size <= limit:
+                break
+        else:
+            continue
+        gain = sum(saved(made.lowered.ops[index], tiles) for index, tiles in chosen.items())
+        if budget is not None and before is not None:
+            lies = reside(plan.size, made.sizes, made.ios, budget)
+            if lies is None:
+                continue
+            gain -= BYTE * (lies.streamed - before.streamed)
+        if gain > most:
+            following = iter(ops)
+            parts = [[next(following) for _ in part] for part in made.parts]
+            lowered = Lowered(ops, made.lowered.inputs, made.lowered.outputs)
+            best, most = Arrangement(lowered, plan, parts, made.regions), gain
+    return best
 
 
 def smallest_budget(graph: Graph, max_partition: int | None = None) -> int:

@@ -48,6 +48,7 @@ def compile_onnx(
     max_partition: int | None = None,
     partitions: int | None = None,
     secure_memory: int | None = None,
+    winograd: bool = True,
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compiles an ONNX model; the same input gives the same bytes.
@@ -63,6 +64,8 @@ def compile_onnx(
         secure_memory: the smallest budget, in bytes and all included, in which the model must run: large weights are
             cut, and activations that do not fit are computed in bands (:mod:`cloister.compile.stripes`). Larger
             budgets keep more of the same partitions resident.
+        winograd: 3x3 convolutions may be computed by Winograd's F(4x4, 3x3) where the compiler expects fewer
+            instructions; their results then differ from direct ones by rounding.
         progress: called with step, done and total.
 
     Raises:
@@ -79,7 +82,12 @@ def compile_onnx(
     clean(graph)
     raise_problems([*imported.problems, *check_graph(graph)])
     return compile_graph(
-        graph, max_partition=max_partition, partitions=partitions, secure_memory=secure_memory, progress=progress
+        graph,
+        max_partition=max_partition,
+        partitions=partitions,
+        secure_memory=secure_memory,
+        winograd=winograd,
+        progress=progress,
     )
 
 
@@ -89,12 +97,18 @@ def compile_graph(
     max_partition: int | None = None,
     partitions: int | None = None,
     secure_memory: int | None = None,
+    winograd: bool = True,
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compiles a checked graph, which is changed by the passes; arguments and errors as :func:`compile_onnx`."""
     optimise(graph)
     arrangement = arrange(
-        graph, max_partition=max_partition, partitions=partitions, secure_memory=secure_memory, progress=progress
+        graph,
+        max_partition=max_partition,
+        partitions=partitions,
+        secure_memory=secure_memory,
+        winograd=winograd,
+        progress=progress,
     )
     return emit(graph, arrangement, progress)
 

@@ -39,6 +39,7 @@ from cloister.wire import C, ffi
 STRUCTS = {
     "CONV2D": "struct cl_conv2d",
     "DEPTHWISE": "struct cl_conv2d",
+    "WINOGRAD": "struct cl_conv2d",
     "GEMM": "struct cl_gemm",
     "MATMUL": "struct cl_matmul",
     "UNARY": "struct cl_unary_op",

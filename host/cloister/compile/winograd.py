@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Which convolutions run as WINOGRAD, and how much scratch they get.
+
+A WINOGRAD record is a CONV2D record with more scratch: weights and geometry are the same, so that the choice is made
+last, over kernels whose place in memory and in partitions is settled. It pays where the estimate of instructions is
+lower. Scratch is paid for in secure memory: without a budget the model's memory may grow by a :data:`GROWTH`-th part;
+with one, more scratch may leave less room for resident partitions, and every byte that is then streamed counts as
+:data:`BYTE` instructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cloister.compile.lowering import Buffer, Op, Storage
+from cloister.compile.planner import align, alive_at
+
+#: The model's memory grows by at most this part where no budget is given.
+GROWTH = 8
+#: Instructions that decrypting one byte takes without the crypto extension.
+BYTE = 16.0
+#: Tiles between two transformations of the weights that are tried, most first; all tiles at once is tried before.
+TILES = (64, 32, 24, 16, 8)
+#: Measured instructions (aarch64, GCC 12, -O3): for a multiply-accumulate of CONV2D and of WINOGRAD's products, and
+#: for the transformations of four channels of a tile's input, of its results, and of the weights of four pairs.
+DIRECT, PRODUCT, INPUT, RESULT, WEIGHT = 0.31, 0.28, 380.0, 230.0, 140.0
+
+
+def winograd_scratch(fields: dict[str, Any], tiles: int) -> int:
+    """Bytes of scratch of a WINOGRAD record for ``tiles``: the formula at struct cl_conv2d in cloister_format.h."""
+    return int(22272 + 144 * (8 + min(tiles, tile_count(fields))) * _up(fields["in_c"], 4))
+
+
+def tile_count(fields: dict[str, Any]) -> int:
+    """Tiles of 4x4 results of a convolution."""
+    return int(fields["batch"] * -(-fields["out_h"] // 4) * -(-fields["out_w"] // 4))
+
+
+def is_winograd(op: Op) -> bool:
+    """Whether the kernel is a CONV2D that WINOGRAD can compute."""
+    names = ("kernel_h", "kernel_w", "stride_h", "stride_w", "dilation_h", "dilation_w", "group")
+    return op.kernel == "CONV2D" and tuple(op.fields[name] for name in names) == (3, 3, 1, 1, 1, 1, 1)
+
+
+def saved(op: Op, tiles: int) -> float:
+    """Instructions that WINOGRAD with room for ``tiles`` saves against CONV2D; negative where it costs more."""
+    f = op.fields
+    in_c, columns, count = _up(f["in_c"], 4), _up(f["out_c"], 8), tile_count(f)
+    direct = DIRECT * f["batch"] * f["out_h"] * f["out_w"] * 9 * f["in_c"] * columns
+    room = tiles if tiles < 8 else tiles // 8 * 8
+    groups = -(-count // max(1, min(room, count)))
+    each = PRODUCT * 36 * in_c * columns + INPUT * in_c / 4 + RESULT * columns / 4
+    return float(direct - count * each - groups * WEIGHT * in_c * columns / 4)
+
+
+def choose(ops: Sequence[Op], inputs: Sequence[Buffer], outputs: Sequence[Buffer], limit: int) -> dict[int, int]:
+    """Tiles of each kernel that becomes WINOGRAD, by position, so that at most ``limit`` bytes are alive at each."""
+    alive, _ = alive_at(ops, inputs, outputs)
+    chosen: dict[int, int] = {}
+    for index, op in enumerate(ops):
+        if not is_winograd(op):
+            continue
+        old = op.refs.get("scratch")
+        room = limit - alive[index] + (align(old.size) if old else 0)
+        count = tile_count(op.fields)
+        for tiles in sorted({min(tiles, count) for tiles in (count, *TILES)}, reverse=True):
+            if align(winograd_scratch(op.fields, tiles)) <= room:
+                if saved(op, tiles) > 0:
+                    chosen[index] = tiles
+                break
+    return chosen
+
+
+def apply(ops: Sequence[Op], chosen: dict[int, int]) -> list[Op]:
+    """The kernels with the chosen ones as WINOGRAD; the others are the same objects."""
+    return [_winograd(op, chosen[index]) if index in chosen else op for index, op in enumerate(ops)]
+
+
+def _winograd(op: Op, tiles: int) -> Op:
+    size = winograd_scratch(op.fields, tiles)
+    scratch = Buffer(Storage(size, "scratch"), (size,), np.dtype(np.uint8), (0,))
+    return replace(op, kernel="WINOGRAD", fields={**op.fields, "scratch": scratch})
+
+
+def _up(value: int, to: int) -> int:
+    return int(-(-value // to) * to)
