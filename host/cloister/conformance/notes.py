@@ -20,7 +20,7 @@ NOTES: dict[str, str] = {
     "Constant": "evaluated at compile time",
     "ConstantOfShape": "evaluated at compile time",
     "Conv": "1-D and 2-D; any kernel, stride, pad, dilation, group, `auto_pad`; constant weights",
-    "DequantizeLinear": "int8 and uint8, one constant scale; constants of any kind; see [quantization](quantization.md)",
+    "DequantizeLinear": "int8, uint8, one constant scale; constants of any kind; see [quantization](quantization.md)",
     "Div": _BINARY,
     "Dropout": "inference; the mask is all true",
     "Elu": _UNARY,

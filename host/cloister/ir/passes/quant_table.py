@@ -76,7 +76,7 @@ def make_tables(graph: Graph) -> None:
         if function is None or function[0] == node.outputs[0]:
             continue
         source, values = function
-        if np.array_equal(values, VALUES) and node.outputs[0] not in graph.outputs:
+        if np.array_equal(values, VALUES):
             replace_uses(graph, node.outputs[0], source)
             graph.nodes[position] = Node("Identity", node.name, [source], node.outputs, index=node.index)
         else:
