@@ -161,6 +161,13 @@ def test_a_wrong_content_or_device_key_is_refused() -> None:
         issue_licence(BUNDLE, KEY, DEVICE_KEY[:-1], VENDOR)
 
 
+@pytest.mark.parametrize("point", [bytes(32), b"\1" + bytes(31), b"\xec" + b"\xff" * 30 + b"\x7f"], ids=bytes.hex)
+def test_a_device_key_that_anybody_could_open_is_refused(point: bytes) -> None:
+    """Points of low order: the shared secret would be zeros, whoever asks for it."""
+    with pytest.raises(LicenceError, match=point.hex()):
+        issue_licence(BUNDLE, KEY, point, VENDOR)
+
+
 def test_vendor_keys_are_private_and_never_overwritten(tmp_path: Path) -> None:
     key = VendorKey.load_or_generate(tmp_path / "keys")
     assert VendorKey.load(tmp_path / "keys").public == key.public

@@ -173,6 +173,14 @@ def issue_licence(
         device_id=list(device_id(device_public_key)),
     )
     clear = pack(licence)[: ffi.offsetof("struct cl_licence", "enc")]
-    sealed = SUITE.encrypt(pack(secret), X25519PublicKey.from_public_bytes(device_public_key), LICENCE_DOMAIN + clear)
+    try:
+        receiver = X25519PublicKey.from_public_bytes(device_public_key)
+        sealed = SUITE.encrypt(pack(secret), receiver, LICENCE_DOMAIN + clear)
+    except ValueError as error:
+        # RFC 9180, section 7.1.4: a point of low order, with which anybody could open what is sealed
+        raise LicenceError(
+            f"the device's key {device_public_key.hex()} is no key to seal to",
+            "do not trust where it came from; fetch it again with: cloister provision",
+        ) from error
     unsigned = clear + sealed  # SUITE's output is the encapsulated key, then the ciphertext: the order of the structure
     return Licence(unsigned + vendor.sign(LICENCE_DOMAIN + unsigned))
