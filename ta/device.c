@@ -148,6 +148,18 @@ static TEE_Result find(struct cl_record_handle *handle, enum cl_record_kind kind
 	return res;
 }
 
+/*
+ * An object that is found damaged while it is read or written is removed, and its
+ * handle with it (TEE Internal Core API, gpd.ta.doesNotCloseHandleOnCorruptObject
+ * being false): TEE_CloseObject panics on it.
+ */
+static void close_after(struct cl_record_handle *handle, TEE_Result res)
+{
+	if (res == TEE_ERROR_CORRUPT_OBJECT)
+		handle->object = TEE_HANDLE_NULL;
+	cl_record_close(handle);
+}
+
 TEE_Result cl_record_open(enum cl_record_kind kind, const uint8_t id[CL_ID_SIZE],
 			  struct cl_record_handle *handle)
 {
@@ -159,7 +171,7 @@ TEE_Result cl_record_open(enum cl_record_kind kind, const uint8_t id[CL_ID_SIZE]
 		return res;
 	res = find(handle, kind, id);
 	if (res)
-		cl_record_close(handle);
+		close_after(handle, res);
 	return res;
 }
 
@@ -172,6 +184,8 @@ TEE_Result cl_record_store(struct cl_record_handle *handle)
 	res = TEE_SeekObjectData(handle->object, (intmax_t)handle->position, TEE_DATA_SEEK_SET);
 	if (!res)
 		res = TEE_WriteObjectData(handle->object, &handle->record, sizeof(handle->record));
+	if (res)
+		close_after(handle, res);
 	return res;
 }
 

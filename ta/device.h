@@ -31,7 +31,7 @@ struct cl_record_handle {
 TEE_Result cl_record_open(enum cl_record_kind kind, const uint8_t id[CL_ID_SIZE],
 			  struct cl_record_handle *handle);
 
-/* Stores the record as it now is. */
+/* Stores the record as it now is; closes the handle where it cannot. */
 TEE_Result cl_record_store(struct cl_record_handle *handle);
 
 void cl_record_close(struct cl_record_handle *handle);
