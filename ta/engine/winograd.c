@@ -26,9 +26,9 @@
 #define COLUMNS (BLOCK * TILE + WINDOW - TILE)
 #define PANEL   CL_TILE_COLUMNS
 
-/* Floats of scratch, as cloister_format.h has them in bytes. */
-#define HALF_FLOATS ((size_t)WINDOW * COLUMNS * SLICE)
-#define SUM_FLOATS  ((size_t)POINTS * BLOCK * PANEL)
+/* Floats of scratch, as cloister_format.h has them in bytes: half-transformed input, later sums. */
+#define WORK_FLOATS ((size_t)WINDOW * COLUMNS * SLICE)
+_Static_assert(WORK_FLOATS >= (size_t)POINTS * BLOCK * PANEL, "sums fit as well");
 
 #define ROOT_HALF 0.70710678f
 #define ROOT_TWO  1.41421356f
@@ -61,8 +61,7 @@ uint64_t cl_winograd_scratch(const struct cl_conv2d *conv, uint32_t tiles)
 	if (tiles > present)
 		tiles = (uint32_t)present;
 	if (!cl_mul(depth_of(conv) * POINTS, (uint64_t)tiles + PANEL, &transformed) ||
-	    !cl_add(transformed, HALF_FLOATS + SUM_FLOATS, &size) ||
-	    !cl_mul(size, sizeof(float), &size))
+	    !cl_add(transformed, WORK_FLOATS, &size) || !cl_mul(size, sizeof(float), &size))
 		return UINT64_MAX;
 	return size;
 }
@@ -424,8 +423,7 @@ struct run {
 	const float *bias;
 	float *out;
 	struct cl_fusion fusion;
-	float *half;
-	float *sums;
+	float *work;
 	float *weights; /* transformed, of one panel */
 	float *blocks;  /* transformed input of the tiles at hand */
 };
@@ -459,7 +457,7 @@ static void finish_block(const struct run *run, struct place *next, unsigned int
 			.rows = conv->out_h - y < TILE ? (unsigned int)(conv->out_h - y) : TILE,
 			.columns = conv->out_w - x < TILE ? (unsigned int)(conv->out_w - x) : TILE,
 		};
-		const float *sums = run->sums + (size_t)i * PANEL;
+		const float *sums = run->work + (size_t)i * PANEL;
 
 		finish_tile(sums, bias[0], &run->fusion, &target, channels);
 		if (channels > 4) {
@@ -493,16 +491,14 @@ static void winograd_run(const struct cl_op *op, const struct cl_memory *memory)
 	run.in = cl_source(&conv->in, memory);
 	run.bias = cl_source(&conv->bias, memory);
 	run.out = cl_target(&conv->out, memory);
-	run.half = cl_target(&conv->scratch, memory);
-	run.sums = run.half + HALF_FLOATS;
-	run.weights = run.sums + SUM_FLOATS;
+	run.work = cl_target(&conv->scratch, memory);
+	run.weights = run.work + WORK_FLOATS;
 	run.blocks = run.weights + tile_floats * PANEL;
 	cl_fusion_init(&run.fusion, &conv->activation);
 	(void)count_tiles(conv, &tiles); /* the check saw that they fit */
 	/* The check saw that there is room for one tile; what goes beyond whole blocks is of no
 	 * use. */
-	room = (conv->scratch.size / sizeof(float) - HALF_FLOATS - SUM_FLOATS) / tile_floats -
-	       PANEL;
+	room = (conv->scratch.size / sizeof(float) - WORK_FLOATS) / tile_floats - PANEL;
 	if (room > BLOCK)
 		room -= room % BLOCK;
 	for (; tiles; tiles -= group) {
@@ -515,7 +511,7 @@ static void winograd_run(const struct cl_op *op, const struct cl_memory *memory)
 		for (left = group; left;) {
 			const unsigned int count = part_of(left, BLOCK);
 
-			transform_block(conv, run.in, &next, count, run.half, block);
+			transform_block(conv, run.in, &next, count, run.work, block);
 			block += tile_floats * count;
 			left -= count;
 		}
@@ -527,7 +523,7 @@ static void winograd_run(const struct cl_op *op, const struct cl_memory *memory)
 			for (left = group; left;) {
 				const unsigned int count = part_of(left, BLOCK);
 
-				cl_packed_tiles(block, run.weights, depth, POINTS, count, run.sums);
+				cl_packed_tiles(block, run.weights, depth, POINTS, count, run.work);
 				finish_block(&run, &at, count, channel);
 				block += tile_floats * count;
 				left -= count;

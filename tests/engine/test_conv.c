@@ -403,9 +403,9 @@ TEST(winograd_scratch_follows_the_documented_formula)
 	conv.out_h = 9;
 	conv.out_w = 8;
 	conv.in_c = 13;
-	EXPECT(cl_winograd_scratch(&conv, 1) == 22272 + 144 * 9 * 16, "one tile");
-	EXPECT(cl_winograd_scratch(&conv, 12) == 22272 + 144 * 20 * 16, "all tiles");
-	EXPECT(cl_winograd_scratch(&conv, UINT32_MAX) == 22272 + 144 * 20 * 16, "no more than all");
+	EXPECT(cl_winograd_scratch(&conv, 1) == 13056 + 144 * 9 * 16, "one tile");
+	EXPECT(cl_winograd_scratch(&conv, 12) == 13056 + 144 * 20 * 16, "all tiles");
+	EXPECT(cl_winograd_scratch(&conv, UINT32_MAX) == 13056 + 144 * 20 * 16, "no more than all");
 	conv.in_c = 0;
 	EXPECT(cl_winograd_scratch(&conv, 1) == UINT64_MAX, "no channels");
 }
@@ -562,7 +562,7 @@ TEST(winograd_check_refuses_each_bad_field)
 		REFUSE(weights.size, 3 * 3 * 24 * 24 * 4 - 1, CL_OUT_OF_BOUNDS),
 		REFUSE(out.size, 4 * 4 * 24 * 4 - 1, CL_OUT_OF_BOUNDS),
 		REFUSE(scratch.space, CL_SPACE_NONE, CL_OUT_OF_BOUNDS),
-		REFUSE(scratch.size, 22272 + 144 * 9 * 24 - 1, CL_OUT_OF_BOUNDS),
+		REFUSE(scratch.size, 13056 + 144 * 9 * 24 - 1, CL_OUT_OF_BOUNDS),
 		REFUSE(in_c, UINT32_MAX, CL_BAD_FORMAT),
 		REFUSE(out_h, 5, CL_OUT_OF_BOUNDS),
 		REFUSE(kernel_h, 2, CL_BAD_FORMAT),

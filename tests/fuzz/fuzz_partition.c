@@ -15,7 +15,7 @@
 
 #include "engine.h"
 
-#define ARENA_SIZE   8192
+#define ARENA_SIZE   98304 /* a fifth holds the scratch of a WINOGRAD */
 #define WEIGHTS_SIZE 2048
 #define MAX_OPS      3
 #define MAX_SIZE     4096
@@ -26,6 +26,7 @@
 static const uint16_t record_sizes[CL_KERNEL_COUNT] = {
 	[CL_KERNEL_CONV2D] = sizeof(struct cl_conv2d),
 	[CL_KERNEL_DEPTHWISE] = sizeof(struct cl_conv2d),
+	[CL_KERNEL_WINOGRAD] = sizeof(struct cl_conv2d),
 	[CL_KERNEL_GEMM] = sizeof(struct cl_gemm),
 	[CL_KERNEL_MATMUL] = sizeof(struct cl_matmul),
 	[CL_KERNEL_UNARY] = sizeof(struct cl_unary_op),
@@ -149,6 +150,7 @@ static void random_record(unsigned int *seed, uint16_t kernel, uint8_t *record)
 	switch (kernel) {
 	case CL_KERNEL_CONV2D:
 	case CL_KERNEL_DEPTHWISE:
+	case CL_KERNEL_WINOGRAD:
 	case CL_KERNEL_CONV2D_S8:
 	case CL_KERNEL_DEPTHWISE_S8:
 	case CL_KERNEL_GEMM_S8:
@@ -181,7 +183,8 @@ static void random_record(unsigned int *seed, uint16_t kernel, uint8_t *record)
 	}
 	switch (kernel) {
 	case CL_KERNEL_CONV2D:
-	case CL_KERNEL_DEPTHWISE: {
+	case CL_KERNEL_DEPTHWISE:
+	case CL_KERNEL_WINOGRAD: {
 		struct cl_conv2d *conv = (struct cl_conv2d *)record;
 
 		conv->weights = random_ref(seed, CL_SPACE_WEIGHTS);
@@ -194,6 +197,14 @@ static void random_record(unsigned int *seed, uint16_t kernel, uint8_t *record)
 		conv->out_c = conv->group * (1 + below(seed, 4));
 		if (kernel == CL_KERNEL_DEPTHWISE)
 			conv->group = conv->out_c = conv->in_c;
+		if (kernel == CL_KERNEL_WINOGRAD) {
+			conv->kernel_h = conv->kernel_w = 3;
+			conv->stride_h = conv->stride_w = 1;
+			conv->dilation_h = conv->dilation_w = conv->group = 1;
+			conv->in_c = 1 + below(seed, 7);
+			conv->out_h = 1 + below(seed, 9);
+			conv->out_w = 1 + below(seed, 9);
+		}
 		memset(&conv->activation, 0, sizeof(conv->activation));
 		conv->activation.function = below(seed, CL_UNARY_COUNT);
 		break;

@@ -32,7 +32,7 @@ DIRECT, PRODUCT, INPUT, RESULT, WEIGHT = 0.31, 0.28, 380.0, 230.0, 140.0
 
 def winograd_scratch(fields: dict[str, Any], tiles: int) -> int:
     """Bytes of scratch of a WINOGRAD record for ``tiles``: the formula at struct cl_conv2d in cloister_format.h."""
-    return int(22272 + 144 * (8 + min(tiles, tile_count(fields))) * _up(fields["in_c"], 4))
+    return int(13056 + 144 * (8 + min(tiles, tile_count(fields))) * _up(fields["in_c"], 4))
 
 
 def tile_count(fields: dict[str, Any]) -> int:
