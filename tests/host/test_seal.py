@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -185,6 +187,21 @@ def test_vendor_keys_are_private_and_never_overwritten(tmp_path: Path) -> None:
         VendorKey.load(tmp_path / "keys")
     with pytest.raises(KeyFileError, match="cloister keys new"):
         VendorKey.load(tmp_path / "elsewhere")
+
+
+def test_a_key_made_twice_at_once_is_one_key(tmp_path: Path) -> None:
+    """Two programs, each the first to need it: a bundle signed with a key that is overwritten could not be licensed."""
+    for attempt in range(10):
+        folder, start = tmp_path / str(attempt), Barrier(8)
+
+        def first(folder: Path = folder, start: Barrier = start) -> bytes:
+            start.wait()
+            return VendorKey.load_or_generate(folder).public
+
+        with ThreadPoolExecutor(8) as pool:
+            keys = {job.result() for job in [pool.submit(first) for _ in range(8)]}
+        assert keys == {VendorKey.load(folder).public}
+        assert (folder / "vendor.pub").read_text().strip() == keys.pop().hex()
 
 
 def test_content_keys_are_kept_with_the_vendors_keys(tmp_path: Path) -> None:

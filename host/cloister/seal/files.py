@@ -11,11 +11,14 @@ from pathlib import Path
 from cloister.errors import CloisterError
 
 
-def write_aside(path: Path, data: bytes, mode: int = 0o644) -> None:
+def write_aside(path: Path, data: bytes, mode: int = 0o644, *, replace: bool = True) -> None:
     """Write ``data`` to a temporary file beside ``path``, flush it to the disk, then rename it into place.
+
+    Without ``replace`` a file that is there stays, even if another process makes it at the same moment.
 
     Raises:
         CloisterError: the directory cannot be written or the disk is full; an older file at ``path`` is untouched.
+        FileExistsError: there is a file at ``path``, and ``replace`` is false.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +33,12 @@ def write_aside(path: Path, data: bytes, mode: int = 0o644) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(mode)
-        Path(name).replace(path)
+        if replace:
+            Path(name).replace(path)
+        else:
+            os.link(name, path)
+    except FileExistsError:
+        raise
     except OSError as error:
         raise CloisterError(f"cannot write {path}: {error.strerror}", "free some space and try again") from error
     finally:

@@ -85,7 +85,11 @@ class VendorKey:
         """The key in ``directory``, made there first if there is none."""
         directory = directory or default_key_dir()
         if not (directory / PRIVATE_NAME).exists():
-            cls.generate().save(directory)
+            try:
+                cls.generate().save(directory)
+            except KeyFileError:
+                if not (directory / PRIVATE_NAME).exists():
+                    raise  # else another process was faster: its key is the one
         return cls.load(directory)
 
     def save(self, directory: Path) -> None:
@@ -95,13 +99,14 @@ class VendorKey:
             KeyFileError: a key is there already; keys are never overwritten.
         """
         path = directory / PRIVATE_NAME
-        if path.exists():
-            raise KeyFileError(f"{path} exists; bundles signed with it would be lost", "move it away first")
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         pem = self.private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        write_aside(path, pem, 0o600)
+        try:
+            write_aside(path, pem, 0o600, replace=False)
+        except FileExistsError:
+            raise KeyFileError(f"{path} exists; bundles signed with it would be lost", "move it away first") from None
         write_aside(directory / PUBLIC_NAME, self.public.hex().encode() + b"\n")
 
     @property
