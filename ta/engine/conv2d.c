@@ -10,15 +10,16 @@
 #include "tile.h"
 
 /*
- * Up to this many channels one pixel is little work, and a row of the kernel
- * (whose pixels lie one after another in the input) is taken as one.
+ * Up to this many channels one pixel is little work. Then the rows of the input under the
+ * kernel are copied with their border, and a row of the kernel (whose pixels lie one after
+ * another) is taken as one.
  */
 #define ROW_CHANNELS 16
 
 /* How scratch is used. */
 enum scratch_kind {
 	SCRATCH_NONE,   /* 1x1 without stride or pads: the input's pixels are the rows */
-	SCRATCH_ROWS,   /* float *[kernel_h][8], then patches [8][kernel_h][kernel_w * in_c] */
+	SCRATCH_ROWS,   /* float *[kernel_h][8], then rows [kernel_h][row_pixels()][in_c] */
 	SCRATCH_PIXELS, /* float *[kernel_h][kernel_w][8], then in_c zeros */
 };
 
@@ -28,9 +29,17 @@ static enum scratch_kind scratch_kind(const struct cl_conv2d *conv)
 	    conv->stride_w == 1 && !conv->pad_top && !conv->pad_left && conv->out_h == conv->in_h &&
 	    conv->out_w == conv->in_w)
 		return SCRATCH_NONE;
-	if (conv->in_c <= ROW_CHANNELS && conv->group == 1 && conv->dilation_w == 1)
+	if (conv->in_c <= ROW_CHANNELS && conv->group == 1 && conv->dilation_h == 1 &&
+	    conv->dilation_w == 1 && conv->stride_w <= conv->kernel_w)
 		return SCRATCH_ROWS;
 	return SCRATCH_PIXELS;
+}
+
+/* Pixels of a row of the input with its border, as far as some window reaches; false: too many. */
+static bool row_pixels(const struct cl_conv2d *conv, uint64_t *pixels)
+{
+	return conv->out_w && cl_mul(conv->out_w - 1, conv->stride_w, pixels) &&
+	       cl_add(*pixels, conv->kernel_w, pixels);
 }
 
 uint64_t cl_conv2d_scratch(const struct cl_conv2d *conv)
@@ -50,7 +59,8 @@ uint64_t cl_conv2d_scratch(const struct cl_conv2d *conv)
 		return 0;
 	case SCRATCH_ROWS:
 		pointers = (uint64_t)conv->kernel_h * CL_TILE_ROWS;
-		if (!cl_mul(taps, (uint64_t)conv->in_c * CL_TILE_ROWS, &floats))
+		if (!row_pixels(conv, &floats) || !cl_mul(floats, conv->in_c, &floats) ||
+		    !cl_mul(floats, conv->kernel_h, &floats))
 			return UINT64_MAX;
 		break;
 	default:
@@ -192,54 +202,6 @@ static void clear_floats(float *to, size_t count)
 		to[i] = 0;
 }
 
-/* One row of the kernel at input column x, of which a part at most is inside. */
-static void copy_row(const struct cl_conv2d *conv, const float *source, int64_t x, float *to)
-{
-	const int64_t begin = x < 0 ? -x : 0;
-	const int64_t end = x + conv->kernel_w > conv->in_w ? conv->in_w - x : conv->kernel_w;
-	const size_t row = (size_t)conv->kernel_w * conv->in_c;
-
-	if (!source || begin >= end) {
-		clear_floats(to, row);
-		return;
-	}
-	const size_t first = (size_t)begin * conv->in_c;
-	const size_t last = (size_t)end * conv->in_c;
-
-	clear_floats(to, first);
-	copy_floats(to + first, source + (size_t)(x + begin) * conv->in_c, last - first);
-	clear_floats(to + last, row - last);
-}
-
-/* table[ky][row]; a row that is not wholly inside is put together in patches[row][ky]. */
-static void point_to_rows(const struct cl_conv2d *conv, const struct strip *strip, float *patches,
-			  const float **table)
-{
-	const size_t row = (size_t)conv->kernel_w * conv->in_c;
-	const int64_t last_inside = (int64_t)conv->in_w - conv->kernel_w;
-	uint32_t ky = 0;
-	unsigned int i = 0;
-
-	table += strip->row;
-	for (ky = 0; ky < conv->kernel_h; ky++, table += CL_TILE_ROWS) {
-		const float *source = input_row(conv, strip, ky);
-		int64_t x = strip->x;
-
-		for (i = 0; i < strip->count; i++, x += conv->stride_w) {
-			if (source && x >= 0 && x <= last_inside) {
-				table[i] = source + (size_t)x * conv->in_c;
-			} else {
-				float *patch =
-					patches +
-					((strip->row + i) * (size_t)conv->kernel_h + ky) * row;
-
-				copy_row(conv, source, x, patch);
-				table[i] = patch;
-			}
-		}
-	}
-}
-
 /* The next output pixel to be computed. */
 struct pixel {
 	const float *image;
@@ -249,7 +211,7 @@ struct pixel {
 
 /* The table for the next `count` pixels, which are then behind `next`. */
 static void fill_table(const struct cl_conv2d *conv, struct pixel *next, unsigned int count,
-		       enum scratch_kind kind, float *floats, const float **table)
+		       const float *zeros, const float **table)
 {
 	struct strip strip = {0};
 
@@ -260,10 +222,7 @@ static void fill_table(const struct cl_conv2d *conv, struct pixel *next, unsigne
 		strip.image = next->image;
 		strip.y = (int64_t)next->y * conv->stride_h - conv->pad_top;
 		strip.x = (int64_t)next->x * conv->stride_w - conv->pad_left;
-		if (kind == SCRATCH_ROWS)
-			point_to_rows(conv, &strip, floats, table);
-		else
-			point_to_pixels(conv, &strip, floats, table);
+		point_to_pixels(conv, &strip, zeros, table);
 
 		next->x += strip.count;
 		if (next->x == conv->out_w) {
@@ -273,6 +232,96 @@ static void fill_table(const struct cl_conv2d *conv, struct pixel *next, unsigne
 				next->image += (size_t)conv->in_h * conv->in_w * conv->in_c;
 			}
 		}
+	}
+}
+
+/* Row y of the input, which may lie outside, with its border. */
+static void copy_row(const struct cl_conv2d *conv, const float *image, int64_t y, size_t pixels,
+		     float *to)
+{
+	const size_t row = pixels * conv->in_c;
+	const size_t first = (conv->pad_left < pixels ? conv->pad_left : pixels) * conv->in_c;
+	const size_t wanted = row - first;
+	const size_t present = (size_t)conv->in_w * conv->in_c;
+	const size_t inside = wanted < present ? wanted : present;
+
+	if (y < 0 || y >= conv->in_h) {
+		clear_floats(to, row);
+		return;
+	}
+	clear_floats(to, first);
+	copy_floats(to + first, image + (size_t)y * present, inside);
+	clear_floats(to + first + inside, wanted - inside);
+}
+
+/* table[ky][i] for the first `count` pixels of a row of results whose windows begin in row `top`.
+ */
+static void point_to_rows(const struct cl_conv2d *conv, const float *rows, uint64_t top, size_t row,
+			  unsigned int count, const float **table)
+{
+	const size_t step = (size_t)conv->stride_w * conv->in_c;
+	uint32_t ky = 0;
+	unsigned int i = 0;
+
+	for (ky = 0; ky < conv->kernel_h; ky++, table += CL_TILE_ROWS) {
+		const float *from = rows + (top + ky) % conv->kernel_h * row;
+
+		/* The entries behind the last are moved on with the others, but never used. */
+		for (i = 0; i < CL_TILE_ROWS; i++)
+			table[i] = i < count ? from + i * step : from;
+	}
+}
+
+/* All of SCRATCH_ROWS: copied rows are kept in a ring for the next rows of results. */
+static void run_by_rows(const struct cl_conv2d *conv, const struct cl_memory *memory,
+			struct cl_tile *tile, const float **table)
+{
+	float *rows = (float *)(table + (size_t)conv->kernel_h * CL_TILE_ROWS);
+	const float *image = cl_source(&conv->in, memory);
+	const uint32_t blocks = conv->out_w / CL_TILE_ROWS + !!(conv->out_w % CL_TILE_ROWS);
+	const size_t step = (size_t)conv->stride_w * conv->in_c;
+	const size_t entries = (size_t)conv->kernel_h * CL_TILE_ROWS;
+	uint64_t pixels = 0;
+	uint64_t copied = 0; /* rows, counted from the top of the border */
+	size_t row = 0;
+	uint32_t n = 0;
+	uint32_t y = 0;
+	uint32_t x = 0;
+	uint32_t block = 0;
+	size_t last = 0; /* pixels of the block before */
+	size_t i = 0;
+
+	(void)row_pixels(conv, &pixels); /* the check saw that they fit */
+	row = (size_t)pixels * conv->in_c;
+	for (n = 0; n < conv->batch; n++) {
+		copied = 0;
+		for (y = 0; y < conv->out_h; y++) {
+			const uint64_t top = (uint64_t)y * conv->stride_h;
+
+			for (copied = copied < top ? top : copied; copied < top + conv->kernel_h;
+			     copied++)
+				copy_row(conv, image, (int64_t)copied - conv->pad_top,
+					 (size_t)pixels, rows + copied % conv->kernel_h * row);
+			for (block = 0, x = 0; block < blocks; block++) {
+				/* Equal parts: a narrow last block would cost nearly as much as a
+				 * full one. */
+				const unsigned int count =
+					(conv->out_w - x + blocks - block - 1) / (blocks - block);
+
+				if (!x)
+					point_to_rows(conv, rows, top, row, count, table);
+				else
+					for (i = 0; i < entries; i++)
+						table[i] += last * step;
+				last = count;
+				cl_tile_run(tile, count);
+				cl_fusion_finish(tile->fusion, tile->out,
+						 (size_t)count * conv->out_c);
+				tile->out += (size_t)count * conv->out_c;
+				x += count;
+			}
+		}
+		image += (size_t)conv->in_h * conv->in_w * conv->in_c;
 	}
 }
 
@@ -308,10 +357,17 @@ static void conv2d_run(const struct cl_op *op, const struct cl_memory *memory)
 	tile.rows = table;
 	tile.taps = kind == SCRATCH_PIXELS ? taps : kind == SCRATCH_ROWS ? conv->kernel_h : 1;
 	tile.depth = kind == SCRATCH_ROWS ? conv->kernel_w * channels : channels;
-	if (kind != SCRATCH_NONE)
+	if (kind == SCRATCH_PIXELS)
 		floats = (float *)(table + tile.taps * CL_TILE_ROWS);
 	if (kind == SCRATCH_PIXELS)
 		clear_floats(floats, conv->in_c);
+	if (kind == SCRATCH_ROWS) {
+		tile.weights = weights;
+		tile.bias = bias;
+		tile.out = out;
+		run_by_rows(conv, memory, &tile, table);
+		return;
+	}
 
 	for (done = 0; done < pixel_count; done += CL_TILE_ROWS) {
 		const size_t left = pixel_count - done;
@@ -321,7 +377,7 @@ static void conv2d_run(const struct cl_op *op, const struct cl_memory *memory)
 			for (i = 0; i < count; i++)
 				table[i] = next.image + (done + i) * conv->in_c;
 		else
-			fill_table(conv, &next, count, kind, floats, table);
+			fill_table(conv, &next, count, floats, table);
 		for (group = 0; group < conv->group; group++) {
 			tile.start = group * channels;
 			tile.weights = weights + group * group_weights;

@@ -50,6 +50,16 @@
 		FOR_ROWS(MULTIPLY_ADD_4, b.val[2], b.val[3], (first) + 1)                          \
 	}
 
+/* One of four steps. */
+#define MULTIPLY_ADD_LANE(lane)                                                                    \
+	{                                                                                          \
+		const float32x4_t b_low = vld1q_f32(weights);                                      \
+		const float32x4_t b_high = vld1q_f32(weights + 4);                                 \
+                                                                                                   \
+		FOR_ROWS(MULTIPLY_ADD_4, b_low, b_high, lane)                                      \
+		weights += 8;                                                                      \
+	}
+
 #define MULTIPLY_ADD_1(r, ...)                                                                     \
 	if (row_count > (r)) {                                                                     \
 		const float32x4_t a = vld1q_dup_f32(at(row##r, i));                                \
@@ -85,9 +95,15 @@ static __attribute__((noinline)) void store_aside(const float *from, unsigned in
 	unsigned int row = 0;
 	size_t i = 0;
 
-	for (row = 0; row < row_count; row++)
+	for (row = 0; row < row_count; row++, from += CL_TILE_COLUMNS, out += out_stride) {
+		if (columns >= 4) {
+			vst1q_f32(out, vld1q_f32(from));
+			vst1q_f32(out + columns - 4, vld1q_f32(from + columns - 4));
+			continue;
+		}
 		for (i = 0; i < columns; i++)
-			out[row * out_stride + i] = from[row * CL_TILE_COLUMNS + i];
+			out[i] = from[i];
+	}
 }
 
 /* A full panel's worth of bias where fewer than eight values are left. */
@@ -148,6 +164,18 @@ static inline __attribute__((always_inline)) void run_rows(const struct cl_tile 
 				FOR_ROWS(LOAD_4)
 				MULTIPLY_ADD_4_LANES(0)
 				MULTIPLY_ADD_4_LANES(2)
+			}
+			if (i != end && depth >= 4) {
+				/* The last four floats once more, of which the last ones are new.
+				 */
+				i = end - 4 * sizeof(float);
+				FOR_ROWS(LOAD_4)
+				if (depth % 4 == 3)
+					MULTIPLY_ADD_LANE(1)
+				if (depth % 4 >= 2)
+					MULTIPLY_ADD_LANE(2)
+				MULTIPLY_ADD_LANE(3)
+				i = end;
 			}
 			for (; i != end; i += sizeof(float)) {
 				const float32x4_t b_low = vld1q_f32(weights);

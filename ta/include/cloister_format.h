@@ -278,8 +278,8 @@ struct cl_op {
  * Bytes of scratch (cl_conv2d_scratch() in the engine), t = kernel_h * kernel_w:
  *   DEPTHWISE: 0
  *   CONV2D with t = 1, strides 1, pads 0 and out_h, out_w = in_h, in_w: 0
- *   CONV2D else, with in_c <= 16, group = 1 and dilation_w = 1:
- *     64 * kernel_h + 32 * t * in_c
+ *   CONV2D else, with in_c <= 16, group = 1, dilations 1 and stride_w <= kernel_w:
+ *     64 * kernel_h + 4 * kernel_h * ((out_w - 1) * stride_w + kernel_w) * in_c
  *   CONV2D else: 64 * t + 4 * in_c
  *
  * WINOGRAD computes a CONV2D with a 3x3 kernel, strides, dilations and group 1, from

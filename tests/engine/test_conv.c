@@ -436,7 +436,15 @@ TEST(conv2d_scratch_follows_the_documented_formula)
 	conv.kernel_w = 5;
 	conv.stride_h = conv.stride_w = conv.dilation_h = conv.dilation_w = conv.group = 1;
 	conv.in_c = 16;
-	EXPECT(cl_conv2d_scratch(&conv) == 64 * 3 + 32 * 15 * 16, "rows");
+	EXPECT(cl_conv2d_scratch(&conv) == 64 * 3 + 4 * 3 * (7 + 5) * 16, "rows");
+	conv.stride_w = 3;
+	EXPECT(cl_conv2d_scratch(&conv) == 64 * 3 + 4 * 3 * (21 + 5) * 16, "rows and strides");
+	conv.stride_w = 6;
+	EXPECT(cl_conv2d_scratch(&conv) == 64 * 15 + 4 * 16, "pixels: too sparse");
+	conv.stride_w = 1;
+	conv.dilation_h = 2;
+	EXPECT(cl_conv2d_scratch(&conv) == 64 * 15 + 4 * 16, "pixels: rows lie apart");
+	conv.dilation_h = 1;
 	conv.dilation_w = 2;
 	EXPECT(cl_conv2d_scratch(&conv) == 64 * 15 + 4 * 16, "pixels: the rows have gaps");
 	conv.dilation_w = 1;

@@ -16,7 +16,7 @@ from cloister.ops.base import Cost, Operator, register
 from cloister.ops.product import by_columns
 from cloister.ops.windows import AUTO_PADS, Window, place
 
-#: Up to this many channels the kernel takes a row of the filter at once (cloister_format.h).
+#: Up to this many channels the kernel copies rows and takes a row of the filter at once (cloister_format.h).
 ROW_CHANNELS = 16
 
 
@@ -125,8 +125,10 @@ def conv2d_scratch(fields: dict[str, Any]) -> int:
     if taps == 1 and not moves and not resized:
         return 0
     in_c = fields["in_c"]
-    if in_c <= ROW_CHANNELS and fields["group"] == 1 and fields["dilation_w"] == 1:
-        return int(64 * fields["kernel_h"] + 32 * taps * in_c)
+    dense = (fields["group"], fields["dilation_h"], fields["dilation_w"]) == (1, 1, 1)
+    if in_c <= ROW_CHANNELS and dense and fields["stride_w"] <= fields["kernel_w"]:
+        pixels = (fields["out_w"] - 1) * fields["stride_w"] + fields["kernel_w"]
+        return int(64 * fields["kernel_h"] + 4 * fields["kernel_h"] * pixels * in_c)
     return int(64 * taps + 4 * in_c)
 
 
