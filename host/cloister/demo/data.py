@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The demo's images: handwritten digits from scikit-learn (UCI optical recognition data set, 8 x 8 grey values)."""
+"""The demo's images: handwritten digits from scikit-learn (UCI optical recognition data set, 8 x 8 grey values).
+
+``python -m cloister.demo.data FILE.npy`` writes the first eight test images, to try ``cloister run`` with.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,3 +34,11 @@ def digits() -> tuple[Images, Labels, Images, Labels]:
         images, data.target.astype(np.int64), test_size=TEST_IMAGES, random_state=2026, stratify=data.target
     )
     return train, train_labels, test, test_labels
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m cloister.demo.data FILE.npy")
+    _, _, test, labels = digits()
+    np.save(sys.argv[1], test[:8])
+    print(f"written: {sys.argv[1]}, float32 {test[:8].shape}; the right labels are {labels[:8].tolist()}")
