@@ -59,6 +59,7 @@ OPERATORS = (
     "Split",
     "Squeeze",
     "Sub",
+    "Sum",
     "Tanh",
     "Transpose",
     "Unsqueeze",
