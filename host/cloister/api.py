@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from cloister.quantization import Agreement
     from cloister.tensors import Array
 
-#: Default limit of a plain partition, in bytes. Smaller ones need less memory to stream, larger ones fewer loads.
-MAX_PARTITION = 1 << 20
-
 
 def compile(  # noqa: A001 - the name that a user guesses
     model: str | Path | onnx.ModelProto,
@@ -33,7 +30,8 @@ def compile(  # noqa: A001 - the name that a user guesses
     name: str | None = None,
     version: int = 1,
     dims: Mapping[str, int] | None = None,
-    max_partition: int = MAX_PARTITION,
+    max_partition: int | None = None,
+    secure_memory: int | None = None,
     keys: Path | None = None,
 ) -> Bundle:
     """Compile an ONNX model into a sealed bundle.
@@ -43,11 +41,14 @@ def compile(  # noqa: A001 - the name that a user guesses
         name: the model's name on devices (default: the file's name without its ending).
         version: the model's version, 1 or more; raise it with every release.
         dims: values of free dimensions by name (a free batch dimension is 1 by default).
-        max_partition: most bytes of a plain partition.
+        max_partition: most bytes of a plain partition (default: chosen for ``secure_memory``).
+        secure_memory: bytes of the smallest secure memory in which the model must run; more of the same bundle stays
+            resident where there is more. Default: 4 MiB where that costs little, else 8 MiB or whatever is enough.
         keys: directory of the vendor's keys (default: the user's). The content key is kept there for licences.
 
     Raises:
         UnsupportedModelError: names every node, operator and attribute that is not supported.
+        MemoryBudgetError: the model cannot run in ``secure_memory``; names the smallest that it can.
         KeyFileError: there is no vendor key.
     """
     from cloister.compile import compile_onnx
@@ -55,7 +56,9 @@ def compile(  # noqa: A001 - the name that a user guesses
     vendor = VendorKey.load(keys)
     if name is None:
         name = Path(model).stem if isinstance(model, str | Path) else (model.graph.name or "model")
-    compiled = compile_onnx(model, dims=dims or {}, max_partition=max_partition)
+    if secure_memory is None and max_partition is None:
+        secure_memory = 0
+    compiled = compile_onnx(model, dims=dims or {}, max_partition=max_partition, secure_memory=secure_memory)
     bundle, content_key = seal_bundle(compiled, vendor, name=name, version=version)
     save_content_key(bytes(bundle.header.content_key_id), content_key, keys)
     return bundle

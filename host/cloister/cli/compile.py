@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from cloister.api import MAX_PARTITION
 from cloister.api import compile as compile_model
 from cloister.cli.common import Dim, Size, human, show_facts
 from cloister.cli.keys import DIRECTORY
@@ -35,17 +34,20 @@ Examples:
 )
 @click.option("--dim", "dims", type=Dim(), multiple=True, metavar="NAME=N", help="Fix a free dimension (repeatable).")
 @click.option(
+    "--secure-memory",
+    type=Size(),
+    help="The smallest secure memory in which it must run [default: 4MiB where that costs little].",
+)
+@click.option(
     "--max-partition",
     type=Size(),
-    default=MAX_PARTITION,
-    show_default="1MiB",
-    help="Most bytes of one partition: what is decrypted at once.",
+    help="Most bytes of one partition: what is decrypted at once [default: chosen].",
 )
 @click.option("--embed", type=click.Path(path_type=Path), help="Also write the bundle as C arrays into this directory.")
 @DIRECTORY
 def compile(  # noqa: A001
-    model: Path, output: Path, name: str | None, version: int, dims: tuple[tuple[str, int], ...], max_partition: int,
-    embed: Path | None, directory: Path | None,
+    model: Path, output: Path, name: str | None, version: int, dims: tuple[tuple[str, int], ...],
+    secure_memory: int | None, max_partition: int | None, embed: Path | None, directory: Path | None,
 ) -> None:  # fmt: skip
     """Compile the ONNX file MODEL into a sealed bundle.
 
@@ -53,8 +55,9 @@ def compile(  # noqa: A001
     """
     with Console(stderr=True).status(f"compiling {model}"):
         bundle = compile_model(
-            model, name=name, version=version, dims=dict(dims), max_partition=max_partition, keys=directory
-        )
+            model, name=name, version=version, dims=dict(dims), max_partition=max_partition,
+            secure_memory=secure_memory, keys=directory,
+        )  # fmt: skip
     bundle.save(output)
     facts: dict[str, object] = {
         "bundle": f"{output} ({human(output.stat().st_size)})",

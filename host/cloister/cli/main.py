@@ -16,6 +16,7 @@ from cloister.errors import CloisterError
 COMMANDS = {
     "inspect": ("cloister.cli.inspect", "Show what is in a model, bundle, licence or TA."),
     "quantize": ("cloister.cli.quantize", "Make an 8-bit model from an fp32 model and samples."),
+    "plan": ("cloister.cli.plan", "Tell whether and how a model fits into secure memory."),
     "compile": ("cloister.cli.compile", "Compile an ONNX model into a sealed bundle."),
     "keys": ("cloister.cli.keys", "Make and show the vendor's keys."),
     "device": ("cloister.cli.device", "Start, stop and look into the emulated device."),
@@ -28,6 +29,7 @@ EXAMPLE = """
 \b
 Examples:
   cloister inspect model.onnx
+  cloister plan model.onnx --secure-memory 8MiB
   cloister compile model.onnx -o model.clb
   cloister device start
   cloister provision -o device.pub

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cloister.compile.lowering import Buffer, Lowering, Op
-from cloister.compile.memory import TA_OWN, Residency, least_memory, manifest_pages, reside
+from cloister.compile.memory import PAGE, TA_OWN, Residency, least_memory, manifest_pages, reside
 from cloister.compile.partition import LIMIT, PartitionError, partition_size, split
 from cloister.compile.planner import Plan, align, plan_arena
 from cloister.compile.striping import fit
@@ -21,10 +21,15 @@ Progress = Callable[[str, int, int], None]
 
 #: Default limit of a plain partition where neither it nor a budget of memory is given.
 MAX_PARTITION = 1 << 20
-#: Limits that are tried for a budget, as divisors of it, and the range that they stay in: smaller ones cost more
-#: calls of the cipher than they are worth, larger ones leave less room for what stays resident.
-DIVISORS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+#: Limits that are tried for a budget, as divisors of it, and the least.
+DIVISORS = (4, 8, 16, 24, 32)
 MIN_PARTITION = 1 << 16
+#: What starting a streamed partition costs, in bytes decrypted: small partitions are worth it only where they let
+#: more stay resident.
+PARTITION_COST = 4096
+#: Budgets tried where none is asked for, and how much larger a model may become to run in the first as well.
+BUDGETS = tuple(1 << power for power in range(22, 33))
+GAIN = 1.02
 #: Header, padding, and the records of a kernel and of a copy behind it.
 PARTITION_OVERHEAD = 640
 #: Relative accuracy of the smallest budget that an error names.
@@ -124,8 +129,13 @@ def arrange(
 ) -> Arrangement:
     """Arranges an optimised graph; arguments and errors as :func:`cloister.compile.compile_onnx` describes them."""
     if secure_memory is not None:
-        made = _for_budget(graph, secure_memory, max_partition, progress)
-        return _with_winograd(made, secure_memory) if winograd else made
+        if secure_memory:
+            budget, fitted = secure_memory, _for_budget(graph, secure_memory, max_partition, progress)
+        else:
+            budget, fitted = _for_any_budget(graph, max_partition, progress)
+        if fitted is None:
+            raise _too_small(graph, secure_memory, max_partition)
+        return _with_winograd(fitted, budget) if winograd else fitted
     limit = MAX_PARTITION if max_partition is None else max_partition
     lowered = lower(graph, max(1, limit - PARTITION_OVERHEAD) if partitions is None else None, progress)
     if progress:
@@ -170,7 +180,7 @@ def _with_winograd(made: Arrangement, budget: int | None) -> Arrangement:
 def smallest_budget(graph: Graph, max_partition: int | None = None) -> int:
     """The smallest budget in which an optimised graph can be made to run, to about :data:`ACCURACY`."""
     found = []
-    for partition in [max_partition] if max_partition else [MIN_PARTITION, 4 * MIN_PARTITION]:
+    for partition in [max_partition] if max_partition else [1 << 17, 1 << 18, 1 << 19]:
         tries = _Tries(graph, partition)
         high = tries.whole.plan.size
         found.append(tries.whole.least)
@@ -206,30 +216,57 @@ class _Tries:
         return Arrangement(Lowered(ops, self.lowered.inputs, self.lowered.outputs), plan, parts, regions)
 
 
-def _for_budget(graph: Graph, budget: int, max_partition: int | None, progress: Progress | None = None) -> Arrangement:
-    """The arrangement that streams the fewest bytes in ``budget``."""
-    limits = {max(MIN_PARTITION, budget // divisor // 4096 * 4096) for divisor in DIVISORS}
+def _for_any_budget(
+    graph: Graph, max_partition: int | None, progress: Progress | None
+) -> tuple[int, Arrangement | None]:
+    """The smallest of :data:`BUDGETS` that costs little against the next, else the smallest that is enough at all."""
+    small, large = BUDGETS[:2]
+    first = _for_budget(graph, small, max_partition, progress)
+    if first is not None and not first.regions:
+        return small, first
+    second = _for_budget(graph, large, max_partition, progress)
+    if first is not None and second is not None and sum(first.sizes) <= GAIN * sum(second.sizes):
+        return small, first
+    if second is not None:
+        return large, second
+    for budget in BUDGETS[2:]:
+        found = _for_budget(graph, budget, max_partition, progress)
+        if found is not None:
+            return budget, found
+    return 0, None
+
+
+def _too_small(graph: Graph, budget: int, max_partition: int | None) -> MemoryBudgetError:
+    smallest = smallest_budget(graph, max_partition)
+    mib = -(-smallest * 100 // (1 << 20)) / 100
+    return MemoryBudgetError(
+        f"the model does not fit into {budget} bytes of secure memory, however it is cut; "
+        f"the smallest that it can run in is {smallest} bytes",
+        f"give at least --secure-memory {mib:.2f}MiB, or a smaller input",
+        smallest,
+    )
+
+
+def _for_budget(
+    graph: Graph, budget: int, max_partition: int | None, progress: Progress | None = None
+) -> Arrangement | None:
+    """The arrangement that streams the fewest bytes in ``budget``; None where there is none."""
+    limits = {max(MIN_PARTITION, budget // divisor // PAGE * PAGE) for divisor in DIVISORS}
     candidates = sorted(limits, reverse=True) if max_partition is None else [max_partition]
     best: Arrangement | None = None
-    streamed = -1
+    least = -1
     for done, partition in enumerate(candidates):
         if progress:
             progress("plan", done, len(candidates))
         made = _with_partition(graph, budget, partition)
         lies = made.reside(budget) if made else None
-        if made is not None and lies is not None and (best is None or lies.streamed < streamed):
-            best, streamed = made, lies.streamed
-        if best is not None and streamed == 0:
+        if made is None or lies is None:
+            continue
+        cost = lies.streamed + PARTITION_COST * (len(made.parts) - len(lies.resident))
+        if best is None or cost < least:
+            best, least = made, cost
+        if least == 0:
             break
-    if best is None:
-        smallest = smallest_budget(graph, max_partition)
-        mib = -(-smallest * 100 // (1 << 20)) / 100
-        raise MemoryBudgetError(
-            f"the model does not fit into {budget} bytes of secure memory, however it is cut; "
-            f"the smallest that it can run in is {smallest} bytes",
-            f"give at least --secure-memory {mib:.2f}MiB, or a smaller input",
-            smallest,
-        )
     return best
 
 

@@ -63,7 +63,8 @@ def compile_onnx(
         partitions: number of partitions wanted, instead of ``max_partition``.
         secure_memory: the smallest budget, in bytes and all included, in which the model must run: large weights are
             cut, and activations that do not fit are computed in bands (:mod:`cloister.compile.stripes`). Larger
-            budgets keep more of the same partitions resident.
+            budgets keep more of the same partitions resident. 0: 4 MiB where that costs little, else 8 MiB or
+            whatever is enough.
         winograd: 3x3 convolutions may be computed by Winograd's F(4x4, 3x3) where the compiler expects fewer
             instructions; their results then differ from direct ones by rounding.
         progress: called with step, done and total.

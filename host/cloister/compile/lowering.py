@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -152,9 +153,9 @@ class Op:
     #: Kernels of one striped region (see :mod:`cloister.compile.stripes`) share a number, others have none.
     region: int | None = None
 
-    @property
+    @cached_property
     def refs(self) -> dict[str, Buffer]:
-        """The references by field name, absent ones left out."""
+        """The references by field name, absent ones left out; ``fields`` do not change once a kernel is recorded."""
         return {name: value for name, value in self.fields.items() if isinstance(value, Buffer)}
 
     @property

@@ -55,15 +55,13 @@ class Cut:
 
     def scratch(self, fields: dict[str, Any]) -> Buffer | None:
         """Fresh scratch for a record; None where it needs none."""
-        if self.op.kernel != "CONV2D":
-            return None
-        from cloister.ops.conv import conv2d_scratch
-
         old = self.op.refs.get("scratch")
-        size = conv2d_scratch(fields)
-        if not size or old is None:
-            return None
-        return replace(old, memory=Storage(size, "scratch"), shape=(size,))
+        size = 0 if old is None else old.size
+        if self.op.kernel == "CONV2D":
+            from cloister.ops.conv import conv2d_scratch
+
+            size = min(size, conv2d_scratch(fields))
+        return replace(old, memory=Storage(size, "scratch"), shape=(size,)) if old is not None and size else None
 
 
 def rows_of(buffer: Buffer) -> tuple[int, int] | None:
@@ -249,4 +247,11 @@ RULES: dict[str, Rule] = {
     "SOFTMAX": _softmax,
     "LRN": _lrn,
     "RESAMPLE": _resample,
+    "CONV2D_S8": _conv,
+    "DEPTHWISE_S8": _conv,
+    "POOL_S8": _pool,
+    "BINARY_S8": _binary,
+    "UNARY_S8": _unary,
+    "QUANTIZE": _unary,
+    "DEQUANTIZE": _unary,
 }

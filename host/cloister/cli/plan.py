@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""``cloister plan``: whether and how a model fits into secure memory, before anything is deployed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from cloister.cli.common import Dim, Size, human, show_facts, show_json
+from cloister.estimate.instructions import Instructions
+from cloister.estimate.plan import MemoryPlan, plan_model
+
+EXAMPLE = """
+\b
+Examples:
+  cloister plan model.onnx --secure-memory 8MiB
+  cloister plan model.onnx --secure-memory 8MiB --compiled-for 4MiB   # a bundle made for less
+  cloister plan model.onnx --secure-memory 8MiB --picture memory.svg --json
+"""
+
+
+@click.command(epilog=EXAMPLE)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--secure-memory", type=Size(), required=True, help="What a session in OP-TEE may take, all included.")
+@click.option("--compiled-for", type=Size(), help="What the bundle is compiled for [default: the same].")
+@click.option("--dim", "dims", type=Dim(), multiple=True, metavar="NAME=N", help="Fix a free dimension (repeatable).")
+@click.option("--max-partition", type=Size(), help="Most bytes of one partition [default: chosen].")
+@click.option("--smallest", is_flag=True, help="Also search for the smallest memory that is enough.")
+@click.option("--picture", type=click.Path(path_type=Path), help="Write memory over time to this SVG file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan(
+    model: Path, secure_memory: int, compiled_for: int | None, dims: tuple[tuple[str, int], ...],
+    max_partition: int | None, smallest: bool, picture: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Tell whether and how the ONNX file MODEL fits into secure memory.
+
+    Nothing is compiled or written. Exit status: 0 it fits, 1 it does not.
+    """
+    with Console(stderr=True).status(f"planning {model}"):
+        found = plan_model(
+            model, secure_memory, dims=dict(dims), max_partition=max_partition, compiled_for=compiled_for,
+            smallest=smallest,
+        )  # fmt: skip
+    if picture and found.fits:
+        from cloister.estimate.picture import save_picture
+
+        save_picture(found, f"{model.name} in {human(secure_memory)}", picture)
+    if as_json:
+        show_json(found.as_json())
+    else:
+        show_facts(facts(found, picture))
+    if not found.fits:
+        sys.exit(1)
+
+
+def facts(found: MemoryPlan, picture: Path | None) -> dict[str, object]:
+    """The plan in words."""
+    if not found.fits or found.instructions is None or found.instructions_without_crypto is None:
+        assert found.smallest is not None
+        least = f"{human(found.smallest)} ({found.smallest} bytes)"
+        return {"fits": f"no, not into {human(found.budget)}", "smallest memory": least}
+    bands = f"; runs of kernels in bands of rows: {found.regions}" if found.regions else ""
+    shown: dict[str, object] = {
+        "fits": f"yes, {human(found.used)} of {human(found.budget)}",
+        "the TA itself": f"{human(found.own)}, manifest and table {human(found.table)}",
+        "activations": f"{human(found.arena)}; lower bound {human(found.bound)}, ratio {found.ratio:.3f}{bands}",
+        "partitions": f"{found.partitions}, the largest {human(found.largest)}, together {human(found.weights)}",
+        "resident": f"{found.resident} partitions, {human(found.resident_bytes)}",
+        "streamed": f"{human(found.streamed)} ({found.streamed} bytes) at each inference",
+        "multiply-accumulates": f"{found.macs:,}",
+        "instructions": _told(found.instructions),
+        "without crypto": f"{found.instructions_without_crypto.total:,.0f} on a processor without AES instructions",
+    }
+    if found.smallest is not None:
+        shown["smallest memory"] = f"{human(found.smallest)} ({found.smallest} bytes)"
+    if picture:
+        shown["picture"] = picture
+    return shown
+
+
+def _told(count: Instructions) -> str:
+    parts = f"{count.compute:,.0f} compute, {count.decrypt:,.0f} decryption, {count.boundary:,.0f} boundary"
+    return f"about {count.total:,.0f}: {parts}"

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Whether and how a model fits a budget of secure memory, told before it is compiled or deployed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from cloister.compile.arrange import Arrangement, MemoryBudgetError, arrange, smallest_budget
+from cloister.compile.memory import TA_OWN, manifest_pages
+from cloister.compile.planner import align, alive_at
+from cloister.estimate.instructions import Instructions, inference
+from cloister.ir.check import check_graph
+from cloister.ir.graph import Graph
+from cloister.ir.importer import import_onnx, raise_problems
+from cloister.ir.load import ModelSource
+from cloister.ir.passes.pipeline import clean, optimise
+from cloister.ops.base import find
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Secure memory while one kernel runs, in bytes; ``node`` is its ONNX node, ``partition`` its partition."""
+
+    node: str
+    kernel: str
+    partition: int
+    alive: int
+    streamed: int
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How a model lies in a budget; all sizes in bytes.
+
+    Attributes:
+        budget: secure memory for the whole session.
+        fits: the model runs in it.
+        smallest: the smallest budget in which it can be made to run; None where it fits and nobody asked.
+        partitions, largest: number of partitions, and the largest one's plain size.
+        weights: plain bytes of all partitions.
+        arena: the planner's peak of activations and scratch.
+        bound: most bytes alive at one kernel; no plan is smaller.
+        regions: runs of kernels that are computed in bands of rows.
+        own, table: the TA's own pages; the manifest's and the slots'.
+        used: taken of the budget at most; ``loaded`` is what the TA reports of it as its peak.
+        resident, resident_bytes: partitions that stay decrypted.
+        streamed: plain bytes decrypted at each inference.
+        macs: multiply-accumulates of one inference.
+        instructions, instructions_without_crypto: estimates for one inference.
+        moments: memory over time.
+    """
+
+    budget: int
+    fits: bool
+    smallest: int | None
+    partitions: int = 0
+    largest: int = 0
+    weights: int = 0
+    arena: int = 0
+    bound: int = 0
+    regions: int = 0
+    own: int = TA_OWN
+    table: int = 0
+    used: int = 0
+    loaded: int = 0
+    resident: int = 0
+    resident_bytes: int = 0
+    streamed: int = 0
+    macs: int = 0
+    instructions: Instructions | None = None
+    instructions_without_crypto: Instructions | None = None
+    moments: list[Moment] = field(default_factory=list, repr=False)
+
+    @property
+    def ratio(self) -> float:
+        """Peak of the arena over its lower bound."""
+        return self.arena / self.bound if self.bound else 1.0
+
+    def as_json(self) -> dict[str, Any]:
+        """All but the moments, for other programs."""
+        found = {name: value for name, value in vars(self).items() if name != "moments"}
+        for name in ("instructions", "instructions_without_crypto"):
+            value = found[name]
+            found[name] = None if value is None else {**asdict(value), "total": value.total}
+        return {**found, "peak_over_bound": self.ratio}
+
+
+def plan_model(
+    source: ModelSource,
+    budget: int,
+    *,
+    dims: Mapping[str, int] | None = None,
+    max_partition: int | None = None,
+    compiled_for: int | None = None,
+    smallest: bool = False,
+) -> MemoryPlan:
+    """Plans an ONNX model for ``budget`` bytes of secure memory.
+
+    Args:
+        source: path, serialized bytes, or ModelProto.
+        budget: secure memory of the session, all included.
+        dims: sizes of free dimensions.
+        max_partition: as the compiler's.
+        compiled_for: what the bundle is compiled for, where that is not ``budget``.
+        smallest: search for the smallest budget as well (always done where the model does not fit).
+
+    Raises:
+        FormatError, ModelError, UnsupportedModelError: as :func:`cloister.compile.compile_onnx`.
+    """
+    imported = import_onnx(source, dims)
+    graph = imported.graph
+    clean(graph)
+    raise_problems([*imported.problems, *check_graph(graph)])
+    optimise(graph)
+    try:
+        made = arrange(graph, max_partition=max_partition, secure_memory=compiled_for or budget)
+    except MemoryBudgetError as error:
+        return MemoryPlan(budget, False, error.smallest)
+    least = min(smallest_budget(graph, max_partition), made.least) if smallest else None
+    return plan_arrangement(graph, made, budget, least)
+
+
+def plan_arrangement(graph: Graph, made: Arrangement, budget: int, smallest: int | None = None) -> MemoryPlan:
+    """How an arranged model lies in a budget."""
+    lies = made.reside(budget)
+    if lies is None:
+        return MemoryPlan(budget, False, smallest or made.least)
+    sizes = made.sizes
+    streamed = [size for index, size in enumerate(sizes) if index not in set(lies.resident)]
+    inputs = sum(buffer.size for buffer in made.lowered.inputs.values())
+    costs = [operator.cost(node, graph).macs for node in graph.nodes if (operator := find(node.op)) is not None]
+    return MemoryPlan(
+        budget=budget,
+        fits=True,
+        smallest=smallest,
+        partitions=len(sizes),
+        largest=max(sizes),
+        weights=sum(sizes),
+        arena=made.plan.size,
+        bound=made.plan.bound,
+        regions=made.regions,
+        table=manifest_pages(len(sizes), made.ios),
+        used=lies.used,
+        loaded=lies.loaded,
+        resident=len(lies.resident),
+        resident_bytes=lies.resident_bytes,
+        streamed=lies.streamed,
+        macs=sum(costs),
+        instructions=inference(made.parts, streamed, inputs),
+        instructions_without_crypto=inference(made.parts, streamed, inputs, crypto=False),
+        moments=_moments(made, set(lies.resident)),
+    )
+
+
+def _moments(made: Arrangement, resident: set[int]) -> list[Moment]:
+    alive, _ = alive_at(made.lowered.ops, *made.lowered.ends)
+    sizes = made.sizes
+    where = [index for index, part in enumerate(made.parts) for _ in part]
+    return [
+        Moment(op.node.name, op.kernel, part, now, 0 if part in resident else align(sizes[part]))
+        for op, part, now in zip(made.lowered.ops, where, alive, strict=True)
+    ]
