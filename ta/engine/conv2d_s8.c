@@ -113,19 +113,35 @@ struct pixel {
 	uint32_t x;
 };
 
-static void next_pixel(const struct cl_conv2d_s8 *conv, struct pixel *pixel)
+/* Output pixels of one row. */
+struct strip {
+	const int8_t *image; /* the input of their batch */
+	int64_t y;           /* the window of the first one, in the input */
+	int64_t x;
+	size_t count;
+	size_t inside_begin; /* pixels inside_begin..inside_end-1 have all columns inside */
+	size_t inside_end;
+	int8_t *to;
+	size_t to_step; /* bytes from one pixel's patch to the next */
+};
+
+/* Finds the pixels whose windows begin at column 0 or behind and end inside. */
+static void find_inside(const struct cl_conv2d_s8 *conv, struct strip *strip)
 {
-	if (++pixel->x < conv->out_w)
-		return;
-	pixel->x = 0;
-	if (++pixel->y < conv->out_h)
-		return;
-	pixel->y = 0;
-	pixel->image += (size_t)conv->in_h * conv->in_w * conv->in_c;
+	const int64_t stride = conv->stride_w;
+	const int64_t last = (int64_t)conv->in_w - conv->kernel_w - strip->x;
+	int64_t begin = strip->x < 0 ? (-strip->x + stride - 1) / stride : 0;
+	int64_t end = last < 0 ? 0 : last / stride + 1;
+
+	end = end < (int64_t)strip->count ? end : (int64_t)strip->count;
+	begin = begin < end ? begin : end;
+	strip->inside_begin = (size_t)begin;
+	strip->inside_end = (size_t)end;
 }
 
-/* One row of the kernel without gaps, at input column x: one run of bytes. */
-static void copy_row(const struct cl_conv2d_s8 *conv, const int8_t *source, int64_t x, int8_t *to)
+/* One row of the kernel without gaps, at input column x: one run of bytes, in part outside. */
+static __attribute__((noinline)) void copy_row_part(const struct cl_conv2d_s8 *conv,
+						    const int8_t *source, int64_t x, int8_t *to)
 {
 	const size_t row = (size_t)conv->kernel_w * conv->in_c;
 	const int64_t begin = x < 0 ? -x : 0;
@@ -144,39 +160,121 @@ static void copy_row(const struct cl_conv2d_s8 *conv, const int8_t *source, int6
 	cl_fill_bytes(to + last, conv->in_zero, row - last);
 }
 
-/* The input's bytes of one group (first channel `channel`) under the kernel. */
-static void copy_patch(const struct cl_conv2d_s8 *conv, const struct pixel *pixel, size_t channel,
-		       size_t channels, int8_t *to)
+/* One row of the kernel for several pixels that have all of it inside. */
+static __attribute__((noinline)) void copy_inside_rows(const int8_t *from, size_t step, size_t size,
+						       int8_t *to, size_t to_step, size_t count)
 {
-	const bool whole_rows = conv->group == 1 && conv->dilation_w == 1;
-	const size_t row = conv->kernel_w * channels;
-	const int64_t x = (int64_t)pixel->x * conv->stride_w - conv->pad_left;
-	int64_t y = (int64_t)pixel->y * conv->stride_h - conv->pad_top;
+	/* One loop for each kind of copy. */
+	if (size > 64)
+		for (; count > 0; count--, from += step, to += to_step)
+			cl_copy_bytes(to, from, size);
+	else if (size > 32)
+		for (; count > 0; count--, from += step, to += to_step)
+			cl_copy_bytes(to, from, size);
+	else if (size >= 16)
+		for (; count > 0; count--, from += step, to += to_step)
+			cl_copy_bytes(to, from, size);
+	else if (size >= 8)
+		for (; count > 0; count--, from += step, to += to_step)
+			cl_copy_bytes(to, from, size);
+	else
+		for (; count > 0; count--, from += step, to += to_step)
+			cl_copy_bytes(to, from, size);
+}
+
+/* The input's bytes under the kernel, whose rows have no gaps. */
+static void copy_rows(const struct cl_conv2d_s8 *conv, const struct strip *strip)
+{
+	const size_t row = (size_t)conv->kernel_w * conv->in_c;
+	const size_t step = (size_t)conv->stride_w * conv->in_c;
+	int64_t y = strip->y;
+	uint32_t ky = 0;
+	size_t i = 0;
+
+	for (ky = 0; ky < conv->kernel_h; ky++, y += conv->dilation_h) {
+		int8_t *to = strip->to + ky * row;
+		const int8_t *source = NULL;
+
+		if (y < 0 || y >= conv->in_h) {
+			for (i = 0; i < strip->count; i++, to += strip->to_step)
+				cl_fill_bytes(to, conv->in_zero, row);
+			continue;
+		}
+		source = strip->image + (size_t)y * conv->in_w * conv->in_c;
+		for (i = 0; i < strip->inside_begin; i++, to += strip->to_step)
+			copy_row_part(conv, source, strip->x + (int64_t)i * conv->stride_w, to);
+		if (i < strip->inside_end) {
+			const int64_t x = strip->x + (int64_t)i * conv->stride_w;
+
+			copy_inside_rows(source + (size_t)x * conv->in_c, step, row, to,
+					 strip->to_step, strip->inside_end - i);
+			to += (strip->inside_end - i) * strip->to_step;
+			i = strip->inside_end;
+		}
+		for (; i < strip->count; i++, to += strip->to_step)
+			copy_row_part(conv, source, strip->x + (int64_t)i * conv->stride_w, to);
+	}
+}
+
+/* The input's bytes of one group (first channel `channel`) under the kernel, tap by tap. */
+static void copy_taps(const struct cl_conv2d_s8 *conv, const struct strip *strip, size_t channel,
+		      size_t channels)
+{
+	size_t i = 0;
 	uint32_t ky = 0;
 	uint32_t kx = 0;
 
-	for (ky = 0; ky < conv->kernel_h; ky++, y += conv->dilation_h) {
-		const int8_t *source = NULL;
-		/* What is left of the input wraps, and is beyond its width as well. */
-		uint64_t at = (uint64_t)x;
+	for (i = 0; i < strip->count; i++) {
+		int8_t *to = strip->to + i * strip->to_step;
+		int64_t y = strip->y;
 
-		if (y < 0 || y >= conv->in_h) {
-			cl_fill_bytes(to, conv->in_zero, row);
-			to += row;
-			continue;
+		for (ky = 0; ky < conv->kernel_h; ky++, y += conv->dilation_h) {
+			const bool inside = y >= 0 && y < conv->in_h;
+			/* What is left of the input wraps, and is beyond its width as well. */
+			uint64_t x = (uint64_t)(strip->x + (int64_t)i * conv->stride_w);
+
+			for (kx = 0; kx < conv->kernel_w;
+			     kx++, x += conv->dilation_w, to += channels) {
+				if (inside && x < conv->in_w)
+					cl_copy_bytes(to,
+						      strip->image +
+							      ((size_t)y * conv->in_w + x) *
+								      conv->in_c +
+							      channel,
+						      channels);
+				else
+					cl_fill_bytes(to, conv->in_zero, channels);
+			}
 		}
-		source = pixel->image + (size_t)y * conv->in_w * conv->in_c + channel;
-		if (whole_rows) {
-			copy_row(conv, source, x, to);
-			to += row;
-			continue;
+	}
+}
+
+/* The patches of one group for the next `count` pixels, which are then behind `next`. */
+static void copy_patches(const struct cl_conv2d_s8 *conv, struct pixel *next, size_t count,
+			 uint32_t group, int8_t *to, size_t to_step)
+{
+	const size_t channels = conv->in_c / conv->group;
+	struct strip strip = {.to = to, .to_step = to_step};
+
+	for (; count > 0; count -= strip.count, strip.to += strip.count * to_step) {
+		strip.count = count < conv->out_w - next->x ? count : conv->out_w - next->x;
+		strip.image = next->image;
+		strip.y = (int64_t)next->y * conv->stride_h - conv->pad_top;
+		strip.x = (int64_t)next->x * conv->stride_w - conv->pad_left;
+		if (conv->group == 1 && conv->dilation_w == 1) {
+			find_inside(conv, &strip);
+			copy_rows(conv, &strip);
+		} else {
+			copy_taps(conv, &strip, group * channels, channels);
 		}
-		for (kx = 0; kx < conv->kernel_w; kx++, at += conv->dilation_w) {
-			if (at < conv->in_w)
-				cl_copy_bytes(to, source + at * conv->in_c, channels);
-			else
-				cl_fill_bytes(to, conv->in_zero, channels);
-			to += channels;
+
+		next->x += (uint32_t)strip.count;
+		if (next->x == conv->out_w) {
+			next->x = 0;
+			if (++next->y == conv->out_h) {
+				next->y = 0;
+				next->image += (size_t)conv->in_h * conv->in_w * conv->in_c;
+			}
 		}
 	}
 }
@@ -205,7 +303,6 @@ static void conv2d_s8_run(const struct cl_op *op, const struct cl_memory *memory
 		.weights_kind = conv->weights_kind,
 	};
 	size_t done = 0;
-	size_t i = 0;
 	uint32_t group = 0;
 
 	for (done = 0; done < pixel_count; done += CL_S8_ROWS) {
@@ -218,11 +315,7 @@ static void conv2d_s8_run(const struct cl_op *op, const struct cl_memory *memory
 				tile.in = in + done * conv->in_c + group * channels;
 			} else {
 				next = first;
-				for (i = 0; i < count; i++) {
-					copy_patch(conv, &next, group * channels, channels,
-						   scratch + i * tile.in_stride);
-					next_pixel(conv, &next);
-				}
+				copy_patches(conv, &next, count, group, scratch, tile.in_stride);
 				tile.in = scratch;
 			}
 			tile.weights =

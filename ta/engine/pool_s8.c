@@ -47,6 +47,101 @@ struct cells {
 	size_t inside;
 };
 
+/* The largest cells of 16 channels. */
+static inline int8x16_t largest_cells(const struct cells *cells, size_t c)
+{
+	int8x16_t largest = vdupq_n_s8(INT8_MIN);
+	size_t z = 0;
+	size_t y = 0;
+	size_t x = 0;
+
+	for (z = 0; z < cells->counts[0]; z++) {
+		for (y = 0; y < cells->counts[1]; y++) {
+			const int8_t *from =
+				cells->first + z * cells->steps[0] + y * cells->steps[1] + c;
+
+			for (x = cells->counts[2]; x > 0; x--, from += cells->steps[2])
+				largest = vmaxq_s8(largest, vld1q_s8(from));
+		}
+	}
+	return largest;
+}
+
+/* The sums of the cells of 16 channels. */
+static inline int32x4x4_t sum_cells(const struct cells *cells, size_t c)
+{
+	int32x4x4_t sums;
+	size_t z = 0;
+	size_t y = 0;
+	size_t x = 0;
+
+	sums.val[0] = sums.val[1] = sums.val[2] = sums.val[3] = vdupq_n_s32(0);
+	for (z = 0; z < cells->counts[0]; z++) {
+		for (y = 0; y < cells->counts[1]; y++) {
+			const int8_t *from =
+				cells->first + z * cells->steps[0] + y * cells->steps[1] + c;
+
+			for (x = cells->counts[2]; x > 0;) {
+				/* 256 cells fit into 16 bits. */
+				size_t some = x < 256 ? x : 256;
+				int16x8_t low = vdupq_n_s16(0);
+				int16x8_t high = low;
+
+				x -= some;
+				for (; some > 0; some--, from += cells->steps[2]) {
+					const int8x16_t value = vld1q_s8(from);
+
+					low = vaddw_s8(low, vget_low_s8(value));
+					high = vaddw_high_s8(high, value);
+				}
+				sums.val[0] = vaddw_s16(sums.val[0], vget_low_s16(low));
+				sums.val[1] = vaddw_high_s16(sums.val[1], low);
+				sums.val[2] = vaddw_s16(sums.val[2], vget_low_s16(high));
+				sums.val[3] = vaddw_high_s16(sums.val[3], high);
+			}
+		}
+	}
+	return sums;
+}
+
+/* How a window ends: (result - zeros) * multiplier. */
+struct ending {
+	const struct cl_finish *finish;
+	float multiplier;
+	int32_t zeros;
+	bool max;
+	bool plain; /* the largest cell is stored as it is, but for low and high */
+};
+
+static inline int32x4_t scale4(int32x4_t value, const struct ending *ending)
+{
+	const int32x4_t less = vsubq_s32(value, vdupq_n_s32(ending->zeros));
+
+	return cl_round4(vmulq_n_f32(vcvtq_f32_s32(less), ending->multiplier));
+}
+
+static inline int8x16_t end_16(const int32x4x4_t *values, const struct ending *ending)
+{
+	return cl_finish16(ending->finish, scale4(values->val[0], ending),
+			   scale4(values->val[1], ending), scale4(values->val[2], ending),
+			   scale4(values->val[3], ending));
+}
+
+/* 16 channels of a window. */
+static inline void pool_16(const struct cells *cells, size_t c, const struct ending *ending,
+			   int8_t *out)
+{
+	int32x4x4_t values;
+
+	if (ending->plain) {
+		vst1q_s8(out + c, vminq_s8(vmaxq_s8(largest_cells(cells, c), ending->finish->low),
+					   ending->finish->high));
+		return;
+	}
+	values = ending->max ? cl_widen16(largest_cells(cells, c)) : sum_cells(cells, c);
+	vst1q_s8(out + c, end_16(&values, ending));
+}
+
 /* The largest cell, or the sum of all, of one channel. */
 static int32_t pool_channel(const struct cells *cells, size_t c, bool max)
 {
@@ -106,12 +201,16 @@ static void pool_one(const struct cl_pool_s8 *pool, const struct cl_finish *fini
 		     const struct windows *windows, const int8_t *in, int8_t *out)
 {
 	struct cells cells = {.first = in, .inside = 1};
-	float multiplier = pool->multiplier;
-	const bool max = pool->kind == CL_POOL_MAX;
-	size_t step = pool->channels;
+	struct ending ending = {
+		.finish = finish,
+		.multiplier = pool->multiplier,
+		.zeros = pool->in_zero,
+		.max = pool->kind == CL_POOL_MAX,
+	};
+	const size_t channels = pool->channels;
+	size_t step = channels;
 	size_t padded = 1;
 	size_t c = 0;
-	int32_t zeros = pool->in_zero;
 	unsigned int i = 0;
 
 	for (i = DIMS; i-- > 0;) {
@@ -124,15 +223,25 @@ static void pool_one(const struct cl_pool_s8 *pool, const struct cl_finish *fini
 		cells.inside *= cells.counts[i];
 		padded *= windows->padded[i];
 	}
-	if (!max) {
+	if (!ending.max) {
 		const size_t divisor = pool->kind == CL_POOL_AVERAGE ? cells.inside : padded;
 
-		multiplier /= (float)(divisor ? divisor : 1);
-		zeros *= (int32_t)cells.inside;
+		ending.multiplier /= (float)(divisor ? divisor : 1);
+		ending.zeros *= (int32_t)cells.inside;
 	}
-	for (c = 0; c < pool->channels; c++)
+	/* The common case: the output's scale and zero point are the input's. */
+	ending.plain = ending.max && pool->multiplier == 1 && pool->in_zero == pool->finish.zero;
+
+	for (; c + 16 <= channels; c += 16)
+		pool_16(&cells, c, &ending, out);
+	if (c < channels && channels >= 16) {
+		pool_16(&cells, channels - 16, &ending, out);
+		return;
+	}
+	for (; c < channels; c++)
 		out[c] = cl_finish1(finish,
-				    (float)(pool_channel(&cells, c, max) - zeros) * multiplier);
+				    (float)(pool_channel(&cells, c, ending.max) - ending.zeros) *
+					    ending.multiplier);
 }
 
 static void pool_s8_run(const struct cl_op *op, const struct cl_memory *memory)

@@ -42,67 +42,94 @@ add_products(int32x4_t *sums, int8x16_t a, const int8_t *weights, const bool any
 
 #if defined(__aarch64__)
 /*
- * The inner loop in assembly: it takes all 32 registers, 16 of them for the sums,
- * and GCC 12 moves sums out of registers in every form that we tried (up to a
+ * Four rows in assembly: the inner loop takes all 32 registers, 16 of them for the
+ * sums, and GCC 12 moves sums out of registers in every form that we tried (up to a
  * third more instructions). Two steps at a time, so that loads come in pairs.
  *
  * v0-v3 products; v4, v5 and v14, v15 the bytes of even and odd rows; v6-v9 and
- * v10-v13 the weights of the two steps. `sum` is saddlp in the first turn, which
- * begins the sums, and sadalp then.
+ * v10-v13 the weights of the two steps; v20-v31 and one operand for each row the sums.
+ * SUM is saddlp in the first turn, which begins the sums, and sadalp then.
  */
-#define ASM_MULTIPLY(a, b0, b1, b2, b3)                                                            \
-	"smull  v0.8h, " a ".8b, " b0 ".8b\n"                                                      \
-	"smull  v1.8h, " a ".8b, " b1 ".8b\n"                                                      \
-	"smull  v2.8h, " a ".8b, " b2 ".8b\n"                                                      \
-	"smull  v3.8h, " a ".8b, " b3 ".8b\n"                                                      \
-	"smlal2 v0.8h, " a ".16b, " b0 ".16b\n"                                                    \
-	"smlal2 v1.8h, " a ".16b, " b1 ".16b\n"                                                    \
-	"smlal2 v2.8h, " a ".16b, " b2 ".16b\n"                                                    \
-	"smlal2 v3.8h, " a ".16b, " b3 ".16b\n"
+#define ASM_MULTIPLY(A, B0, B1, B2, B3)                                                            \
+	"smull  v0.8h, " A ".8b, " B0 ".8b\n"                                                      \
+	"smull  v1.8h, " A ".8b, " B1 ".8b\n"                                                      \
+	"smull  v2.8h, " A ".8b, " B2 ".8b\n"                                                      \
+	"smull  v3.8h, " A ".8b, " B3 ".8b\n"                                                      \
+	"smlal2 v0.8h, " A ".16b, " B0 ".16b\n"                                                    \
+	"smlal2 v1.8h, " A ".16b, " B1 ".16b\n"                                                    \
+	"smlal2 v2.8h, " A ".16b, " B2 ".16b\n"                                                    \
+	"smlal2 v3.8h, " A ".16b, " B3 ".16b\n"
+#define ASM_FIRST(A)  ASM_MULTIPLY(A, "v6", "v7", "v8", "v9")
+#define ASM_SECOND(A) ASM_MULTIPLY(A, "v10", "v11", "v12", "v13")
 
-#define ASM_SUM(sum, row)                                                                          \
-	sum " %[s" row "0].4s, v0.8h\n" sum " %[s" row "1].4s, v1.8h\n" sum " %[s" row             \
-	    "2].4s, v2.8h\n" sum " %[s" row "3].4s, v3.8h\n"
+#define ASM_SUM_ROW(SUM, S0, S1, S2, S3)                                                           \
+	SUM " " S0 ".4s, v0.8h\n" SUM " " S1 ".4s, v1.8h\n" SUM " " S2 ".4s, v2.8h\n" SUM " " S3   \
+	    ".4s, v3.8h\n"
+#define ASM_SUM_0(SUM) ASM_SUM_ROW(SUM, "%[sum0]", "v20", "v21", "v22")
+#define ASM_SUM_1(SUM) ASM_SUM_ROW(SUM, "%[sum1]", "v23", "v24", "v25")
+#define ASM_SUM_2(SUM) ASM_SUM_ROW(SUM, "%[sum2]", "v26", "v27", "v28")
+#define ASM_SUM_3(SUM) ASM_SUM_ROW(SUM, "%[sum3]", "v29", "v30", "v31")
 
-#define ASM_ROW(sum, row, a0, a1, load_next)                                                       \
-	ASM_MULTIPLY(a0, "v6", "v7", "v8", "v9")                                                   \
-	load_next ASM_SUM(sum, row) ASM_MULTIPLY(a1, "v10", "v11", "v12", "v13")                   \
-		ASM_SUM("sadalp", row)
+#define ASM_ONE_STEP                                                                               \
+	"ldr q4, [%[row0]], #16\n"                                                                 \
+	"ldp q8, q9, [%[weights], #32]\n"                                                          \
+	"ldp q6, q7, [%[weights]], #64\n"                                                          \
+	"ldr q14, [%[row1]], #16\n" ASM_FIRST("v4") "ldr q5, [%[row2]], #16\n" ASM_SUM_0("saddlp") \
+		ASM_FIRST("v14") "ldr q15, [%[row3]], #16\n" ASM_SUM_1("saddlp") ASM_FIRST("v5")   \
+			ASM_SUM_2("saddlp") ASM_FIRST("v15") ASM_SUM_3("saddlp")
 
-#define ASM_TWO_STEPS(sum)                                                                         \
+#define ASM_TWO_STEPS(SUM)                                                                         \
 	"ldp q4, q5, [%[row0]], #32\n"                                                             \
 	"ldp q8, q9, [%[weights], #32]\n"                                                          \
 	"ldp q10, q11, [%[weights], #64]\n"                                                        \
 	"ldp q12, q13, [%[weights], #96]\n"                                                        \
-	"ldp q6, q7, [%[weights]], #128\n" ASM_ROW(sum, "0", "v4", "v5",                           \
-						   "ldp q14, q15, [%[row1]], #32\n")               \
-		ASM_ROW(sum, "1", "v14", "v15", "ldp q4, q5, [%[row2]], #32\n")                    \
-			ASM_ROW(sum, "2", "v4", "v5", "ldp q14, q15, [%[row3]], #32\n")            \
-				ASM_ROW(sum, "3", "v14", "v15", "")
+	"ldp q6, q7, [%[weights]], #128\n" ASM_FIRST(                                              \
+		"v4") "ldp q14, q15, [%[row1]], #32\n" ASM_SUM_0(SUM) ASM_SECOND("v5")             \
+		ASM_SUM_0("sadalp") ASM_FIRST("v14") "ldp q4, q5, [%[row2]], #32\n" ASM_SUM_1(SUM) \
+			ASM_SECOND("v15") ASM_SUM_1("sadalp")                                      \
+				ASM_FIRST("v4") "ldp q14, q15, [%[row3]], #32\n" ASM_SUM_2(SUM)    \
+					ASM_SECOND("v5") ASM_SUM_2("sadalp") ASM_FIRST("v14")      \
+						ASM_SUM_3(SUM) ASM_SECOND("v15")                   \
+							ASM_SUM_3("sadalp")
 
-#define SUMS_OF(row)                                                                               \
-	[s##row##0] "=&w"(sums[row][0]), [s##row##1] "=&w"(sums[row][1]),                          \
-		[s##row##2] "=&w"(sums[row][2]), [s##row##3] "=&w"(sums[row][3])
+/* The partial sums of a row to its four sums. */
+#define ASM_ADD_UP(S0, S1, S2, S3)                                                                 \
+	"addp " S0 ".4s, " S0 ".4s, " S1 ".4s\n"                                                   \
+	"addp " S2 ".4s, " S2 ".4s, " S3 ".4s\n"                                                   \
+	"addp " S0 ".4s, " S0 ".4s, " S2 ".4s\n"
 
-/* Begins the sums of ROWS rows over 2 * pairs steps, pairs > 0; moves the pointers on. */
-static inline __attribute__((always_inline)) const int8_t *
-begin_four_rows(const int8_t **row, const int8_t *weights, size_t pairs,
-		int32x4_t sums[ROWS][CL_S8_COLUMNS])
+static inline __attribute__((always_inline)) void sum_four_rows(const int8_t *row0, size_t stride,
+								const int8_t *weights, size_t steps,
+								int32x4_t *sums)
 {
-	__asm__ volatile(
-		ASM_TWO_STEPS("saddlp") "subs %[pairs], %[pairs], #1\n"
-					"b.eq 2f\n"
-					"1:\n" ASM_TWO_STEPS(
-						"sadalp") "subs %[pairs], %[pairs], #1\n"
-							  "b.ne 1b\n"
-							  "2:\n"
-		: SUMS_OF(0), SUMS_OF(1), SUMS_OF(2),
-		  SUMS_OF(3), [row0] "+r"(row[0]), [row1] "+r"(row[1]), [row2] "+r"(row[2]),
-		  [row3] "+r"(row[3]), [weights] "+r"(weights), [pairs] "+r"(pairs)
-		:
+	const int8_t *row1 = row0 + stride;
+	const int8_t *row2 = row1 + stride;
+	const int8_t *row3 = row2 + stride;
+	size_t pairs = steps / 2;
+
+	__asm__("tbz %[steps], #0, 1f\n" ASM_ONE_STEP "cbnz %[pairs], 2f\n"
+		"b 3f\n"
+		"1:\n" ASM_TWO_STEPS(
+			"saddlp") "subs %[pairs], %[pairs], #1\n"
+				  "b.eq 3f\n"
+				  "2:\n" ASM_TWO_STEPS(
+					  "sadalp") "subs %[pairs], %[pairs], #1\n"
+						    "b.ne 2b\n"
+						    "3:\n" ASM_ADD_UP(
+							    "%[sum0]", "v20", "v21",
+							    "v22") ASM_ADD_UP("%[sum1]", "v23",
+									      "v24", "v25")
+							    ASM_ADD_UP("%[sum2]", "v26", "v27",
+								       "v28")
+								    ASM_ADD_UP("%[sum3]", "v29",
+									       "v30", "v31")
+		: [sum0] "=&w"(sums[0]), [sum1] "=&w"(sums[1]), [sum2] "=&w"(sums[2]),
+		  [sum3] "=&w"(sums[3]), [row0] "+r"(row0), [row1] "+r"(row1), [row2] "+r"(row2),
+		  [row3] "+r"(row3), [weights] "+r"(weights), [pairs] "+r"(pairs)
+		: [steps] "r"(steps)
 		: "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12",
-		  "v13", "v14", "v15", "cc", "memory");
-	return weights;
+		  "v13", "v14", "v15", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27",
+		  "v28", "v29", "v30", "v31", "cc", "memory");
 }
 #endif
 
@@ -131,6 +158,29 @@ static inline void store_4(int8_t *to, uint32_t bytes)
 	memcpy(to, &bytes, sizeof(bytes));
 }
 
+/* The sums of up to ROWS rows times a panel, by intrinsics. */
+static inline __attribute__((always_inline)) void sum_rows(const int8_t *in, size_t stride,
+							   const int8_t *weights, size_t steps,
+							   int32x4_t *sums, const unsigned int rows,
+							   const bool any)
+{
+	int32x4_t partial[ROWS][CL_S8_COLUMNS];
+	unsigned int r = 0;
+	unsigned int c = 0;
+
+	for (r = 0; r < rows; r++)
+		for (c = 0; c < CL_S8_COLUMNS; c++)
+			partial[r][c] = vdupq_n_s32(0);
+	for (; steps > 0; steps--) {
+		for (r = 0; r < rows; r++)
+			add_products(partial[r], vld1q_s8(in + r * stride), weights, any);
+		in += CL_S8_STEP;
+		weights += STEP_SIZE;
+	}
+	for (r = 0; r < rows; r++)
+		sums[r] = add_up(partial[r]);
+}
+
 /* One panel for 1 to ROWS rows; rows and any are literals. */
 static inline __attribute__((always_inline)) void run_panel(const struct cl_tile_s8 *tile,
 							    const int8_t *in, const int8_t *weights,
@@ -138,55 +188,38 @@ static inline __attribute__((always_inline)) void run_panel(const struct cl_tile
 							    int8_t *out, size_t columns,
 							    const unsigned int rows, const bool any)
 {
-	const size_t stride = tile->in_stride;
-	const int8_t *row[ROWS] = {in, in + stride, in + 2 * stride, in + 3 * stride};
-	int32x4_t sums[ROWS][CL_S8_COLUMNS];
-	int32x4_t rounded[ROWS];
+	const size_t stride = tile->out_stride;
+	int32x4_t sums[ROWS];
 	uint32x4_t bytes;
-	size_t steps = tile->steps;
 	unsigned int r = 0;
-	unsigned int c = 0;
 
 #if defined(__aarch64__)
-	if (rows == ROWS && !any && steps > 1) {
-		weights = begin_four_rows(row, weights, steps / 2, sums);
-		steps %= 2;
-	} else
+	if (rows == ROWS && !any)
+		sum_four_rows(in, tile->in_stride, weights, tile->steps, sums);
+	else
 #endif
-	{
-		for (r = 0; r < ROWS; r++)
-			for (c = 0; c < CL_S8_COLUMNS; c++)
-				sums[r][c] = vdupq_n_s32(0);
-	}
-	for (; steps > 0; steps--) {
-		for (r = 0; r < rows; r++) {
-			add_products(sums[r], vld1q_s8(row[r]), weights, any);
-			row[r] += CL_S8_STEP;
-		}
-		weights += STEP_SIZE;
-	}
+		sum_rows(in, tile->in_stride, weights, tile->steps, sums, rows, any);
 
 	const int32x4_t bias = vld1q_s32(channels->bias);
 	const float32x4_t multiplier = vld1q_f32(channels->multiplier);
 
 	for (r = 0; r < ROWS; r++)
-		rounded[r] = r < rows ? cl_round4(vmulq_f32(
-						vcvtq_f32_s32(vaddq_s32(add_up(sums[r]), bias)),
-						multiplier))
-				      : rounded[0];
+		sums[r] = r < rows ? cl_round4(vmulq_f32(vcvtq_f32_s32(vaddq_s32(sums[r], bias)),
+							 multiplier))
+				   : sums[0];
 	bytes = vreinterpretq_u32_s8(
-		cl_finish16(&tile->finish, rounded[0], rounded[1], rounded[2], rounded[3]));
+		cl_finish16(&tile->finish, sums[0], sums[1], sums[2], sums[3]));
 	if (columns < CL_S8_COLUMNS) {
-		store_some(vreinterpretq_s8_u32(bytes), out, tile->out_stride, rows, columns);
+		store_some(vreinterpretq_s8_u32(bytes), out, stride, rows, columns);
 		return;
 	}
 	store_4(out, vgetq_lane_u32(bytes, 0));
 	if (rows > 1)
-		store_4(out + tile->out_stride, vgetq_lane_u32(bytes, 1));
+		store_4(out + stride, vgetq_lane_u32(bytes, 1));
 	if (rows > 2)
-		store_4(out + 2 * tile->out_stride, vgetq_lane_u32(bytes, 2));
+		store_4(out + 2 * stride, vgetq_lane_u32(bytes, 2));
 	if (rows > 3)
-		store_4(out + 3 * tile->out_stride, vgetq_lane_u32(bytes, 3));
+		store_4(out + 3 * stride, vgetq_lane_u32(bytes, 3));
 }
 
 /* Panel by panel, so that a panel's weights stay in the cache over all rows. */

@@ -3,6 +3,8 @@
 #ifndef CLOISTER_TILE_S8_H
 #define CLOISTER_TILE_S8_H
 
+#include <string.h>
+
 #include "quant.h"
 
 #define CL_S8_STEP    16 /* products that one instruction begins */
@@ -38,24 +40,54 @@ static inline uint64_t cl_s8_steps(uint64_t depth)
 	return depth / CL_S8_STEP + !!(depth % CL_S8_STEP);
 }
 
-/* Copies count bytes; a last vector overlaps the one before rather than leave bytes over. */
-static inline void cl_copy_bytes(int8_t *to, const int8_t *from, size_t count)
+/*
+ * Copies count bytes by few instructions: vectors from both ends, which overlap if
+ * need be. The rows of a convolution's input are short.
+ */
+static inline __attribute__((always_inline)) void cl_copy_bytes(int8_t *to, const int8_t *from,
+								size_t count)
 {
-	size_t i = 0;
+	for (; count > 64; count -= 64, from += 64, to += 64) {
+		const int8x16_t bytes[] = {vld1q_s8(from), vld1q_s8(from + 16), vld1q_s8(from + 32),
+					   vld1q_s8(from + 48)};
 
+		vst1q_s8(to, bytes[0]);
+		vst1q_s8(to + 16, bytes[1]);
+		vst1q_s8(to + 32, bytes[2]);
+		vst1q_s8(to + 48, bytes[3]);
+	}
 	if (count >= 16) {
-		for (; i + 16 <= count; i += 16)
-			vst1q_s8(to + i, vld1q_s8(from + i));
-		vst1q_s8(to + count - 16, vld1q_s8(from + count - 16));
-		return;
+		const int8x16_t first = vld1q_s8(from);
+		const int8x16_t last = vld1q_s8(from + count - 16);
+
+		if (count > 32) {
+			const int8x16_t second = vld1q_s8(from + 16);
+			const int8x16_t third = vld1q_s8(from + count - 32);
+
+			vst1q_s8(to + 16, second);
+			vst1q_s8(to + count - 32, third);
+		}
+		vst1q_s8(to, first);
+		vst1q_s8(to + count - 16, last);
+	} else if (count >= 8) {
+		const int8x8_t first = vld1_s8(from);
+		const int8x8_t last = vld1_s8(from + count - 8);
+
+		vst1_s8(to, first);
+		vst1_s8(to + count - 8, last);
+	} else if (count >= 4) {
+		uint32_t first = 0;
+		uint32_t last = 0;
+
+		memcpy(&first, from, sizeof(first));
+		memcpy(&last, from + count - 4, sizeof(last));
+		memcpy(to, &first, sizeof(first));
+		memcpy(to + count - 4, &last, sizeof(last));
+	} else if (count) {
+		to[0] = from[0];
+		to[count / 2] = from[count / 2];
+		to[count - 1] = from[count - 1];
 	}
-	if (count >= 8) {
-		vst1_s8(to, vld1_s8(from));
-		vst1_s8(to + count - 8, vld1_s8(from + count - 8));
-		return;
-	}
-	for (; i < count; i++)
-		to[i] = from[i];
 }
 
 static inline void cl_fill_bytes(int8_t *to, int32_t value, size_t count)

@@ -207,6 +207,8 @@ static void build_pool(struct stage *stage, struct cl_pool_s8 *pool)
 	pool->in_zero = random_s8();
 	pool->multiplier = random_range(0, 1) ? 1 : random_float(0, 2);
 	pool->finish = random_finish();
+	if (random_range(0, 1))
+		pool->finish.zero = pool->in_zero;
 	pool->in = stage_arena(stage, cell_count(pool, pool->in_dims));
 	pool->out = stage_arena(stage, cell_count(pool, pool->out_dims));
 	stage_build(stage);
