@@ -104,47 +104,9 @@ static inline __attribute__((always_inline)) void add_row(const struct taps *tap
 	}
 }
 
-/*
- * The same for BLOCK pixels under three taps, where a pixel is as far from the
- * next as a tap: they share what they read.
- */
-static inline __attribute__((always_inline)) void
-add_shared_row(const struct taps *taps, size_t in_at, size_t weights_at, float32x4_t *sums)
-{
-	const float *in = taps->in + in_at;
-	const float *weights = taps->weights + weights_at;
-	const size_t step = taps->pixel_step;
-	const float32x4_t w0 = vld1q_f32(weights);
-	const float32x4_t w1 = vld1q_f32(weights + taps->channels);
-	const float32x4_t w2 = vld1q_f32(weights + 2 * taps->channels);
-	const float32x4_t in0 = vld1q_f32(in);
-	const float32x4_t in1 = vld1q_f32(in + step);
-	const float32x4_t in2 = vld1q_f32(in + 2 * step);
-	const float32x4_t in3 = vld1q_f32(in + 3 * step);
-	const float32x4_t in4 = vld1q_f32(in + 4 * step);
-	const float32x4_t in5 = vld1q_f32(in + 5 * step);
-
-	sums[0] = vfmaq_f32(sums[0], in0, w0);
-	sums[1] = vfmaq_f32(sums[1], in1, w0);
-	sums[2] = vfmaq_f32(sums[2], in2, w0);
-	sums[3] = vfmaq_f32(sums[3], in3, w0);
-	sums[0] = vfmaq_f32(sums[0], in1, w1);
-	sums[1] = vfmaq_f32(sums[1], in2, w1);
-	sums[2] = vfmaq_f32(sums[2], in3, w1);
-	sums[3] = vfmaq_f32(sums[3], in4, w1);
-	sums[0] = vfmaq_f32(sums[0], in2, w2);
-	sums[1] = vfmaq_f32(sums[1], in3, w2);
-	sums[2] = vfmaq_f32(sums[2], in4, w2);
-	sums[3] = vfmaq_f32(sums[3], in5, w2);
-}
-
-/*
- * 1 or BLOCK output pixels which have the same taps inside. pixels and shared are
- * literals, rows is one where it pays.
- */
+/* 1 or BLOCK output pixels which have the same taps inside; pixels is a literal. */
 static inline __attribute__((always_inline)) void run_pixels(const struct taps *taps, float *out,
-							     const unsigned int pixels,
-							     const bool shared, const size_t rows)
+							     const unsigned int pixels)
 {
 	const struct cl_fusion *fusion = taps->fusion;
 	const bool unbounded = fusion->kind == CL_FUSED_NONE || fusion->kind == CL_FUSED_LATER;
@@ -161,11 +123,8 @@ static inline __attribute__((always_inline)) void run_pixels(const struct taps *
 		size_t in = c;
 		size_t weights = c;
 
-		for (y = 0; y < rows; y++) {
-			if (shared)
-				add_shared_row(taps, in, weights, sums);
-			else
-				add_row(taps, in, weights, sums, pixels);
+		for (y = 0; y < taps->rows; y++) {
+			add_row(taps, in, weights, sums, pixels);
 			in += taps->row_step;
 			weights += taps->weights_row_step;
 		}
@@ -182,20 +141,122 @@ static inline __attribute__((always_inline)) void run_pixels(const struct taps *
 		run_last_channels(taps, pixels, out);
 }
 
-/* BLOCK pixels; the 3x3 kernel of most networks has a copy of its own. */
-static void run_block(const struct taps *taps, bool shared, float *out)
+/* Columns of the input under BLOCK pixels. */
+#define LARGEST_KERNEL          5
+#define COLUMNS(kernel, stride) ((BLOCK - 1) * (stride) + (kernel))
+#define MOST_COLUMNS            COLUMNS(LARGEST_KERNEL, 2)
+
+/* The columns before the first `before` and from the last `after` on lie outside of the input. */
+struct edges {
+	unsigned int before;
+	unsigned int after;
+};
+
+/*
+ * BLOCK pixels of a square kernel without dilation: neighbours share what they read. kernel and
+ * stride are literals, edges as well where there are few of them; taps->in is the first column
+ * inside. All channels but those that fill no vector.
+ */
+static inline __attribute__((always_inline)) void run_shared(const struct taps *taps, float *out,
+							     const unsigned int kernel,
+							     const unsigned int stride,
+							     const struct edges edges)
 {
-	if (shared && taps->rows == 3)
-		run_pixels(taps, out, BLOCK, true, 3);
-	else if (shared)
-		run_pixels(taps, out, BLOCK, true, taps->rows);
-	else
-		run_pixels(taps, out, BLOCK, false, taps->rows);
+	const struct cl_fusion *fusion = taps->fusion;
+	const bool bounded = fusion->kind == CL_FUSED_RELU || fusion->kind == CL_FUSED_CLIP;
+	const float32x4_t least = vdupq_n_f32(fusion->low);
+	const float32x4_t most =
+		vdupq_n_f32(fusion->kind == CL_FUSED_CLIP ? fusion->high : __builtin_inff());
+	const unsigned int columns = COLUMNS(kernel, stride);
+	const size_t channels = taps->channels;
+	float32x4_t in[MOST_COLUMNS];
+	size_t c = 0;
+	size_t y = 0;
+	unsigned int x = 0;
+	unsigned int p = 0;
+
+	for (; c + 4 <= channels; c += 4) {
+		const float32x4_t start = taps->bias ? vld1q_f32(taps->bias + c) : vdupq_n_f32(0);
+		float32x4_t sums[BLOCK] = {start, start, start, start};
+		const float *row = taps->in + c;
+		const float *weights = taps->weights + c;
+
+		for (y = 0; y < taps->rows; y++) {
+#pragma GCC unroll 16
+			for (x = 0; x < columns; x++)
+				in[x] = x < edges.before || x >= columns - edges.after
+						? vdupq_n_f32(0)
+						: vld1q_f32(row + (x - edges.before) * channels);
+#pragma GCC unroll 8
+			for (x = 0; x < kernel; x++) {
+				const float32x4_t w = vld1q_f32(weights + x * channels);
+
+#pragma GCC unroll 4
+				for (p = 0; p < BLOCK; p++)
+					sums[p] = vfmaq_f32(sums[p], in[p * stride + x], w);
+			}
+			row += taps->row_step;
+			weights += taps->weights_row_step;
+		}
+		if (bounded)
+#pragma GCC unroll 4
+			for (p = 0; p < BLOCK; p++)
+				sums[p] = vminq_f32(vmaxq_f32(sums[p], least), most);
+#pragma GCC unroll 4
+		for (p = 0; p < BLOCK; p++)
+			vst1q_f32(out + c + p * channels, sums[p]);
+	}
+}
+
+/* The instances of run_shared. */
+static void run_shared_block(const struct taps *taps, uint32_t kernel, uint32_t stride,
+			     struct edges edges, float *out)
+{
+	const struct edges none = {0, 0};
+	const struct edges before = {1, 0};
+	const struct edges after = {0, 1};
+
+	if (kernel == 3 && !edges.before && !edges.after) {
+		if (stride == 1)
+			run_shared(taps, out, 3, 1, none);
+		else
+			run_shared(taps, out, 3, 2, none);
+	} else if (kernel == 3 && edges.before == 1 && !edges.after) {
+		if (stride == 1)
+			run_shared(taps, out, 3, 1, before);
+		else
+			run_shared(taps, out, 3, 2, before);
+	} else if (kernel == 3 && !edges.before && edges.after == 1) {
+		if (stride == 1)
+			run_shared(taps, out, 3, 1, after);
+		else
+			run_shared(taps, out, 3, 2, after);
+	} else if (kernel == 3) {
+		if (stride == 1)
+			run_shared(taps, out, 3, 1, edges);
+		else
+			run_shared(taps, out, 3, 2, edges);
+	} else if (!edges.before && !edges.after) {
+		if (stride == 1)
+			run_shared(taps, out, 5, 1, none);
+		else
+			run_shared(taps, out, 5, 2, none);
+	} else {
+		if (stride == 1)
+			run_shared(taps, out, 5, 1, edges);
+		else
+			run_shared(taps, out, 5, 2, edges);
+	}
+}
+
+static void run_block(const struct taps *taps, float *out)
+{
+	run_pixels(taps, out, BLOCK);
 }
 
 static void run_single(const struct taps *taps, float *out)
 {
-	run_pixels(taps, out, 1, false, taps->rows);
+	run_pixels(taps, out, 1);
 }
 
 /* Output pixels from here on whose windows are inside from left to right. */
@@ -213,17 +274,56 @@ static uint32_t pixels_inside(const struct cl_conv2d *conv, uint32_t x)
 	return fit < left ? (uint32_t)fit : left;
 }
 
+/* run_shared has an instance for the kernel, and every block of BLOCK pixels has a column inside.
+ */
+static bool is_shared(const struct cl_conv2d *conv)
+{
+	return (conv->kernel_w == 3 || conv->kernel_w == 5) && conv->stride_w <= 2 &&
+	       conv->dilation_w == 1 && conv->in_c % 4 == 0 && conv->out_w >= BLOCK &&
+	       conv->pad_left < conv->kernel_w &&
+	       ((int64_t)conv->out_w - BLOCK) * conv->stride_w - conv->pad_left < conv->in_w;
+}
+
+/* One row of output pixels by run_shared; image and weights are of the row's first taps inside. */
+static void run_shared_row(const struct cl_conv2d *conv, struct taps *taps, const float *image,
+			   const float *weights, float *out)
+{
+	const int64_t columns = COLUMNS((int64_t)conv->kernel_w, conv->stride_w);
+	uint32_t x = 0;
+
+	taps->weights = weights;
+	for (;;) {
+		const int64_t start = (int64_t)x * conv->stride_w - conv->pad_left;
+		const int64_t end = start + columns;
+		const struct edges edges = {
+			.before = start < 0 ? (unsigned int)-start : 0,
+			.after = end > conv->in_w ? (unsigned int)(end - conv->in_w) : 0,
+		};
+
+		taps->in = image + (size_t)(start < 0 ? 0 : start) * conv->in_c;
+		run_shared_block(taps, conv->kernel_w, conv->stride_w, edges,
+				 out + (size_t)x * conv->in_c);
+		if (x + BLOCK >= conv->out_w)
+			break;
+		/* The last block overlaps the one before it where they do not come out even. */
+		x = x + 2 * BLOCK <= conv->out_w ? x + BLOCK : conv->out_w - BLOCK;
+	}
+}
+
 /* One row of output pixels; rows is where its taps lie vertically, image the batch's input. */
 static void run_row(const struct cl_conv2d *conv, struct taps *taps, const struct cl_window *rows,
 		    const float *image, const float *weights, float *out)
 {
 	const size_t channels = conv->in_c;
-	const bool shared = conv->kernel_w == 3 && conv->stride_w == conv->dilation_w;
 	uint32_t x = 0;
 
 	taps->rows = rows->end - rows->begin;
 	image += (size_t)rows->position * conv->in_w * channels;
 	weights += (size_t)rows->begin * conv->kernel_w * channels;
+	if (is_shared(conv)) {
+		run_shared_row(conv, taps, image, weights, out);
+		return;
+	}
 	while (x < conv->out_w) {
 		uint32_t inside = pixels_inside(conv, x);
 		const struct cl_window columns =
@@ -245,7 +345,7 @@ static void run_row(const struct cl_conv2d *conv, struct taps *taps, const struc
 				taps->in -= (BLOCK - inside) * taps->pixel_step;
 				inside = BLOCK;
 			}
-			run_block(taps, shared, out + x * channels);
+			run_block(taps, out + x * channels);
 			x += BLOCK;
 			inside -= BLOCK;
 			if (inside > 0)
