@@ -208,6 +208,65 @@ static inline __attribute__((always_inline)) void run_shared(const struct taps *
 	}
 }
 
+/*
+ * `blocks` blocks of BLOCK pixels side by side under a whole 3x3 kernel, whose weights stay in
+ * registers from block to block; no column lies outside. stride is a literal.
+ */
+static inline __attribute__((always_inline)) void
+run_whole(const struct taps *taps, float *out, uint32_t blocks, const unsigned int stride)
+{
+	const struct cl_fusion *fusion = taps->fusion;
+	const bool bounded = fusion->kind == CL_FUSED_RELU || fusion->kind == CL_FUSED_CLIP;
+	const float32x4_t least = vdupq_n_f32(fusion->low);
+	const float32x4_t most =
+		vdupq_n_f32(fusion->kind == CL_FUSED_CLIP ? fusion->high : __builtin_inff());
+	const size_t channels = taps->channels;
+	const size_t step = BLOCK * stride * channels;
+	float32x4_t in[COLUMNS(3, 2)];
+	float32x4_t w[9];
+	size_t c = 0;
+	unsigned int y = 0;
+	unsigned int x = 0;
+	unsigned int p = 0;
+
+	for (; c + 4 <= channels; c += 4) {
+		const float32x4_t start = taps->bias ? vld1q_f32(taps->bias + c) : vdupq_n_f32(0);
+		const float *rows[3] = {taps->in + c, taps->in + c + taps->row_step,
+					taps->in + c + 2 * taps->row_step};
+		float *to = out + c;
+		uint32_t left = blocks;
+
+#pragma GCC unroll 9
+		for (x = 0; x < 9; x++)
+			w[x] = vld1q_f32(taps->weights + c + x * channels);
+		for (; left; left--) {
+			float32x4_t sums[BLOCK] = {start, start, start, start};
+
+#pragma GCC unroll 3
+			for (y = 0; y < 3; y++) {
+#pragma GCC unroll 16
+				for (x = 0; x < COLUMNS(3, stride); x++)
+					in[x] = vld1q_f32(rows[y] + x * channels);
+#pragma GCC unroll 3
+				for (x = 0; x < 3; x++)
+#pragma GCC unroll 4
+					for (p = 0; p < BLOCK; p++)
+						sums[p] = vfmaq_f32(sums[p], in[p * stride + x],
+								    w[3 * y + x]);
+				rows[y] += step;
+			}
+			if (bounded)
+#pragma GCC unroll 4
+				for (p = 0; p < BLOCK; p++)
+					sums[p] = vminq_f32(vmaxq_f32(sums[p], least), most);
+#pragma GCC unroll 4
+			for (p = 0; p < BLOCK; p++)
+				vst1q_f32(to + p * channels, sums[p]);
+			to += BLOCK * channels;
+		}
+	}
+}
+
 /* The instances of run_shared. */
 static void run_shared_block(const struct taps *taps, uint32_t kernel, uint32_t stride,
 			     struct edges edges, float *out)
@@ -301,8 +360,18 @@ static void run_shared_row(const struct cl_conv2d *conv, struct taps *taps, cons
 		};
 
 		taps->in = image + (size_t)(start < 0 ? 0 : start) * conv->in_c;
-		run_shared_block(taps, conv->kernel_w, conv->stride_w, edges,
-				 out + (size_t)x * conv->in_c);
+		if (conv->kernel_w == 3 && taps->rows == 3 && !edges.before && !edges.after) {
+			const uint32_t blocks = pixels_inside(conv, x) / BLOCK;
+
+			if (conv->stride_w == 1)
+				run_whole(taps, out + (size_t)x * conv->in_c, blocks, 1);
+			else
+				run_whole(taps, out + (size_t)x * conv->in_c, blocks, 2);
+			x += (blocks - 1) * BLOCK;
+		} else {
+			run_shared_block(taps, conv->kernel_w, conv->stride_w, edges,
+					 out + (size_t)x * conv->in_c);
+		}
 		if (x + BLOCK >= conv->out_w)
 			break;
 		/* The last block overlaps the one before it where they do not come out even. */
