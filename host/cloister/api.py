@@ -32,6 +32,7 @@ def compile(  # noqa: A001 - the name that a user guesses
     dims: Mapping[str, int] | None = None,
     max_partition: int | None = None,
     secure_memory: int | None = None,
+    weights: str = "float32",
     keys: Path | None = None,
 ) -> Bundle:
     """Compile an ONNX model into a sealed bundle.
@@ -44,6 +45,7 @@ def compile(  # noqa: A001 - the name that a user guesses
         max_partition: most bytes of a plain partition (default: chosen for ``secure_memory``).
         secure_memory: bytes of the smallest secure memory in which the model must run; more of the same bundle stays
             resident where there is more. Default: 4 MiB where that costs little, else 8 MiB or whatever is enough.
+        weights: "int8" stores the weights of float operators in a quarter of the bytes, rounded.
         keys: directory of the vendor's keys (default: the user's). The content key is kept there for licences.
 
     Raises:
@@ -58,7 +60,9 @@ def compile(  # noqa: A001 - the name that a user guesses
         name = Path(model).stem if isinstance(model, str | Path) else (model.graph.name or "model")
     if secure_memory is None and max_partition is None:
         secure_memory = 0
-    compiled = compile_onnx(model, dims=dims or {}, max_partition=max_partition, secure_memory=secure_memory)
+    compiled = compile_onnx(
+        model, dims=dims or {}, max_partition=max_partition, secure_memory=secure_memory, weights=weights
+    )
     bundle, content_key = seal_bundle(compiled, vendor, name=name, version=version)
     save_content_key(bytes(bundle.header.content_key_id), content_key, keys)
     return bundle

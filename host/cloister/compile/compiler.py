@@ -18,6 +18,9 @@ from cloister.ir.load import ModelSource
 from cloister.ir.passes.pipeline import clean, optimise
 from cloister.tensors import DTYPES, TensorInfo
 
+#: How weights of float operators may be stored.
+WEIGHTS = ("float32", "int8")
+
 
 @dataclass(frozen=True)
 class CompiledModel:
@@ -49,6 +52,7 @@ def compile_onnx(
     partitions: int | None = None,
     secure_memory: int | None = None,
     winograd: bool = True,
+    weights: str = "float32",
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compiles an ONNX model; the same input gives the same bytes.
@@ -67,6 +71,8 @@ def compile_onnx(
             whatever is enough.
         winograd: 3x3 convolutions may be computed by Winograd's F(4x4, 3x3) where the compiler expects fewer
             instructions; their results then differ from direct ones by rounding.
+        weights: how weights of float operators are stored; "int8": with a scale for each output channel, a quarter of
+            the bytes, and expanded before they are used.
         progress: called with step, done and total.
 
     Raises:
@@ -80,6 +86,9 @@ def compile_onnx(
     tell("import", 0, 1)
     imported = import_onnx(source, dims, fixed_inputs)
     graph = imported.graph
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights are {' or '.join(WEIGHTS)}, not {weights!r}")
+    graph.weights = weights
     clean(graph)
     raise_problems([*imported.problems, *check_graph(graph)])
     return compile_graph(

@@ -316,6 +316,11 @@ class Lowering:
         dtype: np.dtype[Any] | type[np.generic] = np.float32,
     ) -> Buffer:
         """Weights of ``shape`` that ``make`` gives, later where they are large; equal keys are one constant."""
+        if self.graph.weights == "int8" and np.dtype(dtype) == np.float32:
+            from cloister.compile.weights8 import SMALLEST, expanded
+
+            if prod(shape) >= SMALLEST:
+                return expanded(self, shape, make, key)
         element = np.dtype(dtype).newbyteorder("<")
         size = prod(shape) * element.itemsize
         if size <= EAGER:

@@ -110,6 +110,8 @@ class Graph:
     opset: int
     name: str = "model"
     notes: list[str] = field(default_factory=list)
+    #: How weights of float operators are stored: "float32", or "int8" with a scale for each output channel.
+    weights: str = "float32"
 
     def tensor(self, name: str) -> Tensor:
         """The tensor called ``name``; KeyError where there is none."""
