@@ -55,7 +55,7 @@ enum cl_status cl_conv_s8_check_common(const struct cl_conv2d_s8 *conv,
 	uint64_t work = 0;
 	uint64_t scratch = 0;
 
-	if (conv->weights_kind > CL_WEIGHTS_S8_ANY)
+	if (conv->weights_kind >= CL_WEIGHTS_S8_COUNT)
 		return CL_BAD_KERNEL;
 	if (!cl_extent_valid(conv->kernel_h) || !cl_extent_valid(conv->kernel_w) ||
 	    !cl_extent_valid(conv->stride_h) || !cl_extent_valid(conv->stride_w) ||
@@ -101,7 +101,8 @@ static enum cl_status conv2d_s8_check(const struct cl_op *op, const struct cl_me
 	    !cl_mul(weight_count, cl_s8_steps(depth), &weight_count))
 		return CL_BAD_FORMAT;
 	if (!cl_can_read(&conv->weights, memory, weight_count, 1) ||
-	    !cl_can_read(&conv->channels, memory, panels, sizeof(struct cl_channels_s8)))
+	    !cl_can_read(&conv->channels, memory, cl_s8_channels_size(panels, conv->weights_kind),
+			 1))
 		return CL_OUT_OF_BOUNDS;
 	return CL_OK;
 }
@@ -290,6 +291,9 @@ static void conv2d_s8_run(const struct cl_op *op, const struct cl_memory *memory
 	const size_t pixel_count = (size_t)conv->batch * conv->out_h * conv->out_w;
 	const int8_t *weights = cl_source(&conv->weights, memory);
 	const struct cl_channels_s8 *ends = cl_source(&conv->channels, memory);
+	const uint8_t *kinds = conv->weights_kind == CL_WEIGHTS_S8_PANELS
+				       ? (const uint8_t *)(ends + conv->group * panels)
+				       : NULL;
 	const int8_t *in = cl_source(&conv->in, memory);
 	int8_t *out = cl_target(&conv->out, memory);
 	int8_t *scratch = cl_target(&conv->scratch, memory);
@@ -321,6 +325,7 @@ static void conv2d_s8_run(const struct cl_op *op, const struct cl_memory *memory
 			tile.weights =
 				weights + group * panels * steps * CL_S8_COLUMNS * CL_S8_STEP;
 			tile.channels = ends + group * panels;
+			tile.kinds = kinds ? kinds + group * panels : NULL;
 			tile.out = out + done * conv->out_c + group * columns;
 			cl_tile_s8_run(&tile, count);
 		}

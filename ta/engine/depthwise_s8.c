@@ -12,6 +12,8 @@ static enum cl_status depthwise_s8_check(const struct cl_op *op, const struct cl
 
 	if (status != CL_OK)
 		return status;
+	if (conv->weights_kind > CL_WEIGHTS_S8_ANY)
+		return CL_BAD_KERNEL;
 	if (conv->group != conv->in_c || conv->out_c != conv->in_c ||
 	    !cl_product(weight_factors, 3, &weight_count))
 		return CL_BAD_FORMAT;

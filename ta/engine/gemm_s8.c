@@ -14,7 +14,7 @@ static enum cl_status gemm_s8_check(const struct cl_op *op, const struct cl_memo
 	uint64_t out_count = 0;
 	uint64_t weight_count = 0;
 
-	if (gemm->weights_kind > CL_WEIGHTS_S8_ANY)
+	if (gemm->weights_kind >= CL_WEIGHTS_S8_COUNT)
 		return CL_BAD_KERNEL;
 	if (!cl_finish_s8_valid(&gemm->finish) || !cl_product(in_factors, 2, &in_count) ||
 	    !cl_product(out_factors, 2, &out_count) || !cl_work_valid(out_count, gemm->k) ||
@@ -22,7 +22,8 @@ static enum cl_status gemm_s8_check(const struct cl_op *op, const struct cl_memo
 		return CL_BAD_FORMAT;
 	if (!cl_can_read(&gemm->in, memory, in_count, 1) ||
 	    !cl_can_read(&gemm->weights, memory, weight_count, 1) ||
-	    !cl_can_read(&gemm->channels, memory, panels, sizeof(struct cl_channels_s8)) ||
+	    !cl_can_read(&gemm->channels, memory, cl_s8_channels_size(panels, gemm->weights_kind),
+			 1) ||
 	    !cl_can_write(&gemm->out, memory, out_count, 1))
 		return CL_OUT_OF_BOUNDS;
 	if (gemm->k % CL_S8_STEP ? !cl_can_write(&gemm->scratch, memory, row_size * CL_S8_ROWS, 1)
@@ -59,6 +60,9 @@ static void gemm_s8_run(const struct cl_op *op, const struct cl_memory *memory)
 	size_t done = 0;
 	size_t i = 0;
 
+	if (gemm->weights_kind == CL_WEIGHTS_S8_PANELS)
+		tile.kinds = (const uint8_t *)(tile.channels +
+					       (gemm->n + CL_S8_COLUMNS - 1) / CL_S8_COLUMNS);
 	if (!whole) {
 		tile.in = scratch;
 		tile.in_stride = tile.steps * CL_S8_STEP;

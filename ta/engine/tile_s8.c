@@ -98,38 +98,69 @@ add_products(int32x4_t *sums, int8x16_t a, const int8_t *weights, const bool any
 	"addp " S2 ".4s, " S2 ".4s, " S3 ".4s\n"                                                   \
 	"addp " S0 ".4s, " S0 ".4s, " S2 ".4s\n"
 
+/* The same where the products of two steps can be added up before they are widened. */
+#define ASM_FOURS_ROW(SUM_ROW, SUM, A0, A1, LOAD)                                                  \
+	ASM_FIRST(A0)                                                                              \
+	LOAD "smlal  v0.8h, " A1 ".8b, v10.8b\n"                                                   \
+	     "smlal  v1.8h, " A1 ".8b, v11.8b\n"                                                   \
+	     "smlal  v2.8h, " A1 ".8b, v12.8b\n"                                                   \
+	     "smlal  v3.8h, " A1 ".8b, v13.8b\n"                                                   \
+	     "smlal2 v0.8h, " A1 ".16b, v10.16b\n"                                                 \
+	     "smlal2 v1.8h, " A1 ".16b, v11.16b\n"                                                 \
+	     "smlal2 v2.8h, " A1 ".16b, v12.16b\n"                                                 \
+	     "smlal2 v3.8h, " A1 ".16b, v13.16b\n" SUM_ROW(SUM)
+
+#define ASM_TWO_STEPS_FOURS(SUM)                                                                   \
+	"ldp q4, q5, [%[row0]], #32\n"                                                             \
+	"ldp q8, q9, [%[weights], #32]\n"                                                          \
+	"ldp q10, q11, [%[weights], #64]\n"                                                        \
+	"ldp q12, q13, [%[weights], #96]\n"                                                        \
+	"ldp q6, q7, [%[weights]], #128\n" ASM_FOURS_ROW(ASM_SUM_0, SUM, "v4", "v5",               \
+							 "ldp q14, q15, [%[row1]], #32\n")         \
+		ASM_FOURS_ROW(ASM_SUM_1, SUM, "v14", "v15", "ldp q4, q5, [%[row2]], #32\n")        \
+			ASM_FOURS_ROW(ASM_SUM_2, SUM, "v4", "v5",                                  \
+				      "ldp q14, q15, [%[row3]], #32\n")                            \
+				ASM_FOURS_ROW(ASM_SUM_3, SUM, "v14", "v15", "")
+
+/* An odd step comes first, as cloister_format.h says of CL_WEIGHTS_S8_FOURS. */
+#define ASM_FOUR_ROWS(TWO_STEPS)                                                                   \
+	__asm__("tbz %[steps], #0, 1f\n" ASM_ONE_STEP "cbnz %[pairs], 2f\n"                        \
+		"b 3f\n"                                                                           \
+		"1:\n" TWO_STEPS(                                                                  \
+			"saddlp") "subs %[pairs], %[pairs], #1\n"                                  \
+				  "b.eq 3f\n"                                                      \
+				  "2:\n" TWO_STEPS(                                                \
+					  "sadalp") "subs %[pairs], %[pairs], #1\n"                \
+						    "b.ne 2b\n"                                    \
+						    "3:\n" ASM_ADD_UP(                             \
+							    "%[sum0]", "v20", "v21",               \
+							    "v22") ASM_ADD_UP("%[sum1]", "v23",    \
+									      "v24", "v25")        \
+							    ASM_ADD_UP("%[sum2]", "v26", "v27",    \
+								       "v28")                      \
+								    ASM_ADD_UP("%[sum3]", "v29",   \
+									       "v30", "v31")       \
+		: [sum0] "=&w"(sums[0]), [sum1] "=&w"(sums[1]), [sum2] "=&w"(sums[2]),             \
+		  [sum3] "=&w"(sums[3]), [row0] "+r"(row0), [row1] "+r"(row1), [row2] "+r"(row2),  \
+		  [row3] "+r"(row3), [weights] "+r"(weights), [pairs] "+r"(pairs)                  \
+		: [steps] "r"(steps)                                                               \
+		: "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", \
+		  "v13", "v14", "v15", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27",     \
+		  "v28", "v29", "v30", "v31", "cc", "memory")
+
 static inline __attribute__((always_inline)) void sum_four_rows(const int8_t *row0, size_t stride,
 								const int8_t *weights, size_t steps,
-								int32x4_t *sums)
+								int32x4_t *sums, const bool fours)
 {
 	const int8_t *row1 = row0 + stride;
 	const int8_t *row2 = row1 + stride;
 	const int8_t *row3 = row2 + stride;
 	size_t pairs = steps / 2;
 
-	__asm__("tbz %[steps], #0, 1f\n" ASM_ONE_STEP "cbnz %[pairs], 2f\n"
-		"b 3f\n"
-		"1:\n" ASM_TWO_STEPS(
-			"saddlp") "subs %[pairs], %[pairs], #1\n"
-				  "b.eq 3f\n"
-				  "2:\n" ASM_TWO_STEPS(
-					  "sadalp") "subs %[pairs], %[pairs], #1\n"
-						    "b.ne 2b\n"
-						    "3:\n" ASM_ADD_UP(
-							    "%[sum0]", "v20", "v21",
-							    "v22") ASM_ADD_UP("%[sum1]", "v23",
-									      "v24", "v25")
-							    ASM_ADD_UP("%[sum2]", "v26", "v27",
-								       "v28")
-								    ASM_ADD_UP("%[sum3]", "v29",
-									       "v30", "v31")
-		: [sum0] "=&w"(sums[0]), [sum1] "=&w"(sums[1]), [sum2] "=&w"(sums[2]),
-		  [sum3] "=&w"(sums[3]), [row0] "+r"(row0), [row1] "+r"(row1), [row2] "+r"(row2),
-		  [row3] "+r"(row3), [weights] "+r"(weights), [pairs] "+r"(pairs)
-		: [steps] "r"(steps)
-		: "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12",
-		  "v13", "v14", "v15", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27",
-		  "v28", "v29", "v30", "v31", "cc", "memory");
+	if (fours)
+		ASM_FOUR_ROWS(ASM_TWO_STEPS_FOURS);
+	else
+		ASM_FOUR_ROWS(ASM_TWO_STEPS);
 }
 #endif
 
@@ -181,12 +212,11 @@ static inline __attribute__((always_inline)) void sum_rows(const int8_t *in, siz
 		sums[r] = add_up(partial[r]);
 }
 
-/* One panel for 1 to ROWS rows; rows and any are literals. */
-static inline __attribute__((always_inline)) void run_panel(const struct cl_tile_s8 *tile,
-							    const int8_t *in, const int8_t *weights,
-							    const struct cl_channels_s8 *channels,
-							    int8_t *out, size_t columns,
-							    const unsigned int rows, const bool any)
+/* One panel for 1 to ROWS rows; rows and kind are literals. */
+static inline __attribute__((always_inline)) void
+run_panel(const struct cl_tile_s8 *tile, const int8_t *in, const int8_t *weights,
+	  const struct cl_channels_s8 *channels, int8_t *out, size_t columns,
+	  const unsigned int rows, const uint32_t kind)
 {
 	const size_t stride = tile->out_stride;
 	int32x4_t sums[ROWS];
@@ -194,11 +224,13 @@ static inline __attribute__((always_inline)) void run_panel(const struct cl_tile
 	unsigned int r = 0;
 
 #if defined(__aarch64__)
-	if (rows == ROWS && !any)
-		sum_four_rows(in, tile->in_stride, weights, tile->steps, sums);
+	if (rows == ROWS && kind != CL_WEIGHTS_S8_ANY)
+		sum_four_rows(in, tile->in_stride, weights, tile->steps, sums,
+			      kind == CL_WEIGHTS_S8_FOURS);
 	else
 #endif
-		sum_rows(in, tile->in_stride, weights, tile->steps, sums, rows, any);
+		sum_rows(in, tile->in_stride, weights, tile->steps, sums, rows,
+			 kind == CL_WEIGHTS_S8_ANY);
 
 	const int32x4_t bias = vld1q_s32(channels->bias);
 	const float32x4_t multiplier = vld1q_f32(channels->multiplier);
@@ -222,41 +254,47 @@ static inline __attribute__((always_inline)) void run_panel(const struct cl_tile
 		store_4(out + 3 * stride, vgetq_lane_u32(bytes, 3));
 }
 
-/* Panel by panel, so that a panel's weights stay in the cache over all rows. */
-static inline __attribute__((always_inline)) void run_tile(const struct cl_tile_s8 *tile,
-							   size_t row_count, const bool any)
+/* One panel for any number of rows; kind is a literal. */
+static inline __attribute__((always_inline)) void
+run_rows(const struct cl_tile_s8 *tile, size_t panel, size_t row_count, const uint32_t kind)
 {
-	const size_t panel_size = tile->steps * STEP_SIZE;
-	const struct cl_channels_s8 *channels = tile->channels;
-	const int8_t *weights = tile->weights;
-	size_t column = 0;
+	const int8_t *weights = tile->weights + panel * tile->steps * STEP_SIZE;
+	const struct cl_channels_s8 *channels = tile->channels + panel;
+	const size_t columns = tile->columns - panel * CL_S8_COLUMNS;
+	const int8_t *in = tile->in;
+	int8_t *out = tile->out + panel * CL_S8_COLUMNS;
+	size_t left = row_count;
 
-	for (column = 0; column < tile->columns; column += CL_S8_COLUMNS) {
-		const size_t columns = tile->columns - column;
-		const int8_t *in = tile->in;
-		int8_t *out = tile->out + column;
-		size_t left = row_count;
-
-		for (; left >= ROWS; left -= ROWS) {
-			run_panel(tile, in, weights, channels, out, columns, ROWS, any);
-			in += ROWS * tile->in_stride;
-			out += ROWS * tile->out_stride;
-		}
-		if (left == 3)
-			run_panel(tile, in, weights, channels, out, columns, 3, any);
-		else if (left == 2)
-			run_panel(tile, in, weights, channels, out, columns, 2, any);
-		else if (left == 1)
-			run_panel(tile, in, weights, channels, out, columns, 1, any);
-		weights += panel_size;
-		channels++;
+	for (; left >= ROWS; left -= ROWS) {
+		run_panel(tile, in, weights, channels, out, columns, ROWS, kind);
+		in += ROWS * tile->in_stride;
+		out += ROWS * tile->out_stride;
 	}
+	if (left == 3)
+		run_panel(tile, in, weights, channels, out, columns, 3, kind);
+	else if (left == 2)
+		run_panel(tile, in, weights, channels, out, columns, 2, kind);
+	else if (left == 1)
+		run_panel(tile, in, weights, channels, out, columns, 1, kind);
 }
 
+/* Panel by panel, so that a panel's weights stay in the cache over all rows. */
 void cl_tile_s8_run(const struct cl_tile_s8 *tile, size_t row_count)
 {
-	if (tile->weights_kind == CL_WEIGHTS_S8_ANY)
-		run_tile(tile, row_count, true);
-	else
-		run_tile(tile, row_count, false);
+	const size_t panels = (tile->columns + CL_S8_COLUMNS - 1) / CL_S8_COLUMNS;
+	size_t panel = 0;
+
+	for (panel = 0; panel < panels; panel++) {
+		switch (tile->kinds ? tile->kinds[panel] : tile->weights_kind) {
+		case CL_WEIGHTS_S8_SYMMETRIC:
+			run_rows(tile, panel, row_count, CL_WEIGHTS_S8_SYMMETRIC);
+			break;
+		case CL_WEIGHTS_S8_FOURS:
+			run_rows(tile, panel, row_count, CL_WEIGHTS_S8_FOURS);
+			break;
+		default:
+			run_rows(tile, panel, row_count, CL_WEIGHTS_S8_ANY);
+			break;
+		}
+	}
 }

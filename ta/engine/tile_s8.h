@@ -28,8 +28,15 @@ struct cl_tile_s8 {
 	int8_t *out;
 	size_t out_stride;
 	struct cl_finish finish;
-	uint32_t weights_kind; /* enum cl_weights_s8 */
+	uint32_t weights_kind; /* enum cl_weights_s8, of all panels */
+	const uint8_t *kinds;  /* or of each, unless NULL */
 };
+
+/* Bytes of `channels` for so many panels, of which each may have its own kind of weights. */
+static inline uint64_t cl_s8_channels_size(uint64_t panels, uint32_t weights_kind)
+{
+	return panels * (sizeof(struct cl_channels_s8) + (weights_kind == CL_WEIGHTS_S8_PANELS));
+}
 
 /* Any number of rows. */
 void cl_tile_s8_run(const struct cl_tile_s8 *tile, size_t row_count);

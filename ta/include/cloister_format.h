@@ -550,6 +550,16 @@ struct cl_finish_s8 {
 enum cl_weights_s8 {
 	CL_WEIGHTS_S8_SYMMETRIC = 0, /* none is -128: two products fit into 16 bits; faster */
 	CL_WEIGHTS_S8_ANY = 1,
+	/*
+	 * CONV2D_S8 and GEMM_S8 only. With their weights' steps of 16 taken in pairs from the
+	 * last one on (an odd first step stands alone and is SYMMETRIC): in each pair, for each
+	 * channel and each j < 8, the magnitudes of the four weights with k % 8 = j add up to
+	 * at most 255, so that four products fit into 16 bits; faster still.
+	 */
+	CL_WEIGHTS_S8_FOURS = 2,
+	/* CONV2D_S8 and GEMM_S8 only: one byte for each panel, 0 to 2, follows `channels`. */
+	CL_WEIGHTS_S8_PANELS = 3,
+	CL_WEIGHTS_S8_COUNT = 4,
 };
 
 /*
@@ -566,7 +576,7 @@ enum cl_weights_s8 {
  *   weights: int8 [group][p][ceil(k / 16)][4][16], the last two axes being
  *     (channel of the panel, k % 16); what is missing is zero.
  *   channels: [group][p] times { int32 bias[4]; float multiplier[4]; }, missing
- *     ones zero.
+ *     ones zero; with CL_WEIGHTS_S8_PANELS then [group][p] bytes.
  *   scratch: 0 bytes where ceil(k / 16) * 16 = k, the kernel is 1x1, strides are 1,
  *     pads 0 and out_h, out_w = in_h, in_w; else 8 * 16 * ceil(k / 16).
  * DEPTHWISE_S8 (group == in_c == out_c), with t = kernel_h * kernel_w:

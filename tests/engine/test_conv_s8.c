@@ -13,6 +13,7 @@ struct conv_case {
 	int8_t *weights;
 	int32_t *bias;
 	float *multiplier;
+	uint8_t *kinds; /* of each panel */
 };
 
 static bool is_depthwise(const struct cl_conv2d_s8 *conv)
@@ -37,6 +38,46 @@ static size_t packed_size(const struct cl_conv2d_s8 *conv)
 	return panels_of(conv) * ((depth_of(conv) + 15) / 16) * 64;
 }
 
+static size_t panel_of(const struct cl_conv2d_s8 *conv, uint32_t o)
+{
+	const uint32_t group_out = conv->out_c / conv->group;
+
+	return o / group_out * (panels_of(conv) / conv->group) + o % group_out / 4;
+}
+
+/* Weights as wild as the panel's kind allows, of output channel o. */
+static void random_weights(struct conv_case *test, uint32_t o)
+{
+	const struct cl_conv2d_s8 *conv = &test->conv;
+	const uint32_t kind =
+		is_depthwise(conv) ? conv->weights_kind : test->kinds[panel_of(conv, o)];
+	const size_t depth = depth_of(conv);
+	const size_t group_in = conv->in_c / conv->group;
+	const size_t odd = (depth + 15) / 16 % 2;
+	int8_t *weights = test->weights + o * depth;
+	uint32_t left[8] = {0};
+	size_t k = 0;
+
+	random_bytes(weights, depth, kind == CL_WEIGHTS_S8_ANY ? INT8_MIN : -INT8_MAX);
+	if (kind != CL_WEIGHTS_S8_FOURS)
+		return;
+	for (k = odd * 16; k < depth; k++) {
+		int8_t *weight = weights + k % group_in * (depth / group_in) + k / group_in;
+		uint32_t most = 0;
+
+		if ((k - odd * 16) % 32 < 8)
+			left[k % 8] = 255;
+		most = left[k % 8] < 128 ? left[k % 8] : 128;
+		if (random_range(0, 1))
+			most = random_range(0, most);
+		left[k % 8] -= most;
+		if (random_range(0, 1) && most < 128)
+			*weight = (int8_t)most;
+		else
+			*weight = (int8_t) - (int)most;
+	}
+}
+
 /* As cloister_format.h describes it, index by index. */
 static void pack(struct conv_case *test)
 {
@@ -54,9 +95,10 @@ static void pack(struct conv_case *test)
 
 	memset(packed, 0, conv->weights.size);
 	memset(bias, 0, conv->channels.size);
+	if (conv->weights_kind == CL_WEIGHTS_S8_PANELS)
+		memcpy(bias + 8 * panels_of(conv), test->kinds, panels_of(conv));
 	for (o = 0; o < conv->out_c; o++) {
-		const size_t panel =
-			o / group_out * (panels_of(conv) / conv->group) + o % group_out / 4;
+		const size_t panel = panel_of(conv, o);
 		const size_t lane = o % group_out % 4;
 
 		if (is_depthwise(conv)) {
@@ -96,6 +138,7 @@ static void build(struct conv_case *test)
 	const size_t weight_count = depth_of(conv) * conv->out_c;
 	const float spread = 200.0f / (4000.0f * (float)depth_of(conv));
 	size_t scratch = 0;
+	size_t i = 0;
 	uint32_t o = 0;
 
 	conv->op.size = sizeof(*conv);
@@ -109,16 +152,23 @@ static void build(struct conv_case *test)
 	if (scratch)
 		conv->scratch = stage_arena(&test->stage, scratch);
 	conv->weights = stage_weights(&test->stage, packed_size(conv));
-	conv->channels = stage_weights(&test->stage, is_depthwise(conv) ? 8 * (size_t)conv->out_c
-									: 32 * panels_of(conv));
+	conv->channels = stage_weights(
+		&test->stage,
+		is_depthwise(conv)
+			? 8 * (size_t)conv->out_c
+			: panels_of(conv) * (conv->weights_kind == CL_WEIGHTS_S8_PANELS ? 33 : 32));
 	stage_build(&test->stage);
 	random_bytes(stage_at(&test->stage, &conv->in), conv->in.size, INT8_MIN);
 	test->weights = allocate(weight_count);
 	test->bias = allocate(conv->out_c * sizeof(int32_t));
 	test->multiplier = allocate(conv->out_c * sizeof(float));
-	random_bytes(test->weights, weight_count,
-		     conv->weights_kind == CL_WEIGHTS_S8_ANY ? INT8_MIN : -INT8_MAX);
+	test->kinds = allocate(panels_of(conv));
+	for (i = 0; i < panels_of(conv); i++)
+		test->kinds[i] =
+			(uint8_t)(conv->weights_kind == CL_WEIGHTS_S8_PANELS ? random_range(0, 2)
+									     : conv->weights_kind);
 	for (o = 0; o < conv->out_c; o++) {
+		random_weights(test, o);
 		test->bias[o] = (int32_t)random_range(0, 20000) - 10000;
 		test->multiplier[o] = random_float(0, spread);
 	}
@@ -132,6 +182,7 @@ static void finish(struct conv_case *test)
 	free(test->weights);
 	free(test->bias);
 	free(test->multiplier);
+	free(test->kinds);
 	stage_free(&test->stage);
 }
 
@@ -230,7 +281,7 @@ static void random_geometry(struct cl_conv2d_s8 *conv)
 				 conv->pad_top + random_range(0, 3));
 	conv->out_w = out_extent(conv->in_w, conv->kernel_w, conv->stride_w, conv->dilation_w,
 				 conv->pad_left + random_range(0, 3));
-	conv->weights_kind = random_range(0, 2) ? CL_WEIGHTS_S8_SYMMETRIC : CL_WEIGHTS_S8_ANY;
+	conv->weights_kind = random_range(0, is_depthwise(conv) ? 1 : 3);
 }
 
 TEST(conv2d_s8_matches_the_definition)
@@ -301,9 +352,10 @@ TEST(depthwise_s8_matches_the_definition)
 
 TEST(the_largest_sums_of_products_are_exact)
 {
-	uint32_t any = 0;
+	uint32_t kind = 0;
+	size_t i = 0;
 
-	for (any = 0; any < 2; any++) {
+	for (kind = 0; kind < 3; kind++) {
 		struct conv_case test = {0};
 		struct cl_conv2d_s8 *conv = &test.conv;
 
@@ -315,12 +367,18 @@ TEST(the_largest_sums_of_products_are_exact)
 		conv->pad_top = conv->pad_left = 1;
 		conv->in_c = 33;
 		conv->out_c = 8;
-		conv->weights_kind = any;
+		conv->weights_kind = kind;
 		build(&test);
 		memset(stage_at(&test.stage, &conv->in), INT8_MIN, conv->in.size);
 		conv->in_zero = INT8_MIN;
-		memset(test.weights, any ? INT8_MIN : -INT8_MAX, depth_of(conv) * conv->out_c);
-		memset(test.weights, INT8_MAX, depth_of(conv));
+		if (kind != CL_WEIGHTS_S8_FOURS) {
+			memset(test.weights, kind ? INT8_MIN : -INT8_MAX,
+			       depth_of(conv) * conv->out_c);
+			memset(test.weights, INT8_MAX, depth_of(conv));
+		} else {
+			for (i = 0; i < depth_of(conv) * conv->out_c; i++)
+				test.weights[i] = -63;
+		}
 		pack(&test);
 		run_and_compare(&test, &cl_conv2d_s8_kernel);
 		finish(&test);
@@ -450,7 +508,7 @@ TEST(conv_s8_checks_refuse_each_bad_field)
 		REFUSE(group, 5, CL_BAD_FORMAT),
 		REFUSE(in_zero, 128, CL_BAD_FORMAT),
 		REFUSE(in_zero, (uint32_t)-129, CL_BAD_FORMAT),
-		REFUSE(weights_kind, 2, CL_BAD_KERNEL),
+		REFUSE(weights_kind, 4, CL_BAD_KERNEL),
 		REFUSE(finish.zero, 128, CL_BAD_FORMAT),
 		REFUSE(finish.low, 128, CL_BAD_FORMAT),
 		REFUSE(finish.high, (uint32_t)-129, CL_BAD_FORMAT),
@@ -475,6 +533,9 @@ TEST(conv_s8_checks_refuse_each_bad_field)
 	bad.scratch.size--;
 	expect_check(&conv.stage, &cl_conv2d_s8_kernel, &bad, CL_OUT_OF_BOUNDS, "small scratch");
 	bad = conv.conv;
+	bad.weights_kind = CL_WEIGHTS_S8_PANELS;
+	expect_check(&conv.stage, &cl_conv2d_s8_kernel, &bad, CL_OUT_OF_BOUNDS, "no kinds");
+	bad = conv.conv;
 	bad.weights.size--;
 	expect_check(&conv.stage, &cl_conv2d_s8_kernel, &bad, CL_OUT_OF_BOUNDS, "small weights");
 	bad = conv.conv;
@@ -490,6 +551,9 @@ TEST(conv_s8_checks_refuse_each_bad_field)
 	bad = depthwise.conv;
 	bad.group = 12;
 	expect_check(&depthwise.stage, &cl_depthwise_s8_kernel, &bad, CL_BAD_FORMAT, "12 groups");
+	bad = depthwise.conv;
+	bad.weights_kind = CL_WEIGHTS_S8_FOURS;
+	expect_check(&depthwise.stage, &cl_depthwise_s8_kernel, &bad, CL_BAD_KERNEL, "fours");
 	finish(&depthwise);
 }
 
@@ -519,7 +583,7 @@ static void build_gemm(struct conv_case *test, struct cl_gemm_s8 *gemm, uint32_t
 	conv->in_w = conv->out_w = m;
 	conv->in_c = k;
 	conv->out_c = n;
-	conv->weights_kind = random_range(0, 1);
+	conv->weights_kind = random_range(0, 3);
 	build(test);
 	EXPECT(conv->scratch.size == scratch, "scratch of k = %u", k);
 	gemm->op.kernel = CL_KERNEL_GEMM_S8;
@@ -587,7 +651,7 @@ TEST(gemm_s8_check_refuses_each_bad_field)
 		REFUSE_GEMM(n, 0, CL_BAD_FORMAT),
 		REFUSE_GEMM(n, 13, CL_OUT_OF_BOUNDS),
 		REFUSE_GEMM(n, UINT32_MAX, CL_BAD_FORMAT),
-		REFUSE_GEMM(weights_kind, 2, CL_BAD_KERNEL),
+		REFUSE_GEMM(weights_kind, 4, CL_BAD_KERNEL),
 		REFUSE_GEMM(finish.zero, 128, CL_BAD_FORMAT),
 		REFUSE_GEMM(finish.reserved, 1, CL_BAD_FORMAT),
 	};

@@ -344,7 +344,7 @@ static void random_record(unsigned int *seed, uint16_t kernel, uint8_t *record)
 		if (kernel == CL_KERNEL_DEPTHWISE_S8)
 			conv->group = conv->out_c = conv->in_c;
 		conv->in_zero = (int32_t)below(seed, 256) - 128;
-		conv->weights_kind = below(seed, 2);
+		conv->weights_kind = below(seed, CL_WEIGHTS_S8_COUNT);
 		conv->finish = random_finish(seed);
 		break;
 	}
@@ -356,7 +356,7 @@ static void random_record(unsigned int *seed, uint16_t kernel, uint8_t *record)
 		gemm->m = 1 + below(seed, 18);
 		gemm->k = 1 + below(seed, 40);
 		gemm->n = 1 + below(seed, 18);
-		gemm->weights_kind = below(seed, 2);
+		gemm->weights_kind = below(seed, CL_WEIGHTS_S8_COUNT);
 		gemm->finish = random_finish(seed);
 		break;
 	}
