@@ -11,6 +11,8 @@ from onnx_models import engine
 from quant_models import OFF, Builder, assert_within_a_step, kernels, largest_step, reference, weights
 
 from cloister.compile import compile_onnx
+from cloister.native import _load, find_library
+from cloister.ops.quant_product import conv2d_s8_scratch
 
 DTYPES = pytest.mark.parametrize("dtype", [np.int8, np.uint8])
 
@@ -223,3 +225,24 @@ def test_a_tensor_that_leaves_in_float_too_is_computed_in_float() -> None:
     results, wanted = engine().run(compiled, b.data()), reference(model, b.data(), OFF)
     np.testing.assert_allclose(results["v"], wanted["v"], rtol=1e-5, atol=1e-5)
     assert largest_step({"y": results["y"]}, {"y": wanted["y"]}) <= 1
+
+
+def test_the_compiler_and_the_engine_agree_about_a_convolutions_scratch() -> None:
+    ffi, lib = _load(str(find_library()))
+    ffi.cdef("uint64_t cl_conv2d_s8_scratch(const struct cl_conv2d_s8 *conv);")
+    numbers = np.random.default_rng(7)
+    for _ in range(500):
+        depthwise = bool(numbers.integers(0, 2))
+        channels = int(numbers.integers(1, 40))
+        group = channels if depthwise else int(numbers.integers(1, 3))
+        fields = {
+            "in_c": channels if depthwise else group * channels, "group": group,
+            "kernel_h": int(numbers.integers(1, 4)), "kernel_w": int(numbers.integers(1, 4)),
+            "stride_h": int(numbers.integers(1, 3)), "stride_w": int(numbers.integers(1, 3)),
+            "pad_top": int(numbers.integers(0, 2)), "pad_left": int(numbers.integers(0, 2)),
+            "dilation_h": int(numbers.integers(1, 3)), "dilation_w": int(numbers.integers(1, 3)),
+            "in_h": 8, "in_w": 8, "out_h": int(numbers.integers(7, 9)), "out_w": int(numbers.integers(7, 9)),
+        }  # fmt: skip
+        record = ffi.new("struct cl_conv2d_s8 *", fields)
+        record.op.kernel = lib.CL_KERNEL_DEPTHWISE_S8 if depthwise else lib.CL_KERNEL_CONV2D_S8
+        assert conv2d_s8_scratch(fields, depthwise) == lib.cl_conv2d_s8_scratch(record), fields
