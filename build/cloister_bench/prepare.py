@@ -109,12 +109,13 @@ def random_inputs(model: onnx.ModelProto) -> dict[str, Array]:
 
 
 def prepare(
-    name: str, directory: str, model: onnx.ModelProto | Path, *, max_partition: int = 1 << 20, optional: bool = False
+    name: str, directory: str, model: onnx.ModelProto | Path, *, optional: bool = False, **choices: Any
 ) -> Workload:
     """Compile a model.
 
     Args:
         optional: a model that is not supported is no error; its `compiled` is None.
+        choices: arguments of :func:`cloister.compile.compile_onnx`.
 
     Raises:
         CloisterError: the model is not supported.
@@ -124,7 +125,7 @@ def prepare(
     loaded = onnx.load(model) if isinstance(model, Path) else model
     work = Workload(name, directory, loaded, precision_of(loaded), random_inputs(loaded))
     try:
-        work.compiled = compile_onnx(loaded, max_partition=max_partition)
+        work.compiled = compile_onnx(loaded, **choices)
     except CloisterError as error:
         if not optional:
             raise
