@@ -274,14 +274,14 @@ static void depthwise_s8_run(const struct cl_op *op, const struct cl_memory *mem
 	const size_t channels = conv->in_c;
 	const size_t taps = (size_t)conv->kernel_h * conv->kernel_w;
 	const size_t image = (size_t)conv->in_h * conv->in_w * channels;
-	const int32_t *bias = cl_source(&conv->channels, memory);
+	const uint8_t *ends = cl_source(&conv->channels, memory);
 	const int8_t **table = cl_target(&conv->scratch, memory);
 	int8_t *outside = (int8_t *)(table + taps);
 	const struct layer layer = {
 		.conv = conv,
 		.weights = cl_source(&conv->weights, memory),
-		.bias = bias,
-		.multiplier = (const float *)(bias + channels),
+		.bias = (const void *)ends,
+		.multiplier = (const void *)(ends + channels * sizeof(int32_t)),
 		.channels = channels,
 		.taps = taps,
 		.table = table,
