@@ -21,27 +21,16 @@ static enum cl_status check(const struct cl_op *op, const struct cl_memory *memo
 	return CL_OK;
 }
 
-static uint8x16x4_t load_64(const uint8_t *from)
-{
-	uint8x16x4_t table;
-
-	table.val[0] = vld1q_u8(from);
-	table.val[1] = vld1q_u8(from + 16);
-	table.val[2] = vld1q_u8(from + 32);
-	table.val[3] = vld1q_u8(from + 48);
-	return table;
-}
-
 static void run(const struct cl_op *op, const struct cl_memory *memory)
 {
 	const struct cl_unary_s8 *unary = (const struct cl_unary_s8 *)op;
 	const uint8_t *in = cl_source(&unary->in, memory);
 	const uint8_t *table = cl_source(&unary->table, memory);
 	uint8_t *out = cl_target(&unary->out, memory);
-	const uint8x16x4_t table0 = load_64(table);
-	const uint8x16x4_t table1 = load_64(table + 64);
-	const uint8x16x4_t table2 = load_64(table + 128);
-	const uint8x16x4_t table3 = load_64(table + 192);
+	const uint8x16x4_t table0 = vld1q_u8_x4(table);
+	const uint8x16x4_t table1 = vld1q_u8_x4(table + 64);
+	const uint8x16x4_t table2 = vld1q_u8_x4(table + 128);
+	const uint8x16x4_t table3 = vld1q_u8_x4(table + 192);
 	const uint8x16_t quarter = vdupq_n_u8(64);
 	const size_t count = unary->count;
 	size_t i = 0;
