@@ -134,6 +134,11 @@ pool_window(const struct cells *cells, size_t channels, float divisor, float *ou
 		pool_vectors(cells, c, divisor, out, max, 4);
 	for (; c + 4 <= channels; c += 4)
 		pool_vectors(cells, c, divisor, out, max, 1);
+	if (c < channels && channels >= 4) {
+		/* The last four channels, some of them once more. */
+		pool_vectors(cells, channels - 4, divisor, out, max, 1);
+		return;
+	}
 	for (; c < channels; c++)
 		pool_channel(cells, c, divisor, out, max);
 }
