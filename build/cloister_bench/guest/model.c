@@ -369,6 +369,7 @@ int job_normal(char **arguments)
 		if (model.check(model.partitions + model.partition[i].offset,
 				model.partition[i].size, model.arena_size, NULL)) {
 			fprintf(stderr, "partition %zu is refused\n", i);
+			/* cppcheck-suppress memleak ; the process ends */
 			return -1;
 		}
 	if (measure(&task))
