@@ -150,7 +150,12 @@ static void transpose(const uint8_t *in, int64_t in_step, size_t rows, uint8_t *
 			for (c = begin; c < square_end; c += LANES)
 				transpose_4x4(in + (int64_t)r * in_step + c * size, in_step,
 					      out + (int64_t)c * out_step + r * size, out_step);
-		for (c = begin; c < end; c++) {
+		/* Few rows are left: along the columns the loop is the longer one. */
+		for (r = square_rows; rows - square_rows < LANES && r < rows; r++)
+			copy_strided(in + (int64_t)r * in_step + begin * size, size,
+				     out + (int64_t)begin * out_step + r * size, out_step,
+				     square_end - begin, size);
+		for (c = rows - square_rows < LANES ? square_end : begin; c < end; c++) {
 			r = c < square_end ? square_rows : 0;
 			copy_strided(in + (int64_t)r * in_step + c * size, in_step,
 				     out + (int64_t)c * out_step + r * size, size, rows - r, size);
