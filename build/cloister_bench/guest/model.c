@@ -363,13 +363,13 @@ int job_normal(char **arguments)
 	model.partitions = read_file(arguments[0], "partitions", &size);
 	model.arena = aligned_alloc(4096, (model.arena_size + 4096) / 4096 * 4096);
 	if (!model.inputs || !model.partitions || !model.arena)
+		/* cppcheck-suppress memleak ; the process ends */
 		return -1;
 	memset(model.arena, 0, model.arena_size);
 	for (i = 0; i < model.partition_count; i++)
 		if (model.check(model.partitions + model.partition[i].offset,
 				model.partition[i].size, model.arena_size, NULL)) {
 			fprintf(stderr, "partition %zu is refused\n", i);
-			/* cppcheck-suppress memleak ; the process ends */
 			return -1;
 		}
 	if (measure(&task))
