@@ -4,11 +4,6 @@
 They come without weights: every parameter is a ConstantOfShape. Here each gets a random value that suits what reads
 it (He et al., 2015, for weights; statistics near one for batch normalisation), and the last weighted layer is scaled
 so that the scores neither vanish nor saturate the softmax. The same seed gives the same model.
-
->>> from cloister.zoo import NETWORKS, light_model
->>> "vgg19" in NETWORKS
-True
->>> model = light_model("squeezenet")                                        # doctest: +SKIP
 """
 
 from __future__ import annotations
