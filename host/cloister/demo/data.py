@@ -39,6 +39,6 @@ def digits() -> tuple[Images, Labels, Images, Labels]:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python -m cloister.demo.data FILE.npy")
-    _, _, test, labels = digits()
-    np.save(sys.argv[1], test[:8])
-    print(f"written: {sys.argv[1]}, float32 {test[:8].shape}; the right labels are {labels[:8].tolist()}")
+    samples, right = digits()[2:]
+    np.save(sys.argv[1], samples[:8])
+    print(f"written: {sys.argv[1]}, float32 {samples[:8].shape}; the right labels are {right[:8].tolist()}")
