@@ -371,49 +371,79 @@ static __attribute__((noinline)) void store_channels(const struct target *target
 	}
 }
 
-/* sums[POINTS], BLOCK * PANEL floats apart, of four channels of which `channels` exist. */
-static inline __attribute__((always_inline)) void finish_tile(const float *sums, float32x4_t bias,
-							      const struct cl_fusion *fusion,
-							      const struct target *target,
-							      size_t channels)
+/*
+ * sums[POINTS], BLOCK * PANEL floats apart, of four channels: biased and activated, to the
+ * output where the literal `whole` says that all results lie inside, else to results[TILE * TILE].
+ */
+static inline __attribute__((always_inline)) void
+transform_tile(const float *sums, float32x4_t bias, const struct cl_fusion *fusion,
+	       const struct target *target, float32x4_t *results, const bool whole)
 {
+	const bool low = fusion->kind == CL_FUSED_RELU || fusion->kind == CL_FUSED_CLIP;
+	const bool high = fusion->kind == CL_FUSED_CLIP;
+	const float32x4_t least = vdupq_n_f32(fusion->low);
+	const float32x4_t most = vdupq_n_f32(fusion->high);
+	const size_t step = target->column_step;
+	float *row = target->out;
 	float32x4_t down[WINDOW][TILE];
 	float32x4_t in[WINDOW];
-	float32x4_t results[TILE * TILE];
-	float *row = target->out;
+	float32x4_t out[TILE];
 	unsigned int i = 0;
 	unsigned int j = 0;
 
+#pragma GCC unroll 6
 	for (j = 0; j < WINDOW; j++) {
+#pragma GCC unroll 6
 		for (i = 0; i < WINDOW; i++)
 			in[i] = vld1q_f32(sums + (size_t)(i * WINDOW + j) * BLOCK * PANEL);
 		transform_sums(in, down[j]);
 	}
+#pragma GCC unroll 4
 	for (i = 0; i < TILE; i++) {
+#pragma GCC unroll 6
 		for (j = 0; j < WINDOW; j++)
 			in[j] = down[j][i];
-		transform_sums(in, results + (size_t)i * TILE);
+		transform_sums(in, out);
+#pragma GCC unroll 4
 		for (j = 0; j < TILE; j++)
-			results[i * TILE + j] = vaddq_f32(results[i * TILE + j], bias);
-		if (fusion->kind == CL_FUSED_RELU || fusion->kind == CL_FUSED_CLIP)
+			out[j] = vaddq_f32(out[j], bias);
+		if (low)
+#pragma GCC unroll 4
 			for (j = 0; j < TILE; j++)
-				results[i * TILE + j] =
-					vmaxq_f32(results[i * TILE + j], vdupq_n_f32(fusion->low));
-		if (fusion->kind == CL_FUSED_CLIP)
+				out[j] = vmaxq_f32(out[j], least);
+		if (high)
+#pragma GCC unroll 4
 			for (j = 0; j < TILE; j++)
-				results[i * TILE + j] =
-					vminq_f32(results[i * TILE + j], vdupq_n_f32(fusion->high));
-		if (channels < 4)
-			continue;
-		if (i >= target->rows)
-			return;
+				out[j] = vminq_f32(out[j], most);
+#pragma GCC unroll 4
 		for (j = 0; j < TILE; j++)
-			if (j < target->columns)
-				vst1q_f32(row + j * target->column_step, results[i * TILE + j]);
+			vst1q_f32(whole ? row + j * step : (float *)(results + i * TILE + j),
+				  out[j]);
 		row += target->row_step;
 	}
-	if (channels < 4)
+}
+
+/* Results of one tile, of which `channels` of four exist. */
+static void finish_tile(const float *sums, float32x4_t bias, const struct cl_fusion *fusion,
+			const struct target *target, size_t channels)
+{
+	float32x4_t results[TILE * TILE];
+	unsigned int i = 0;
+	unsigned int j = 0;
+
+	if (target->rows == TILE && target->columns == TILE && channels >= 4) {
+		transform_tile(sums, bias, fusion, target, NULL, true);
+		return;
+	}
+	transform_tile(sums, bias, fusion, target, results, false);
+	if (channels < 4) {
 		store_channels(target, results, channels);
+		return;
+	}
+	for (i = 0; i < target->rows; i++)
+		for (j = 0; j < target->columns; j++)
+			vst1q_f32(target->out + i * target->row_step + j * target->column_step,
+				  results[i * TILE + j]);
 }
 
 /* Everything that stays the same while one convolution runs. */
