@@ -12,8 +12,9 @@ The idea of fused bands is that of Alwani et al., "Fused-layer CNN accelerators"
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 
@@ -112,13 +113,19 @@ class _Band:
     after: dict[Storage, int]
 
 
-def schedule(region: Region, rows: int) -> list[_Band]:
-    """The bands of ``rows`` rows of the last result."""
+#: Bands looked ahead where only the first ones are wanted: what a later band still needs decides what is kept.
+AHEAD = 4
+
+
+def schedule(region: Region, rows: int, limit: int | None = None) -> list[_Band]:
+    """The bands of ``rows`` rows of the last result; the first ``limit`` ones where that is given."""
     done = dict.fromkeys(region.made, 0)
     target = region.cuts[-1].op.refs["out"].memory
     assert isinstance(target, Storage)
     bands: list[tuple[list[Range | None], dict[Storage, int], dict[Storage, int]]] = []
     for begin in range(0, region.height, rows):
+        if limit is not None and len(bands) == limit + AHEAD:
+            break
         end = min(begin + rows, region.height)
         high = dict(done)
         high[target] = end
@@ -151,7 +158,7 @@ def schedule(region: Region, rows: int) -> list[_Band]:
             keep[storage] = min(keep[storage], first)
         result.append(_Band(new, dict(keep), {s: min(after[s], high[s]) for s in after}))
     result.reverse()
-    return result
+    return result[:limit]
 
 
 @dataclass
@@ -163,17 +170,30 @@ class _Rows:
     high: int
 
 
-def stripe(region: Region, rows: int, number: int, limit: int | None = None) -> list[Op]:
-    """The kernels of a region, band by band of ``rows`` rows of its last result, marked as region ``number``.
-
-    ``limit``: only so many bands, to learn what memory they need.
-    """
+def stripe(region: Region, rows: int, number: int) -> list[Op]:
+    """The kernels of a region, band by band of ``rows`` rows of its last result, marked as region ``number``."""
     emitter = _Emitter(region, number)
-    for count, band in enumerate(schedule(region, rows)):
-        if count == limit:
-            break
+    for band in schedule(region, rows):
         emitter.emit(band)
     return emitter.ops
+
+
+@dataclass
+class Trial:
+    """What the first bands of a region would be: storages that each kernel touches, kernels run, bytes carried over."""
+
+    touched: list[list[Storage]]
+    runs: list[int]
+    copies: int
+    carried: int
+
+
+def rehearse(region: Region, rows: int, limit: int) -> Trial:
+    """The first ``limit`` bands of ``rows`` rows, without their records: to learn what they cost."""
+    emitter = _Rehearsal(region)
+    for band in schedule(region, rows, limit):
+        emitter.emit(band)
+    return emitter.trial
 
 
 class _Emitter:
@@ -198,12 +218,13 @@ class _Emitter:
                 continue
             item = self.region.cuts[place]
             self._prepare(item, new, band)
-            self._kernel(item, new)
+            self._kernel(place, new)
             for storage in self.touches[place]:
                 if last[storage] == place:
                     self._set_aside(storage, band.after[storage], item)
 
-    def _kernel(self, item: Cut, new: Range) -> None:
+    def _kernel(self, place: int, new: Range) -> None:
+        item = self.region.cuts[place]
         begin, end = new
         fields = {**item.op.fields, **item.fields(begin, end)}
         for name, window in item.windows.items():
@@ -267,22 +288,43 @@ class _Emitter:
         self.ops.append(Op("COPY", item.op.node, fields, (), self.number))
 
 
-def live_profile(ops: Sequence[Op], before: Collection[Storage], after: Collection[Storage]) -> Iterator[int]:
-    """Bytes alive at each kernel; ``before`` and ``after`` are alive already, or still."""
+class _Rehearsal(_Emitter):
+    """Walks as the emitter does, but records storages alone."""
+
+    def __init__(self, region: Region) -> None:
+        super().__init__(region, 0)
+        self.trial = Trial([], [0] * len(region.cuts), 0, 0)
+        self.memories = [
+            [ref.memory for name, ref in item.op.refs.items() if name != "scratch" and isinstance(ref.memory, Storage)]
+            for item in region.cuts
+        ]
+        self.scratches = [item.op.refs["scratch"].size if "scratch" in item.op.refs else 0 for item in region.cuts]
+
+    def _kernel(self, place: int, new: Range) -> None:
+        self.trial.runs[place] += 1
+        touched = [self.now[memory].memory if memory in self.now else memory for memory in self.memories[place]]
+        if self.scratches[place]:
+            touched.append(Storage(self.scratches[place], "scratch"))
+        self.trial.touched.append(touched)
+
+    def _move(self, source: _Rows, target: _Rows, low: int, high: int, row: int, item: Cut) -> None:
+        self.trial.touched.append([source.memory, target.memory])
+        self.trial.copies += 1
+        self.trial.carried += (high - low) * row
+
+
+def most_alive(touched: Sequence[Sequence[Storage]], before: Collection[Storage], after: Collection[Storage]) -> int:
+    """Most bytes alive at one kernel; ``before`` and ``after`` are alive already, or still."""
     first: dict[Storage, int] = dict.fromkeys(before, 0)
     last: dict[Storage, int] = {}
-    for index, op in enumerate(ops):
-        for ref in op.refs.values():
-            if isinstance(ref.memory, Storage):
-                first.setdefault(ref.memory, index)
-                last[ref.memory] = index
-    last.update(dict.fromkeys(after, len(ops)))
-    changes = [0] * (len(ops) + 2)
+    for index, storages in enumerate(touched):
+        for storage in storages:
+            first.setdefault(storage, index)
+            last[storage] = index
+    last.update(dict.fromkeys(after, len(touched)))
+    changes = [0] * (len(touched) + 2)
     for storage, begin in first.items():
         size = -(-storage.size // 64) * 64
         changes[begin] += size
         changes[last.get(storage, begin) + 1] -= size
-    now = 0
-    for index in range(len(ops)):
-        now += changes[index]
-        yield now
+    return max(accumulate(changes))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from cloister.compile.lowering import STRUCTS, Buffer, Constant, Op, Storage
 from cloister.compile.planner import Plan, align, alive_at, plan_arena, storages
 from cloister.compile.rows import Cut, cut
-from cloister.compile.stripes import Region, Use, find_region, live_profile, stripe, uses_of
+from cloister.compile.stripes import Region, Use, find_region, most_alive, rehearse, stripe, uses_of
 from cloister.wire import ffi
 
 #: Kernels that a region may hold, and regions tried from each beginning.
@@ -91,6 +91,12 @@ class _Search:
         self.outputs = set(storages(outputs))
         self.fixed = self.inputs | self.outputs
         self.alive, self.groups = alive_at(ops, inputs, outputs)
+        self.roots = self.groups.roots
+        # Bytes that lie between one kernel and the next: they stay whole if a region begins or ends there.
+        self.between = [0] * (len(ops) + 1)
+        for root in self.roots:
+            for place in range(max(0, self.groups.first[root] + 1), min(self.groups.last[root], len(ops)) + 1):
+                self.between[place] += align(self.groups.size[root])
 
     def choose(self, limit: int) -> list[Choice] | None:
         """The cheapest regions that leave no kernel with more than ``limit`` bytes alive."""
@@ -122,10 +128,12 @@ class _Search:
 
     def _regions(self, start: int, over: Sequence[bool], limit: int) -> list[Choice]:
         found: list[Choice] = []
+        if self.between[start] > limit:
+            return found
         for stop in range(start + 1, min(start + LONGEST, len(self.ops)) + 1):
             if self.cuts[stop - 1] is None or len(found) == TRIED:
                 break
-            if not any(over[start:stop]):
+            if self.between[stop] > limit or not any(over[start:stop]):
                 continue
             choice = self._region(start, stop, limit)
             if choice is not None:
@@ -142,8 +150,7 @@ class _Search:
             return None
 
         def fits(rows: int) -> bool:
-            ops = stripe(region, rows, 0, SAMPLE)
-            return across + max(live_profile(ops, before, after), default=0) <= limit
+            return across + most_alive(rehearse(region, rows, SAMPLE).touched, before, after) <= limit
 
         if not fits(1):
             return None
@@ -177,23 +184,23 @@ class _Search:
         groups = {self.groups.find(storage) for storage in touched - region.banded}
         across = sum(
             align(self.groups.size[root])
-            for root in self.groups.roots
+            for root in self.roots
             if root not in groups and self.groups.first[root] < region.start and self.groups.last[root] >= region.stop
         )
         return before, after, across
 
     def _cost(self, region: Region, rows: int) -> float:
-        ops = stripe(region, rows, 0)
-        constants: dict[Constant, None] = {}
-        records, carried = 0, 0
-        for op in ops:
-            constants.update(dict.fromkeys(op.constants))
-            records += ffi.sizeof(STRUCTS[op.kernel])
-            if op.refs["out"].itemsize == 8:
-                carried += op.refs["out"].size
         bands = -(-region.height // rows)
+        sample = min(bands, SAMPLE)
+        trial = rehearse(region, rows, sample)
+        each = [ffi.sizeof(STRUCTS[item.op.kernel]) for item in region.cuts]
+        records = sum(size * runs for size, runs in zip(each, trial.runs, strict=True))
+        records += trial.copies * ffi.sizeof(STRUCTS["COPY"])
+        constants: dict[Constant, None] = {}
+        for item in region.cuts:
+            constants.update(dict.fromkeys(item.op.constants))
+        records, carried = records * bands // sample, trial.carried * bands // sample
         weights = sum(align(constant.size) for constant in constants)
         room = self.partition - weights
         copies = max(1, -(-records // room)) if room > records // max(1, bands) else bands
-        own = sum(ffi.sizeof(STRUCTS[item.op.kernel]) for item in region.cuts)
-        return float((min(copies, bands) - 1) * weights + records - own + CARRY * carried)
+        return float((min(copies, bands) - 1) * weights + records - sum(each) + CARRY * carried)

@@ -31,7 +31,9 @@ def expected(model: onnx.ModelProto, inputs: dict[str, Any]) -> Array:
     """onnxruntime's first output as one row."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    options: Any = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
     return np.asarray(session.run(None, inputs)[0]).ravel()
 
 
