@@ -60,8 +60,8 @@ def test_promised_operator_passes_a_case(operator: str) -> None:
     assert any(operator in case.operators and listed()[case.name][0] == PASSED for case in CASES)
 
 
-def test_only_dtype_training_indices_and_empty_tensors_are_refused() -> None:
-    known = ("dtype", "type =", "training_mode", "Indices", "empty tensors")
+def test_only_dtype_training_indices_scales_and_empty_tensors_are_refused() -> None:
+    known = ("dtype", "type =", "training_mode", "Indices", "empty tensors", "finite float32 scale")
     for case in CASES:
         status, reason = listed()[case.name]
         if status == UNSUPPORTED:

@@ -11,8 +11,10 @@ from onnx_models import engine
 from quant_models import OFF, Builder, assert_within_a_step, kernels, largest_step, reference, weights
 
 from cloister.compile import compile_onnx
+from cloister.compile.pack_s8 import pack_panels_s8, panel_kinds
 from cloister.native import _load, find_library
 from cloister.ops.quant_product import conv2d_s8_scratch
+from cloister.wire import C
 
 DTYPES = pytest.mark.parametrize("dtype", [np.int8, np.uint8])
 
@@ -246,3 +248,27 @@ def test_the_compiler_and_the_engine_agree_about_a_convolutions_scratch() -> Non
         record = ffi.new("struct cl_conv2d_s8 *", fields)
         record.op.kernel = lib.CL_KERNEL_DEPTHWISE_S8 if depthwise else lib.CL_KERNEL_CONV2D_S8
         assert conv2d_s8_scratch(fields, depthwise) == lib.cl_conv2d_s8_scratch(record), fields
+
+
+@pytest.mark.parametrize("largest", [20, 63, 127, 128])
+@pytest.mark.parametrize("depth", [9, 16, 40, 80])
+def test_every_kind_of_weights_is_exact_at_the_extremes(largest: int, depth: int) -> None:
+    numbers = np.random.default_rng(depth)
+    values = numbers.choice([-largest, min(largest, 127)], (depth, 11)).astype(np.int8)
+    values[:, 4:8] //= 4  # a panel of small weights beside large ones
+    b = Builder()
+    x = b.input("x", (3, depth), (0.03, 5))
+    b.quantize(b.add("MatMul", f"{x} {b.constant('w', values, (0.01, 0))}", "v"), (0.03 * depth, 1))
+    for data in (np.full((3, depth), -128, np.int8), np.full((3, depth), 127, np.int8), b.data()["x"]):
+        assert_within_a_step(b.model(), {"x": data}, [OFF])
+
+
+def test_kinds_of_panels() -> None:
+    rows = np.zeros((16, 80), np.int8)  # five steps: the first stands alone
+    rows[0, 16::8] = 63  # 252 in each sum of four
+    rows[4, 16::8] = 64  # 256
+    rows[8, 20] = -128
+    rows[12, :8] = 127  # in the first step only
+    assert panel_kinds(pack_panels_s8(rows)).tolist() == [
+        C.CL_WEIGHTS_S8_FOURS, C.CL_WEIGHTS_S8_SYMMETRIC, C.CL_WEIGHTS_S8_ANY, C.CL_WEIGHTS_S8_FOURS
+    ]  # fmt: skip

@@ -6,10 +6,13 @@ from __future__ import annotations
 import numpy as np
 
 from cloister.ir.graph import Array, Shape
+from cloister.wire import C
 
 #: Output channels of a panel, and what its depth is a multiple of.
 PANEL_S8 = 4
 DEPTH_S8 = 16
+#: Four products with weights whose magnitudes add up to at most this fit into 16 bits: 128 * 255 = 32640.
+FOUR = 255
 
 
 def rounded_depth(depth: int) -> int:
@@ -35,6 +38,31 @@ def pack_conv2d_s8(weights: Array, group: int) -> Array:
     """int8 (out_c, in_c / group, kh, kw) as (group, panels, depth / 16, 4, 16), the depth in the order kh, kw, c."""
     rows = weights.transpose(0, 2, 3, 1).reshape(group, weights.shape[0] // group, -1)
     return np.stack([pack_panels_s8(part) for part in rows])
+
+
+def panel_kinds(packed: Array) -> Array:
+    """enum cl_weights_s8 of each panel of (..., panels, depth / 16, 4, 16), as uint8 (..., panels).
+
+    From the last step on, steps are taken in pairs; sums of four weights that the kernel adds up in 16 bits decide.
+    """
+    steps = packed.shape[-3]
+    sizes = np.abs(packed.astype(np.int16))
+    paired = sizes[..., steps % 2 :, :, :]
+    # Lanes j and j + 8 of both steps of a pair meet in one 16-bit sum.
+    pairs = paired.reshape(*packed.shape[:-3], steps // 2, 2, PANEL_S8, 2, DEPTH_S8 // 2).sum(axis=(-4, -2))
+    most = pairs.max(axis=(-3, -2, -1), initial=0)
+    kinds = np.where(most <= FOUR, C.CL_WEIGHTS_S8_FOURS, C.CL_WEIGHTS_S8_SYMMETRIC)
+    lowest = packed.min(axis=(-3, -2, -1))
+    return np.asarray(np.where(lowest == -128, C.CL_WEIGHTS_S8_ANY, kinds), np.uint8)
+
+
+def pack_kinds(channels: Array, kinds: Array) -> tuple[int, Array]:
+    """The record's ``weights_kind`` and its ``channels`` as bytes; the panels' kinds follow them where they differ."""
+    words = np.ascontiguousarray(channels, "<i4").view(np.uint8).reshape(-1)
+    first = int(kinds.reshape(-1)[0])
+    if np.all(kinds == first):
+        return first, words
+    return int(C.CL_WEIGHTS_S8_PANELS), np.concatenate([words, kinds.reshape(-1)])
 
 
 def pack_channels(bias: Array, multiplier: Array, group: int = 1) -> Array:

@@ -8,6 +8,7 @@ weight scales float32 (out_c,). Attributes: those of the float operator, ``in`` 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from math import prod
 from typing import Any
 
@@ -20,7 +21,9 @@ from cloister.compile.pack_s8 import (
     pack_channels,
     pack_channels_depthwise,
     pack_conv2d_s8,
+    pack_kinds,
     pack_panels_s8,
+    panel_kinds,
     panels_shape,
     rounded_depth,
 )
@@ -33,8 +36,8 @@ from cloister.wire import C
 
 #: Rows of the input that the kernels gather at once (cloister_format.h).
 GATHERED = 8
-#: Bytes of a channel's bias and multiplier.
-CHANNEL = 8
+#: Bytes of a channel's bias and multiplier, and of its panel's kind.
+CHANNEL = 9
 
 
 def multipliers(before: Affine, weight_scales: Array, after: Affine) -> Array:
@@ -81,6 +84,13 @@ class Int8Product(Operator):
 
     channel_axis = 0
 
+    def kinds(self, node: Node, key: Hashable, pack: Callable[[], Array]) -> Array:
+        """Kinds of the panels that ``pack`` gives; kept in the node, as a model is lowered several times."""
+        known: dict[Hashable, Array] = node.attrs.setdefault("kinds", {})
+        if key not in known:
+            known[key] = panel_kinds(pack())
+        return known[key]
+
 
 @register("int8::Conv")
 class Int8Conv(Int8Product):
@@ -118,12 +128,14 @@ class Int8Conv(Int8Product):
             part = weights[channels]
             key = (node.inputs[1], channels.start, channels.stop, group)
             shape = (group, *panels_shape(len(part) // group, depth))
+            kinds = self.kinds(node, key, lambda: pack_conv2d_s8(part, group))
+            kind, words = pack_kinds(pack_channels(bias[channels], factors[channels], group), kinds)
             own = {
                 "weights": ctx.packed(shape, lambda: pack_conv2d_s8(part, group), key, np.int8),
-                "channels": ctx.constant(pack_channels(bias[channels], factors[channels], group)),
+                "channels": ctx.constant(words),
                 "out": target,
                 "out_c": target.shape[1],
-                "weights_kind": weights_kind(part),
+                "weights_kind": kind,
             }
             ctx.emit("CONV2D_S8", {**fields, **own, "scratch": scratch})
 
@@ -160,16 +172,18 @@ class Int8Gemm(Int8Product):
         def emit(columns: slice, target: Buffer) -> None:
             part = rows[columns]
             key = (node.inputs[1], columns.start, columns.stop, None if order is None else order.tobytes())
+            kinds = self.kinds(node, key, lambda: pack_panels_s8(part))
+            kind, words = pack_kinds(pack_channels(bias[columns], factors[columns]), kinds)
             fields = {
                 "in": x,
                 "weights": ctx.packed(panels_shape(len(part), k), lambda: pack_panels_s8(part), key, np.int8),
-                "channels": ctx.constant(pack_channels(bias[columns], factors[columns])),
+                "channels": ctx.constant(words),
                 "out": target,
                 "scratch": scratch,
                 "m": m,
                 "k": k,
                 "n": target.shape[1],
-                "weights_kind": weights_kind(part),
+                "weights_kind": kind,
                 "finish": finish.fields,
             }
             ctx.emit("GEMM_S8", fields)
