@@ -103,6 +103,18 @@ def test_the_ta_takes_what_was_planned_and_answers_right(
         assert got.tobytes() == repeated.tobytes()
 
 
+def test_partitions_come_one_by_one_from_a_file(sealed: tuple[Bundle, Licence], inputs: Any, device: Device) -> None:
+    outputs = []
+    for mode in ("whole", "steps"):
+        with device.load(*sealed, memory=BUDGET - TA_OWN, mode=mode) as session:
+            for _ in range(2):
+                answers = session.run(inputs, output="full")
+                assert answers.mode == mode
+                assert answers.outputs is not None
+                outputs += [value.tobytes() for value in answers.outputs.values()]
+    assert len(set(outputs)) == 1
+
+
 def test_less_than_the_smallest_budget_is_refused(
     sealed: tuple[Bundle, Licence], model: onnx.ModelProto, device: Device
 ) -> None:

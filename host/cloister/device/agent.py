@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cloister.device.frames import PROTOCOL_VERSION, decode, encode
-from cloister.device.model_runner import ModelRunner
+from cloister.device.model_runner import FILE_SIZE, ModelRunner
 from cloister.errors import CloisterError
 from cloister.teec import Context, Session, ShortBuffer, TeecError, TempMemory, Value
 
@@ -91,7 +91,10 @@ class Agent:
     def load(self, request: dict[str, Any], blobs: Blobs) -> Answer:
         """Load a model; blobs: manifest, licence, and the payload unless `payload` is the path of a file."""
         path = request.get("payload")
-        payload = bytearray(Path(path).read_bytes() if path is not None else blobs[2])
+        payload: bytearray | Path = bytearray(blobs[2]) if path is None else Path(path)
+        mode = request["mode"]
+        if isinstance(payload, Path) and (mode == "whole" or (mode == "auto" and payload.stat().st_size <= FILE_SIZE)):
+            payload = bytearray(payload.read_bytes())
         runner = ModelRunner(
             self.context,
             request["uuid"],

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from cloister.teec import (
     Code,
@@ -23,6 +24,9 @@ from cloister.wire import C, ffi
 
 #: How a model's partitions get into the TA.
 MODES = ("auto", "whole", "steps")
+#: A payload file of more bytes is read partition by partition at each inference: OP-TEE could not map it at once, and
+#: it might not fit into the device's memory.
+FILE_SIZE = 64 << 20
 
 
 class ModelRunner:
@@ -31,7 +35,7 @@ class ModelRunner:
     Args:
         manifest, licence: as the TA takes them; an empty manifest means the one embedded in the TA.
         payload: all sealed partitions; registered in one block, without a copy, for as long as this lives, as far
-            as the TEE can (some tens of MiB).
+            as the TEE can (some tens of MiB). Or the file that holds them, which is then read in steps.
         partitions: offset and sealed size of each partition in the payload, in bytes.
         memory: most bytes of secure memory to use, 0 for as much as there is.
         mode: "whole": each inference is one invocation; "steps": one for each partition; "auto": whole where the
@@ -47,7 +51,7 @@ class ModelRunner:
         uuid: str,
         manifest: bytes,
         licence: bytes,
-        payload: bytearray,
+        payload: bytearray | Path,
         partitions: Sequence[tuple[int, int]],
         memory: int,
         mode: str,
@@ -60,6 +64,7 @@ class ModelRunner:
         self._session: Session = context.open_session(uuid)
         self._shared: SharedMemory | None = None
         self._apart: memoryview | None = None
+        self._file: BinaryIO | None = None
         try:
             out = self._session.invoke(
                 C.CL_CMD_LOAD,
@@ -73,18 +78,27 @@ class ModelRunner:
             info = ffi.from_buffer("struct cl_loaded *", self.loaded)
             self._all_resident = info.resident_count == info.partition_count
             self._input_size = int(info.input_size)
-            if payload:
+            if isinstance(payload, Path):
+                self.mode = "steps"
+                self._file = payload.open("rb", buffering=0)
+                self._shared = context.register(bytearray(self._largest), "inout")
+            elif payload:
                 self._share(context, payload)
         except BaseException:
             self.close()
             raise
+
+    @property
+    def _largest(self) -> int:
+        """Bytes of the largest sealed partition."""
+        return max((size for _, size in self._partitions), default=0)
 
     def _share(self, context: Context, payload: bytearray) -> None:
         """Share the whole payload; where the TEE cannot hold the list of its pages, one partition's room."""
         try:
             self._shared = context.register(payload, "inout")
         except TeecError as error:
-            largest = max((size for _, size in self._partitions), default=0)
+            largest = self._largest
             # OP-TEE keeps 8 bytes for each page in its core heap, and Linux reports its refusal as GENERIC.
             if self.mode == "whole" or not isinstance(error, OutOfMemory | Generic) or largest >= len(payload):
                 raise
@@ -96,6 +110,16 @@ class ModelRunner:
         """A sealed partition, as a part of the shared memory."""
         assert self._shared is not None
         offset, size = self._partitions[index]
+        if self._file is not None:
+            self._file.seek(offset)
+            done = 0
+            while done < size:
+                # What is missing of a file cut short is refused by the TA: the tag is wrong.
+                got = self._file.readinto(self._shared.view[done:size])  # type: ignore[attr-defined]
+                if not got:
+                    break
+                done += got
+            return PartialMemory(self._shared, 0, size, "in")
         if self._apart is None:
             return PartialMemory(self._shared, offset, size, "in")
         self._shared.view[:size] = self._apart[offset : offset + size]
@@ -172,5 +196,7 @@ class ModelRunner:
     def close(self) -> None:
         """End the session and give the shared memory back."""
         self._session.close()
+        if self._file is not None:
+            self._file.close()
         if self._shared is not None:
             self._shared.close()
