@@ -146,6 +146,12 @@ def test_inputs_that_are_no_arrays_are_refused(tmp_path: Path, capsys: pytest.Ca
     assert "o.npy" in capsys.readouterr().err
 
 
+def test_a_file_that_is_no_licence_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = compiled(tmp_path)
+    assert call("run", bundle, device_key(tmp_path / "d.pub"), tmp_path / "x.npy") == 1
+    assert f"{tmp_path / 'd.pub'}: this is not a Cloister licence" in capsys.readouterr().err
+
+
 def test_wrong_options_show_the_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("compile", MODEL, "-o", tmp_path / "m.clb", "--dim", "batch") == 2
     assert "batch=1" in capsys.readouterr().err

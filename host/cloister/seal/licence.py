@@ -94,7 +94,11 @@ class Licence:
         Raises:
             CloisterError: it cannot be read; LicenceError: it is no whole licence.
         """
-        return cls(read_file(Path(path), "licence", 1 << 16))
+        data = read_file(Path(path), "licence", 1 << 16)
+        try:
+            return cls(data)
+        except LicenceError as error:
+            raise LicenceError(f"{path}: {error.message}", error.remedy) from error
 
 
 def issue_licence(
