@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""ONNX to torch, with onnx2torch."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cloister.protect.training.errors import TrainingError
+
+
+def convert(path: Path) -> nn.Module:
+    """A trainable torch module (torch.fx.GraphModule) of an ONNX file, for batches of any size.
+
+    Its answer is held against onnxruntime's. A softmax at the end is left out, as losses take logits; the label is the same.
+
+    Raises:
+        TrainingError: the file is no ONNX model, has an operator that cannot be converted, or answers differently.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(str(path))
+        onnx.checker.check_model(model)
+    except Exception as error:  # onnx, protobuf and the file system each raise their own
+        raise TrainingError(f"{path} is no ONNX model: {str(error).splitlines()[0]}", "check the path") from error
+    _drop_softmax(model)
+    _free_batch(model)
+    model = _older(model)
+    library = _onnx2torch()
+    try:
+        module: nn.Module = library.convert(model)
+    except Exception as error:  # NotImplementedError, and what converters raise on unusual attributes
+        raise TrainingError(
+            f"{path} cannot be converted to torch: {str(error).splitlines()[0]}",
+            "give the model as package.module:factory and a checkpoint instead",
+        ) from error
+    _check(path, model, module)
+    return module
+
+
+def _onnx2torch() -> Any:
+    """Import the library, also where torchvision is not there: it needs that for two operators of detectors only."""
+    try:
+        importlib.import_module("torchvision")
+    except Exception:  # missing, or built for another torch: then it raises RuntimeError
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        absent, operators = types.ModuleType("torchvision"), types.ModuleType("torchvision.ops")
+        absent.__dict__.update(ops=operators, __path__=[])
+        operators.__dict__["roi_align"] = None
+        sys.modules.update({"torchvision": absent, "torchvision.ops": operators})
+    try:
+        return importlib.import_module("onnx2torch")
+    except ImportError as error:
+        raise TrainingError("converting ONNX to torch needs onnx2torch", "pip install --no-deps onnx2torch") from error
+    finally:
+        if getattr(sys.modules.get("torchvision"), "__file__", None) is None:
+            for name in ("torchvision", "torchvision.ops"):
+                sys.modules.pop(name, None)
+
+
+def _drop_softmax(model: Any) -> None:
+    last = [node for node in model.graph.node if model.graph.output[0].name in node.output]
+    if len(model.graph.output) == 1 and last and last[0].op_type in ("Softmax", "LogSoftmax"):
+        model.graph.output[0].name = last[0].input[0]
+        model.graph.node.remove(last[0])
+
+
+def _free_batch(model: Any) -> None:
+    for info in (*model.graph.input, *model.graph.output):
+        dims = info.type.tensor_type.shape.dim
+        if dims:
+            dims[0].dim_param = "batch"
+    del model.graph.value_info[:]
+
+
+def _older(model: Any) -> Any:
+    """The same in opset 17 and with plain Reshapes, as far as that goes: onnx2torch knows no newer reductions."""
+    import onnx
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        known = node.op_type == "Reshape" and node.input[1] in constants
+        if known and 0 not in onnx.numpy_helper.to_array(constants[node.input[1]]):
+            del node.attribute[:]  # allowzero only says what a 0 would mean
+        for attribute in [entry for entry in node.attribute if entry.name == "noop_with_empty_axes" and not entry.i]:
+            node.attribute.remove(attribute)  # the default, which the converter carries to where it was unknown
+    if any(entry.domain in ("", "ai.onnx") and entry.version > 17 for entry in model.opset_import):
+        try:
+            return onnx.version_converter.convert_version(model, 17)
+        except RuntimeError:  # no way back for some operator; perhaps onnx2torch knows it as it is
+            return model
+    return model
+
+
+def _check(path: Path, model: Any, module: nn.Module) -> None:
+    import onnxruntime
+
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [info for info in model.graph.input if info.name not in constants]
+    if len(inputs) != 1 or len(model.graph.output) != 1:
+        raise TrainingError(f"{path} has {len(inputs)} inputs and {len(model.graph.output)} outputs", "use one of each")
+    shape = [dim.dim_value or 1 for dim in inputs[0].type.tensor_type.shape.dim]
+    images = torch.randn([3, *shape[1:]], generator=torch.Generator().manual_seed(0))
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        expected = torch.from_numpy(session.run(None, {inputs[0].name: images.numpy()})[0])
+        with torch.no_grad():
+            got = module.eval()(images)
+    except Exception as error:  # a fixed batch inside, such as in a Reshape
+        raise TrainingError(
+            f"{path} cannot be run on a batch of images: {str(error).splitlines()[0]}",
+            "export it with a free batch dimension",
+        ) from error
+    difference = float((got - expected).abs().max())
+    if not difference <= 1e-3 * float(expected.abs().max()):
+        raise TrainingError(
+            f"{path}: the converted module answers differently from onnxruntime, by up to {difference:.3g}",
+            "give the model as package.module:factory and a checkpoint instead",
+        )

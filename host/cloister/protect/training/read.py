@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Data sets from where users have them: a folder of images, an ``.npz`` file, or a factory of torch data sets."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from cloister.protect.training.data import Images, Splits
+from cloister.protect.training.errors import TrainingError
+from cloister.protect.training.source import call_factory, is_factory
+
+_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp")
+_FORMS = (
+    "x_train, y_train, x_test, y_test; train_image, train_label, test_image, test_label; or "
+    "train_jpeg, train_offset, train_label and the same with test_"
+)
+
+
+def load_data(where: str | Path, *, validation: float = 0.1, seed: int = 0, size: int | None = None) -> Splits:
+    """Read a data set and cut its validation split off.
+
+    Args:
+        where: a folder with ``train/CLASS/*.png`` and ``test/CLASS/*.png`` (any format that Pillow reads); an ``.npz``
+            file with arrays of images, or JPEG bytes and offsets; or ``package.module:factory``, called without
+            arguments, which returns :class:`Splits`, a pair of torch data sets (training, test), or one data set, of
+            which a fifth becomes the test split. A data set's items are (image, label).
+        validation: share of the training images that choices are made on; ignored where the data bring their own.
+        seed: decides which images those are.
+        size: images of a folder are resized to this height and width.
+
+    Raises:
+        TrainingError: names what is missing or does not fit.
+    """
+    text = str(where)
+    path = Path(where)
+    if path.is_dir():
+        return _folder(path, validation, seed, size)
+    if path.is_file() and path.suffix == ".npz":
+        return _npz(path, validation, seed)
+    if is_factory(text):
+        return _factory(text, validation, seed)
+    raise TrainingError(
+        f"{text} is no folder, no .npz file and no package.module:factory",
+        "check the path, or name a factory that can be imported",
+    )
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise TrainingError("reading image files needs Pillow", "pip install pillow") from error
+    return Image
+
+
+def _folder(root: Path, validation: float, seed: int, size: int | None) -> Splits:
+    for part in ("train", "test"):
+        if not (root / part).is_dir():
+            raise TrainingError(f"{root} has no folder {part!r}", "lay images out as train/CLASS/ and test/CLASS/")
+    classes = sorted(entry.name for entry in (root / "train").iterdir() if entry.is_dir())
+    if not classes:
+        raise TrainingError(f"{root / 'train'} has no folders", "make one folder for each class")
+    unknown = {entry.name for entry in (root / "test").iterdir() if entry.is_dir()} - set(classes)
+    if unknown:
+        raise TrainingError(f"{root / 'test'} has classes that train lacks: {sorted(unknown)}", "use the same names")
+    train, test = (_read_folder(root / part, classes, size) for part in ("train", "test"))
+    if (root / "validation").is_dir():
+        own = _read_folder(root / "validation", classes, size)
+        return Splits.make(train, test, validation=own, classes=classes, name=root.name)
+    return Splits.make(train, test, validation=validation, seed=seed, classes=classes, name=root.name)
+
+
+def _read_folder(root: Path, classes: Sequence[str], size: int | None) -> Images:
+    image = _pillow()
+    arrays: list[npt.NDArray[np.uint8]] = []
+    labels = []
+    for label, name in enumerate(classes):
+        for path in sorted((root / name).glob("*")):
+            if path.suffix.lower() not in _ENDINGS:
+                continue
+            try:
+                with image.open(path) as opened:
+                    picture = opened.convert("L" if opened.mode in ("1", "L", "I;16") else "RGB")
+                    if size is not None:
+                        picture = picture.resize((size, size))
+                    arrays.append(np.asarray(picture, np.uint8))
+            except OSError as error:
+                raise TrainingError(f"{path} cannot be read as an image: {error}", "remove or replace it") from error
+            labels.append(label)
+            if arrays[-1].shape != arrays[0].shape:
+                raise TrainingError(
+                    f"{path} is {arrays[-1].shape}, the images before it {arrays[0].shape}",
+                    "bring all images to one size and mode, or give the size to resize to",
+                )
+    if not arrays:
+        raise TrainingError(f"{root} has no images", f"endings that are read: {', '.join(_ENDINGS)}")
+    return _images(np.stack(arrays), np.array(labels), str(root))
+
+
+def _images(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], what: str) -> Images:
+    """(N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats, to Images."""
+    if pixels.ndim == 3:
+        pixels = pixels[:, None]
+    elif pixels.ndim == 4 and pixels.shape[1] not in (1, 3, 4) and pixels.shape[3] in (1, 3, 4):
+        pixels = pixels.transpose(0, 3, 1, 2)
+    if pixels.ndim != 4 or pixels.shape[1] not in (1, 3, 4):
+        raise TrainingError(
+            f"{what}: images have the shape {pixels.shape}",
+            "use (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels",
+        )
+    if pixels.dtype != np.uint8:
+        if not np.issubdtype(pixels.dtype, np.floating):
+            raise TrainingError(f"{what}: images are {pixels.dtype}", "use uint8, or floats")
+        pixels = pixels.astype(np.float32)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise TrainingError(f"{what}: labels are {labels.dtype}", "use integers from 0")
+    return Images(torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(labels.astype(np.int64)))
+
+
+def _npz(path: Path, validation: float, seed: int) -> Splits:
+    with np.load(path, allow_pickle=False) as file:
+        keys = set(file.files)
+        parts = {
+            part: found for part in ("train", "validation", "test") if (found := _npz_part(file, keys, part, path))
+        }
+        classes = tuple(str(name) for name in file["classes"]) if "classes" in keys else ()
+    missing = [part for part in ("train", "test") if part not in parts]
+    if missing:
+        raise TrainingError(
+            f"{path} has no {' and no '.join(missing)} images; its keys are {sorted(keys)}", f"use {_FORMS}"
+        )
+    return Splits.make(
+        parts["train"], parts["test"], validation=parts.get("validation", validation), seed=seed,
+        classes=classes, name=path.stem,
+    )  # fmt: skip
+
+
+def _npz_part(file: Mapping[str, Any], keys: set[str], part: str, path: Path) -> Images | None:
+    short = "val" if part == "validation" else part
+    for pixels, labels in ((f"x_{short}", f"y_{short}"), (f"{part}_image", f"{part}_label")):
+        if {pixels, labels} <= keys:
+            return _images(file[pixels], file[labels], f"{path}[{pixels}]")
+    if {f"{part}_jpeg", f"{part}_offset", f"{part}_label"} <= keys:
+        pictures = _decode(file[f"{part}_jpeg"], file[f"{part}_offset"], f"{path}[{part}_jpeg]")
+        return _images(pictures, file[f"{part}_label"], f"{path}[{part}_jpeg]")
+    return None
+
+
+def _decode(jpeg: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], what: str) -> npt.NDArray[np.uint8]:
+    image = _pillow()
+    data = jpeg.tobytes()
+    pictures = []
+    for index, (begin, end) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
+        try:
+            with image.open(io.BytesIO(data[begin:end])) as opened:
+                pictures.append(np.asarray(opened.convert("RGB"), np.uint8))
+        except OSError as error:
+            raise TrainingError(f"{what}: image {index} cannot be read: {error}", "check the offsets") from error
+    return np.stack(pictures)
+
+
+def _factory(name: str, validation: float, seed: int) -> Splits:
+    made = call_factory(name)
+    if isinstance(made, Splits):
+        return made
+    if isinstance(made, tuple) and len(made) == 2:
+        train, test = (_data_set(entry, name) for entry in made)
+    else:
+        test, train = _data_set(made, name).divide(0.2, seed)
+    return Splits.make(train, test, validation=validation, seed=seed, name=name.rpartition(":")[2])
+
+
+def _data_set(data: Any, name: str) -> Images:
+    """All items of a torch data set (or any sequence) of (image, label)."""
+    if isinstance(data, Images):
+        return data
+    if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+        raise TrainingError(
+            f"{name} returned {type(data).__name__}, no data set", "return Splits, a torch Dataset, or a pair of them"
+        )
+    arrays, labels = [], []
+    for index in range(len(data)):
+        image, label = data[index]
+        array = image.numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
+        if array.ndim == 2:
+            array = array[None]
+        elif not isinstance(image, torch.Tensor) and array.shape[-1] in (1, 3, 4):
+            array = array.transpose(2, 0, 1)
+        arrays.append(array)
+        labels.append(int(label))
+        if array.shape != arrays[0].shape:
+            raise TrainingError(
+                f"{name}: image {index} is {array.shape}, the first {arrays[0].shape}", "bring all images to one size"
+            )
+    return _images(np.stack(arrays), np.array(labels), name)

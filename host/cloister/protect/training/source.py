@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Where a model comes from: a factory and a checkpoint, an object, or an ONNX file."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cloister.protect.training.errors import TrainingError
+
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+def is_factory(text: str) -> bool:
+    """Whether ``text`` has the form ``package.module:factory``."""
+    return _FACTORY.fullmatch(text) is not None
+
+
+def call_factory(name: str) -> Any:
+    """Import ``package.module`` and call its ``factory`` without arguments; the working directory is importable.
+
+    Raises:
+        TrainingError: the module or the attribute is missing, or cannot be called so.
+    """
+    module_name, _, attribute = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ImportError as error:
+        raise TrainingError(
+            f"{name}: module {module_name} cannot be imported: {error}", "run where it lies, or put it on PYTHONPATH"
+        ) from error
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise TrainingError(f"{name}: {module_name} has no {part!r}", "name a function or class of that module")
+        found = getattr(found, part)
+    if not callable(found):
+        raise TrainingError(f"{name} cannot be called", "name a function or class that takes no arguments")
+    try:
+        return found()
+    except TypeError as error:
+        raise TrainingError(
+            f"{name} cannot be called without arguments: {error}", "give its arguments defaults"
+        ) from error
+
+
+def load_model(source: str | Path | nn.Module, checkpoint: Path | None = None) -> nn.Module:
+    """A torch module to train, prune or lock.
+
+    Args:
+        source: ``package.module:factory`` (a function or module class that needs no arguments), a module, or the
+            path of an ONNX file, which is converted with onnx2torch.
+        checkpoint: the module's state: a file of ``torch.save(module.state_dict())``, or a checkpoint that
+            :func:`~cloister.protect.training.loop.fit` wrote.
+
+    Raises:
+        TrainingError: the source is none of these, or the checkpoint does not fit.
+    """
+    if isinstance(source, nn.Module):
+        module = source
+    elif is_factory(str(source)):
+        made = call_factory(str(source))
+        if not isinstance(made, nn.Module):
+            raise TrainingError(f"{source} returned {type(made).__name__}", "return a torch.nn.Module")
+        module = made
+    elif Path(source).suffix == ".onnx":
+        module = _from_onnx(Path(source))
+    else:
+        raise TrainingError(f"{source} is no package.module:factory and no .onnx file", "check the name")
+    if checkpoint is not None:
+        load_checkpoint(module, checkpoint)
+    return module
+
+
+def load_checkpoint(module: nn.Module, path: Path) -> None:
+    """Load a state into ``module``: a state dictionary alone, or under ``best``, ``model`` or ``state_dict``.
+
+    Raises:
+        TrainingError: the file is missing, is no checkpoint, or has other tensors than the module.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises what its unpickler, zip reader and file give
+        raise TrainingError(
+            f"{path} cannot be loaded: {str(error).splitlines()[0]}", "give a file of torch.save(module.state_dict())"
+        ) from error
+    for key in ("best", "state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+            break
+    try:
+        module.load_state_dict(state)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise TrainingError(f"{path} does not fit the model: {error}", "give the checkpoint of this model") from error
+
+
+def _from_onnx(path: Path) -> nn.Module:
+    from cloister.protect.training.from_onnx import convert
+
+    return convert(path)

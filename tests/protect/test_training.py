@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The training groundwork: data, models, the loop, export."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from digits_data import digits_splits
+from PIL import Image
+from torch import nn
+
+from cloister.protect.training import (
+    Augmentation,
+    Images,
+    Objective,
+    Recipe,
+    Splits,
+    TrainingError,
+    accuracy,
+    export_onnx,
+    fit,
+    load_data,
+    load_model,
+    logits_of,
+    network,
+)
+
+RECIPE = Recipe(epochs=4, batch=64, rate=0.05, augmentation=Augmentation(crop=1), seed=3)
+
+
+def equal(first: nn.Module, second: nn.Module) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def train(folder: Path | None = None, recipe: Recipe = RECIPE, objective: Objective | None = None) -> nn.Module:
+    return fit(
+        network("digits", 1, 10, 5),
+        digits_splits(),
+        recipe,
+        folder=folder,
+        objective=objective,
+        device="cpu",
+        quiet=True,
+    ).module
+
+
+class Interrupt(Objective):
+    """Stops the run in the middle of its third epoch, as a signal would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+
+    def loss(
+        self, module: nn.Module, images: torch.Tensor, labels: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        self.steps += 1
+        if self.steps == 45:
+            raise KeyboardInterrupt
+        return super().loss(module, images, labels, generator)
+
+
+Interrupt.__qualname__ = "Objective"
+
+
+def test_it_learns_and_the_same_seed_gives_the_same_network() -> None:
+    first, second = train(), train()
+    assert accuracy(first, digits_splits().test, digits_splits()) > 0.93
+    assert equal(first, second)
+    assert not equal(first, train(recipe=RECIPE.with_seed(4)))
+
+
+def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, objective=Interrupt())
+    assert (tmp_path / "checkpoint.pt").exists()
+    resumed = train(tmp_path)
+    assert equal(resumed, train())
+    finished = fit(network("digits", 1, 10, 5), digits_splits(), RECIPE, folder=tmp_path, device="cpu", quiet=True)
+    assert equal(finished.module, resumed)
+    assert len(finished.history) == RECIPE.epochs
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    train(tmp_path, replace(RECIPE, epochs=1))
+    with pytest.raises(TrainingError, match="epochs 1 there, 2 here"):
+        train(tmp_path, replace(RECIPE, epochs=2))
+    (tmp_path / "checkpoint.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(TrainingError, match="is no checkpoint"):
+        train(tmp_path)
+
+
+def test_the_validation_split_comes_from_the_training_images_and_is_seeded() -> None:
+    pixels = torch.arange(400, dtype=torch.float32).view(400, 1, 1, 1)
+    labels = torch.arange(400) % 4
+    whole, test = Images(pixels, labels), Images(pixels[:8] + 1000, labels[:8])
+    splits = Splits.make(whole, test, validation=0.25, seed=1)
+    taken, left = set(splits.validation.pixels.flatten().tolist()), set(splits.train.pixels.flatten().tolist())
+    assert len(taken) == 100 and taken.isdisjoint(left) and taken | left == set(range(400))
+    assert torch.bincount(splits.validation.labels).tolist() == [25] * 4
+    again, other = (Splits.make(whole, test, validation=0.25, seed=seed) for seed in (1, 2))
+    assert torch.equal(again.validation.pixels, splits.validation.pixels)
+    assert not torch.equal(other.validation.pixels, splits.validation.pixels)
+
+
+def test_augmentation_moves_and_mirrors_each_image_on_its_own() -> None:
+    pixels = torch.zeros((200, 1, 5, 7), dtype=torch.uint8)
+    pixels[:, 0, 2, 3] = 9
+    moved = Augmentation(crop=2)(pixels, torch.Generator().manual_seed(0))
+    assert moved.shape == pixels.shape and moved.dtype == torch.uint8
+    assert len({tuple(place) for place in (moved == 9).nonzero()[:, 2:].tolist()}) == 25
+    pixels[:, 0, 2, 3], pixels[:, 0, 2, 1] = 0, 9
+    mirrored = Augmentation(flip=True)(pixels, torch.Generator().manual_seed(0))
+    columns = (mirrored == 9).nonzero()[:, 3].tolist()
+    assert set(columns) == {1, 5} and 60 < columns.count(1) < 140
+
+
+def test_data_from_arrays_jpeg_bytes_and_folders_agree(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    pictures = np.repeat(np.repeat(random.integers(0, 255, (40, 4, 4, 3), dtype=np.uint8), 4, 1), 4, 2)
+    labels = np.arange(40) % 2
+    encoded = []
+    for index, picture in enumerate(pictures):
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, "jpeg", quality=95)
+        encoded.append(buffer.getvalue())
+        for part in ("train", "test"):
+            folder = tmp_path / "folder" / part / f"class{labels[index]}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{index:02}.jpg").write_bytes(encoded[-1])
+    decoded = np.stack([np.asarray(Image.open(io.BytesIO(data))) for data in encoded])
+    offsets = np.cumsum([0, *map(len, encoded)])
+    data = np.frombuffer(b"".join(encoded), np.uint8)
+    np.savez(tmp_path / "arrays.npz", x_train=decoded, y_train=labels, x_test=decoded, y_test=labels)
+    np.savez(
+        tmp_path / "jpeg.npz", train_jpeg=data, train_offset=offsets, train_label=labels,
+        test_jpeg=data, test_offset=offsets, test_label=labels,
+    )  # fmt: skip
+    arrays, jpeg = load_data(tmp_path / "arrays.npz"), load_data(tmp_path / "jpeg.npz")
+    folder = load_data(tmp_path / "folder")
+    assert arrays.shape == (3, 16, 16) and folder.classes == ("class0", "class1")
+    assert torch.equal(arrays.test.pixels, jpeg.test.pixels) and torch.equal(arrays.train.pixels, jpeg.train.pixels)
+    order = np.argsort(labels, kind="stable")  # a folder is read class by class
+    assert torch.equal(folder.test.pixels, arrays.test.take(order).pixels)
+
+
+def pair_of_data_sets() -> tuple[object, object]:
+    data = torch.utils.data.TensorDataset(torch.rand(60, 1, 8, 8), torch.arange(60) % 3)
+    return data, data
+
+
+def test_data_from_a_factory_of_torch_data_sets() -> None:
+    splits = load_data("test_training:pair_of_data_sets")
+    assert splits.shape == (1, 8, 8) and len(splits.classes) == 3 and len(splits.test) == 60
+    normal = splits.normalise(splits.train.pixels)
+    assert abs(float(normal.mean())) < 1e-4 and abs(float(normal.std()) - 1) < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"x_train": np.zeros((4, 8, 8), np.uint8), "y_train": np.zeros(4, int)}, "has no test images"),
+        ({"x": np.zeros(3)}, "has no train and no test"),
+        ({"x_train": np.zeros((4, 8), np.uint8), "y_train": np.zeros(4, int)}, r"shape \(4, 8\)"),
+        ({"x_train": np.zeros((4, 8, 8), np.int32), "y_train": np.zeros(4, int)}, "int32"),
+        ({"x_train": np.zeros((4, 8, 8), np.uint8), "y_train": np.zeros(5, int)}, "for 4 images"),
+    ],
+)
+def test_errors_name_what_is_wrong_with_the_data(tmp_path: Path, keys: dict[str, np.ndarray], message: str) -> None:
+    np.savez(tmp_path / "bad.npz", **keys)
+    with pytest.raises(TrainingError, match=message) as caught:
+        load_data(tmp_path / "bad.npz")
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize("where", ["nowhere.npz", "no.such.module:factory", "test_training:nothing"])
+def test_data_and_models_that_are_not_there(where: str) -> None:
+    with pytest.raises(TrainingError):
+        load_data(where)
+    with pytest.raises(TrainingError):
+        load_model(where)
+
+
+def test_a_model_from_a_factory_and_a_checkpoint(tmp_path: Path) -> None:
+    trained = train(recipe=replace(RECIPE, epochs=1))
+    torch.save(trained.state_dict(), tmp_path / "state.pt")
+    loaded = load_model("cloister.protect.training.networks:Digits", tmp_path / "state.pt")
+    assert equal(loaded, trained)
+    with pytest.raises(TrainingError, match="does not fit"):
+        load_model("cloister.protect.training.networks:LeNet5", tmp_path / "state.pt")
+
+
+@pytest.mark.parametrize(("name", "shape"), [("digits", (1, 8, 8)), ("lenet5", (1, 28, 28)), ("resnet20", (3, 32, 32))])
+def test_an_exported_model_answers_the_same_and_comes_back(
+    tmp_path: Path, name: str, shape: tuple[int, int, int]
+) -> None:
+    module = network(name, shape[0], 10, 1)
+    module(torch.randn(64, *shape))  # moves the statistics of batch normalisation
+    module.eval()
+    path = export_onnx(module, shape, tmp_path / "model.onnx")
+    images = torch.randn(5, *shape)
+    session = onnxruntime.InferenceSession(str(path))
+    with torch.no_grad():
+        assert np.allclose(session.run(None, {"image": images.numpy()})[0], module(images).numpy(), atol=1e-3)
+        assert torch.allclose(load_model(path)(images), module(images), atol=1e-3)
+    graph = onnx.load(path).graph
+    assert "BatchNormalization" not in {node.op_type for node in graph.node}
+    assert "0:out" in {node.output[0] for node in graph.node}
+    assert not any(node.metadata_props or node.doc_string for node in graph.node)
+    assert b"torch" not in path.read_bytes()
+
+
+def test_an_exported_model_compiles(tmp_path: Path) -> None:
+    from cloister.compile import compile_onnx
+
+    path = export_onnx(network("digits", 1, 10, 1), (1, 8, 8), tmp_path / "model.onnx")
+    assert compile_onnx(path).partitions
+
+
+def test_evaluation_leaves_the_network_in_its_mode() -> None:
+    module = network("digits", 1, 10, 1).train()
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    assert logits_of(module, digits_splits().test, digits_splits()).shape == (450, 10)
+    assert module.training
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
