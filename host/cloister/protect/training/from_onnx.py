@@ -18,7 +18,8 @@ from cloister.protect.training.errors import TrainingError
 def convert(path: Path) -> nn.Module:
     """A trainable torch module (torch.fx.GraphModule) of an ONNX file, for batches of any size.
 
-    Its answer is held against onnxruntime's. A softmax at the end is left out, as losses take logits; the label is the same.
+    Its answer is held against onnxruntime's. A softmax at the end is left out, as losses take logits; the label stays
+    the same.
 
     Raises:
         TrainingError: the file is no ONNX model, has an operator that cannot be converted, or answers differently.
