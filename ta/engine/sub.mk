@@ -24,6 +24,7 @@ srcs-y += reduce.c
 srcs-y += resample.c
 srcs-y += softmax.c
 srcs-y += tile.c
+srcs-y += tile_wide.c
 srcs-y += tile_s8.c
 srcs-y += unary.c
 srcs-y += unary_s8.c

@@ -204,7 +204,7 @@ static inline __attribute__((always_inline)) void run_rows(const struct cl_tile 
 	}
 }
 
-void cl_tile_run(const struct cl_tile *tile, unsigned int row_count)
+static void run_narrow(const struct cl_tile *tile, unsigned int row_count)
 {
 	switch (row_count) {
 	case 1:
@@ -232,6 +232,22 @@ void cl_tile_run(const struct cl_tile *tile, unsigned int row_count)
 		run_rows(tile, 8);
 		break;
 	}
+}
+
+void cl_tile_run(const struct cl_tile *tile, unsigned int row_count)
+{
+	struct cl_tile rest = *tile;
+	size_t done = 0;
+
+	if (tile->columns >= CL_TILE_WIDE)
+		done = cl_tile_run_wide(tile, row_count);
+	if (done == tile->columns)
+		return;
+	rest.columns -= done;
+	rest.weights += done * tile->taps * tile->depth;
+	rest.bias = tile->bias ? tile->bias + done : NULL;
+	rest.out += done;
+	run_narrow(&rest, row_count);
 }
 
 void cl_tile_run_rows(const struct cl_tile *tile, const float *in, size_t row_count)
