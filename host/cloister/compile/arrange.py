@@ -10,7 +10,7 @@ from cloister.compile.lowering import Buffer, Lowering, Op
 from cloister.compile.memory import PAGE, TA_OWN, Residency, least_memory, manifest_pages, reside
 from cloister.compile.partition import LIMIT, PartitionError, partition_size, split
 from cloister.compile.planner import Plan, align, plan_arena
-from cloister.compile.striping import fit
+from cloister.compile.striping import Striping
 from cloister.compile.winograd import BYTE, GROWTH, apply, choose, saved
 from cloister.errors import CloisterError
 from cloister.ir.graph import Graph
@@ -180,8 +180,9 @@ def _with_winograd(made: Arrangement, budget: int | None) -> Arrangement:
 def smallest_budget(graph: Graph, max_partition: int | None = None) -> int:
     """The smallest budget in which an optimised graph can be made to run, to about :data:`ACCURACY`."""
     found = []
+    known: Known = {}
     for partition in [max_partition] if max_partition else [1 << 17, 1 << 18, 1 << 19]:
-        tries = _Tries(graph, partition)
+        tries = _Tries(graph, partition, known)
         high = tries.whole.plan.size
         found.append(tries.whole.least)
         low = 0
@@ -196,19 +197,29 @@ def smallest_budget(graph: Graph, max_partition: int | None = None) -> int:
     return min(found)
 
 
-class _Tries:
-    """One limit of partitions, tried with several sizes of the arena."""
+#: Lowered models by what tells them apart, see _Tries.
+Known = dict[tuple[object, ...], tuple[Lowered, Striping]]
 
-    def __init__(self, graph: Graph, partition: int, progress: Progress | None = None) -> None:
+
+class _Tries:
+    """One limit of partitions, tried with several sizes of the arena.
+
+    ``known`` are the kernels that other limits gave: where the limit cuts no kernel, they are the same, and what was
+    found out about them need not be found again.
+    """
+
+    def __init__(self, graph: Graph, partition: int, known: Known, progress: Progress | None = None) -> None:
         self.partition = partition
-        self.lowered = lower(graph, max(1, partition - PARTITION_OVERHEAD), progress)
-        self.whole = self._arrangement(self.lowered.ops, plan_arena(self.lowered.ops, *self.lowered.ends), 0)
+        lowered = lower(graph, max(1, partition - PARTITION_OVERHEAD), progress)
+        cuts = tuple((op.kernel, *(ref.shape for ref in op.refs.values())) for op in lowered.ops)
+        self.lowered, self.striping = known.setdefault(cuts, (lowered, Striping(lowered.ops, *lowered.ends)))
+        self.whole = self._arrangement(self.lowered.ops, self.striping.whole, 0)
 
     def fit(self, arena: int) -> Arrangement | None:
         """An arrangement with an arena of at most so many bytes."""
         if self.whole.plan.size <= arena:
             return self.whole
-        fitted = fit(self.lowered.ops, *self.lowered.ends, arena, self.partition)
+        fitted = self.striping.fit(arena, self.partition)
         return None if fitted is None else self._arrangement(fitted.ops, fitted.plan, fitted.regions)
 
     def _arrangement(self, ops: list[Op], plan: Plan, regions: int) -> Arrangement:
@@ -255,10 +266,11 @@ def _for_budget(
     candidates = sorted(limits, reverse=True) if max_partition is None else [max_partition]
     best: Arrangement | None = None
     least = -1
+    known: Known = {}
     for done, partition in enumerate(candidates):
         if progress:
             progress("plan", done, len(candidates))
-        made = _with_partition(graph, budget, partition)
+        made = _with_partition(graph, budget, partition, known)
         lies = made.reside(budget) if made else None
         if made is None or lies is None:
             continue
@@ -270,9 +282,9 @@ def _for_budget(
     return best
 
 
-def _with_partition(graph: Graph, budget: int, partition: int) -> Arrangement | None:
+def _with_partition(graph: Graph, budget: int, partition: int, known: Known) -> Arrangement | None:
     try:
-        tries = _Tries(graph, partition)
+        tries = _Tries(graph, partition, known)
     except PartitionError:
         return None
     made = tries.whole

@@ -162,12 +162,13 @@ def place_items(items: Sequence[Item]) -> tuple[list[int], int]:
         lambda i: (items[i].first - items[i].last, -items[i].size, i),
     ]
     bound = lower_bound(items)
+    neighbours = _neighbours(items)
     best_order: list[int] = []
     best: list[int] = []
     best_size = -1
     for key in keys:
         order = sorted(range(len(items)), key=key)
-        offsets, size = _place(items, order)
+        offsets, size = _place(items, neighbours, order)
         if best_size < 0 or size < best_size:
             best_order, best, best_size = order, offsets, size
     if best_size > bound and len(items) <= SEARCH_LIMIT:
@@ -176,7 +177,7 @@ def place_items(items: Sequence[Item]) -> tuple[list[int], int]:
             order = list(best_order)
             moved = order.pop(chance.randrange(len(order)))
             order.insert(chance.randrange(len(order) + 1), moved)
-            offsets, size = _place(items, order)
+            offsets, size = _place(items, neighbours, order)
             if size <= best_size:
                 best_order, best, best_size = order, offsets, size
             if best_size == bound:
@@ -184,23 +185,33 @@ def place_items(items: Sequence[Item]) -> tuple[list[int], int]:
     return best, max(best_size, 0)
 
 
-def _place(items: Sequence[Item], order: Sequence[int]) -> tuple[list[int], int]:
+def _neighbours(items: Sequence[Item]) -> list[list[int]]:
+    """For each item, the others that live at some time when it does."""
+    first, last = (np.array([getattr(item, name) for item in items]) for name in ("first", "last"))
+    found = []
+    for index, item in enumerate(items):
+        together = np.flatnonzero((first <= item.last) & (last >= item.first)).tolist()
+        together.remove(index)
+        found.append(together)
+    return found
+
+
+def _place(items: Sequence[Item], neighbours: Sequence[Sequence[int]], order: Sequence[int]) -> tuple[list[int], int]:
     """Each item in turn goes into the smallest gap that holds it among those placed that live at the same time."""
-    first, last, sizes = (np.array([getattr(item, name) for item in items]) for name in ("first", "last", "size"))
-    offsets = np.zeros(len(items), np.int64)
-    # What is not placed yet lives at no time.
-    begins = np.full(len(items), np.iinfo(np.int64).max)
-    size = 0
+    offsets = [-1] * len(items)
+    total = 0
     for index in order:
-        item = items[index]
-        taken = np.flatnonzero((begins <= item.last) & (last >= item.first))
-        taken = taken[np.argsort(offsets[taken], kind="stable")]
-        starts = offsets[taken]
-        ends = np.maximum.accumulate(np.concatenate(([0], starts + sizes[taken])))
-        gaps = starts - ends[:-1]
-        fitting = np.flatnonzero(gaps >= item.size)
-        at = int(ends[fitting[np.argmin(gaps[fitting])]]) if len(fitting) else int(ends[-1])
+        size = items[index].size
+        taken = sorted((offsets[other], items[other].size) for other in neighbours[index] if offsets[other] >= 0)
+        end = at = 0
+        smallest = -1
+        for start, length in taken:
+            gap = start - end
+            if gap >= size and (smallest < 0 or gap < smallest):
+                smallest, at = gap, end
+            end = max(end, start + length)
+        if smallest < 0:
+            at = end
         offsets[index] = at
-        begins[index] = first[index]
-        size = max(size, at + item.size)
-    return [int(offset) for offset in offsets], size
+        total = max(total, at + size)
+    return offsets, total

@@ -13,7 +13,12 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from cloister.compile.lowering import REF_ALIGN, Buffer, Constant, Op, Storage
+
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,14 @@ class Window:
         """The rows inside the operand, at least one, that the result's rows ``begin`` to ``end`` read."""
         low = min(max(self.first(begin), 0), self.height - 1)
         return low, max(low + 1, min(self.first(end - 1) + self.reach, self.height))
+
+    def begins(self, rows: Ints) -> Ints:
+        """First row inside the operand that each of the result's rows reads."""
+        return np.clip(rows * self.stride - self.pad, 0, self.height - 1)
+
+    def ends(self, rows: Ints) -> Ints:
+        """How many rows of the operand must be there for so many of the result."""
+        return np.where(rows > 0, np.clip((rows - 1) * self.stride - self.pad + self.reach, 1, self.height), 0)
 
 
 @dataclass(frozen=True)

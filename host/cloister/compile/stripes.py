@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 
 import numpy as np
 
@@ -113,19 +112,13 @@ class _Band:
     after: dict[Storage, int]
 
 
-#: Bands looked ahead where only the first ones are wanted: what a later band still needs decides what is kept.
-AHEAD = 4
-
-
-def schedule(region: Region, rows: int, limit: int | None = None) -> list[_Band]:
-    """The bands of ``rows`` rows of the last result; the first ``limit`` ones where that is given."""
+def schedule(region: Region, rows: int) -> list[_Band]:
+    """The bands of ``rows`` rows of the last result."""
     done = dict.fromkeys(region.made, 0)
     target = region.cuts[-1].op.refs["out"].memory
     assert isinstance(target, Storage)
     bands: list[tuple[list[Range | None], dict[Storage, int], dict[Storage, int]]] = []
     for begin in range(0, region.height, rows):
-        if limit is not None and len(bands) == limit + AHEAD:
-            break
         end = min(begin + rows, region.height)
         high = dict(done)
         high[target] = end
@@ -158,7 +151,7 @@ def schedule(region: Region, rows: int, limit: int | None = None) -> list[_Band]
             keep[storage] = min(keep[storage], first)
         result.append(_Band(new, dict(keep), {s: min(after[s], high[s]) for s in after}))
     result.reverse()
-    return result[:limit]
+    return result
 
 
 @dataclass
@@ -176,24 +169,6 @@ def stripe(region: Region, rows: int, number: int) -> list[Op]:
     for band in schedule(region, rows):
         emitter.emit(band)
     return emitter.ops
-
-
-@dataclass
-class Trial:
-    """What the first bands of a region would be: storages that each kernel touches, kernels run, bytes carried over."""
-
-    touched: list[list[Storage]]
-    runs: list[int]
-    copies: int
-    carried: int
-
-
-def rehearse(region: Region, rows: int, limit: int) -> Trial:
-    """The first ``limit`` bands of ``rows`` rows, without their records: to learn what they cost."""
-    emitter = _Rehearsal(region)
-    for band in schedule(region, rows, limit):
-        emitter.emit(band)
-    return emitter.trial
 
 
 class _Emitter:
@@ -286,45 +261,3 @@ class _Emitter:
             "out_start": 0,
         }
         self.ops.append(Op("COPY", item.op.node, fields, (), self.number))
-
-
-class _Rehearsal(_Emitter):
-    """Walks as the emitter does, but records storages alone."""
-
-    def __init__(self, region: Region) -> None:
-        super().__init__(region, 0)
-        self.trial = Trial([], [0] * len(region.cuts), 0, 0)
-        self.memories = [
-            [ref.memory for name, ref in item.op.refs.items() if name != "scratch" and isinstance(ref.memory, Storage)]
-            for item in region.cuts
-        ]
-        self.scratches = [item.op.refs["scratch"].size if "scratch" in item.op.refs else 0 for item in region.cuts]
-
-    def _kernel(self, place: int, new: Range) -> None:
-        self.trial.runs[place] += 1
-        touched = [self.now[memory].memory if memory in self.now else memory for memory in self.memories[place]]
-        if self.scratches[place]:
-            touched.append(Storage(self.scratches[place], "scratch"))
-        self.trial.touched.append(touched)
-
-    def _move(self, source: _Rows, target: _Rows, low: int, high: int, row: int, item: Cut) -> None:
-        self.trial.touched.append([source.memory, target.memory])
-        self.trial.copies += 1
-        self.trial.carried += (high - low) * row
-
-
-def most_alive(touched: Sequence[Sequence[Storage]], before: Collection[Storage], after: Collection[Storage]) -> int:
-    """Most bytes alive at one kernel; ``before`` and ``after`` are alive already, or still."""
-    first: dict[Storage, int] = dict.fromkeys(before, 0)
-    last: dict[Storage, int] = {}
-    for index, storages in enumerate(touched):
-        for storage in storages:
-            first.setdefault(storage, index)
-            last[storage] = index
-    last.update(dict.fromkeys(after, len(touched)))
-    changes = [0] * (len(touched) + 2)
-    for storage, begin in first.items():
-        size = -(-storage.size // 64) * 64
-        changes[begin] += size
-        changes[last.get(storage, begin) + 1] -= size
-    return max(accumulate(changes))

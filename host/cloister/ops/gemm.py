@@ -43,11 +43,7 @@ class Gemm(Operator):
         else:
             a, order = _left(node, ctx)
             matrix = weights.T if node.attrs.get("transB", 0) else weights
-            if alpha != 1.0:
-                matrix = (matrix.astype(np.float64) * alpha).astype(np.float32)
-            if order is not None:
-                matrix = matrix[order]
-            emit_gemm(ctx, a, matrix, row, out, None if rest else node.activation)
+            emit_gemm(ctx, a, matrix, row, out, None if rest else node.activation, alpha, order)
         if rest:
             self._add_bias(node, ctx, out, bias, beta)
         elif weights is None and node.activation:

@@ -53,21 +53,35 @@ def by_columns(
 
 
 def emit_gemm(
-    ctx: Lowering, a: Buffer, matrix: Array, bias: Array | None, out: Buffer, activation: Activation | None
+    ctx: Lowering,
+    a: Buffer,
+    matrix: Array,
+    bias: Array | None,
+    out: Buffer,
+    activation: Activation | None,
+    alpha: float = 1.0,
+    order: Array | None = None,
 ) -> None:
-    """out = activation(a * matrix + bias) for a constant ``matrix`` (k, n) and ``bias`` (n,).
+    """out = activation(a * alpha * matrix + bias) for a constant ``matrix`` (k, n) and ``bias`` (n,).
 
-    ``out`` has n columns in its last axis, ``a`` k; all other axes are rows.
+    ``out`` has n columns in its last axis, ``a`` k; all other axes are rows. Column j of ``a`` belongs to row
+    ``order[j]`` of the matrix, j where there is no order. Matrices are large: they are changed when they are written.
     """
     k, n = matrix.shape
     m = out.count // n
     flat = Buffer(out.memory, (m, n), out.dtype, plain(2), out.start)
 
     def emit(columns: slice, target: Buffer) -> None:
+        def pack() -> Array:
+            part = matrix[:, columns]
+            if alpha != 1.0:
+                part = (part.astype(np.float64) * alpha).astype(np.float32)
+            return pack_panels(part if order is None else part[order])
+
         row = None if bias is None or not np.any(bias[columns]) else ctx.constant(bias[columns])
         fields = {
             "in": a,
-            "weights": ctx.packed((panel_count(target.shape[1]), k, PANEL), lambda: pack_panels(matrix[:, columns])),
+            "weights": ctx.packed((panel_count(target.shape[1]), k, PANEL), pack),
             "bias": row,
             "out": target,
             "m": m,
