@@ -30,6 +30,8 @@ from cloister_build.paths import REPO, cache_dir
 from cloister_build.report import Report
 
 HISTORY = REPO / "out" / "bench" / "history.jsonl"
+#: Measurements of the run at hand, each as soon as it ends; begun anew by the next run.
+JOURNAL = HISTORY.with_name("journal.jsonl")
 #: Repeats that differ by more than this are no measurement.
 AGREEMENT = 0.01
 #: Least of a sample: it meets five timer interrupts, give or take one, each of which costs some thousand.
@@ -43,7 +45,8 @@ EPILOG = """examples:
   build/bench --suite models --models DIR         ONNX files of your own
   build/bench --json now.json --compare before.json
 
-Every run is added to out/bench/history.jsonl, which --compare takes as well (its last run)."""
+Every run is added to out/bench/history.jsonl, which --compare takes as well (its last run). Each measurement stands
+in out/bench/journal.jsonl as soon as it ends. One that fails or takes too long does not stop the others."""
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -66,7 +69,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--models", type=Path, metavar="DIR", help="measure the .onnx files in DIR instead")
     parser.add_argument("--without-onnxruntime", action="store_true", help="leave onnxruntime out")
     parser.add_argument("--repeats", type=int, help="samples of each measurement (default: 5, quick: 3)")
-    parser.add_argument("--timeout", type=float, default=3600.0, help="seconds for the device (default: 3600)")
+    parser.add_argument("--timeout", type=float, default=7200.0, help="seconds for the device (default: 7200)")
+    parser.add_argument(
+        "--job-timeout", type=float, default=1200.0, help="seconds for each measurement (default: 1200)"
+    )
     return parser.parse_args(arguments)
 
 
@@ -119,6 +125,7 @@ def measure(suites: Sequence[Suite], chosen: argparse.Namespace, console: Consol
     # Each in its place: first ours, then onnxruntime's in one process.
     wanted = {job.arguments[0] for job in jobs if job.place == "onnxruntime"}
     vendor = VendorKey.load_or_generate()
+    write_text(JOURNAL, "")
     with _progress(console) as progress:
         key = device_key(client, progress)
         files: dict[str, bytes | Path] = {"bench_client": client}
@@ -135,6 +142,8 @@ def measure(suites: Sequence[Suite], chosen: argparse.Namespace, console: Consol
             instructions=INSTRUCTIONS,
             progress=progress,
             timeout=chosen.timeout,
+            job_timeout=chosen.job_timeout,
+            journal=JOURNAL,
         )
     for suite in suites:
         suite.evaluate(outcomes)
@@ -190,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("error: interrupted; nothing was recorded", file=sys.stderr)
+        print(f"error: interrupted; what was measured stands in {JOURNAL}", file=sys.stderr)
         return 130
     notes = [note for suite in suites for note in suite.found.notes]
     problems = [problem for suite in suites for problem in suite.found.problems] + _unsteady(records)

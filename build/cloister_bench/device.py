@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cloister.device.errors import BootFailed, CommandTimeout, WorldFailed
 from cloister.device.script import run_script
-from cloister_bench.errors import BenchError
+from cloister.errors import CloisterError
+from cloister_bench.errors import BenchError, JobTimeout
 from cloister_bench.records import Samples
 from cloister_qemu.files import InstanceFiles
 
@@ -117,6 +121,67 @@ def make_script(jobs: Sequence[Job], repeats: int, instructions: int) -> str:
     return "\n".join([*lines, "exit 0", ""])
 
 
+def _raw(directory: Path) -> dict[str, bytes]:
+    """The result files that lie below a directory, also while the device still writes there."""
+    files: dict[str, bytes] = {}
+    if directory.is_dir():
+        for path in sorted(directory.iterdir()):
+            if path.is_file() and not path.is_symlink():
+                with contextlib.suppress(OSError):
+                    files[path.name] = path.read_bytes()
+    return files
+
+
+class _Boot:
+    """What one boot has done so far: told to the user, written to the journal, and watched."""
+
+    def __init__(self, jobs: Sequence[Job], finished: int, tell: Progress, journal: Path | None, limit: float) -> None:
+        self.jobs = jobs
+        self.results = InstanceFiles(INSTANCE).share / "results"
+        self._finished, self._tell, self._journal, self._limit = finished, tell, journal, limit
+        self._known: set[str] = set()
+        self._running: tuple[str, float] = ("", 0.0)
+
+    def progress(self, elapsed: float, _phase: str) -> None:
+        """Called several times a second. Raises JobTimeout."""
+        for job in self.jobs:
+            if job.name not in self._known and (self.results / f"{job.name}.rc").exists():
+                self._known.add(job.name)
+                self._note(job)
+        running = self.begun()
+        total = self._finished + len(self.jobs)
+        # The last one that began: onnxruntime's jobs come after all others.
+        step = running[-1].step if running else "onnxruntime" if self._known else "start the device"
+        self._tell(self._finished + len(self._known), total, step if len(self._known) < len(self.jobs) else "", elapsed)
+        name = running[-1].name if running else ""
+        if name != self._running[0]:
+            self._running = (name, elapsed)
+        elif name and elapsed - self._running[1] > self._limit:
+            raise JobTimeout(f"it took more than {self._limit:.0f} s", "allow more: --job-timeout")
+
+    def begun(self) -> list[Job]:
+        """Jobs that began and did not end."""
+        return [
+            job
+            for job in self.jobs
+            if job.name not in self._known
+            and (self.results / f"{job.name}.begun").exists()
+            and not (self.results / f"{job.name}.rc").exists()
+        ]
+
+    def _note(self, job: Job) -> None:
+        if self._journal is None:
+            return
+        outcome = parse_result(job.name, _raw(self.results))
+        samples = list(outcome.samples.calls) if outcome.samples else []
+        row = {"step": job.step, "calls": samples, "values": dict(outcome.values), "error": outcome.error}
+        try:
+            with self._journal.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise BenchError(f"cannot write {self._journal}: {error.strerror}", "free space") from error
+
+
 def run_jobs(
     jobs: Sequence[Job],
     files: Mapping[str, bytes | Path],
@@ -125,47 +190,55 @@ def run_jobs(
     instructions: int,
     progress: Progress,
     timeout: float,
+    job_timeout: float = 1200.0,
+    journal: Path | None = None,
 ) -> dict[str, Outcome]:
     """Boot the device, run all jobs, switch it off.
+
+    A job that takes the device with it (a world panics, or its time is up) fails alone: the device is started again
+    for those that were not reached.
 
     Args:
         files: by path below the input directory.
         repeats: samples of each measurement.
         instructions: how many a sample has at least.
-        timeout: seconds of the host.
+        timeout: seconds of the host for each boot.
+        job_timeout: seconds of the host for each job.
+        journal: a file that gets a line of JSON as soon as a job ends, for runs that do not come to their end.
 
     Returns:
         The outcomes by the jobs' names.
 
     Raises:
-        CloisterError: the device did not boot, a world panicked, or the time was up.
+        CloisterError: the device did not boot, or ended without a job having begun.
     """
-    results = InstanceFiles(INSTANCE).share / "results"
-    names = [job.name for job in jobs]
-
-    def tell(elapsed: float, _phase: str) -> None:
-        done = sum((results / f"{name}.rc").exists() for name in names)
-        begun = [job for job in jobs if (results / f"{job.name}.begun").exists()]
-        running = [job for job in begun if not (results / f"{job.name}.rc").exists()]
-        if not begun:
-            step = "start the device"
-        elif running:
-            step = running[-1].step
-        else:
-            step = "onnxruntime" if any(job.place == "onnxruntime" for job in jobs) and done < len(names) else ""
-        progress(done, len(names), step, elapsed)
-
-    script = make_script(jobs, repeats, instructions)
-    ran = run_script(script, files, name=INSTANCE, extra_tas=True, progress=tell, timeout=timeout)
-    if ran.returncode:
-        raise BenchError(f"the benchmark's script ended with status {ran.returncode}\n{ran.console[-2000:]}")
-    trouble = ran.files.get("onnxruntime.err", b"").decode("utf-8", "replace").strip()
-    outcomes = {}
-    for job in jobs:
-        outcome = parse_result(job.name, ran.files)
-        if outcome.error == "it was not reached" and trouble:
-            outcome = Outcome(None, error=trouble.splitlines()[-1])
-        outcomes[job.name] = outcome
+    outcomes: dict[str, Outcome] = {}
+    left = list(jobs)
+    while left:
+        boot = _Boot(left, len(outcomes), progress, journal, job_timeout)
+        script = make_script(left, repeats, instructions)
+        lost: CloisterError | None = None
+        try:
+            ran = run_script(script, files, name=INSTANCE, extra_tas=True, progress=boot.progress, timeout=timeout)
+            found = ran.files
+            if ran.returncode:
+                raise BenchError(f"the benchmark's script ended with status {ran.returncode}\n{ran.console[-2000:]}")
+        except (WorldFailed, CommandTimeout, BootFailed, JobTimeout) as error:
+            lost, found = error, _raw(boot.results)
+        culprits = boot.begun()
+        done = {job.name: parse_result(job.name, found) for job in left if f"{job.name}.rc" in found}
+        trouble = found.get("onnxruntime.err", b"").decode("utf-8", "replace").strip().splitlines()[-1:]
+        if lost:
+            trouble = [lost.message.splitlines()[0]]
+        if not done and not culprits:
+            if lost and not outcomes:
+                raise lost
+            # Nothing began, and it would not the next time either.
+            culprits = left
+        for job in culprits:
+            done[job.name] = Outcome(None, error="; ".join(trouble) or "it ended without a result")
+        outcomes |= done
+        left = [job for job in left if job.name not in outcomes]
     return outcomes
 
 

@@ -8,3 +8,7 @@ from cloister.errors import CloisterError
 
 class BenchError(CloisterError):
     """A step of the benchmark failed."""
+
+
+class JobTimeout(BenchError):
+    """One measurement took longer than it may."""

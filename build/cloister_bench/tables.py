@@ -74,15 +74,20 @@ def tee_table(records: Sequence[Record]) -> Table:
 def model_table(records: Sequence[Record]) -> Table:
     """Whole networks in the three places."""
     columns = ("network", "precision", "MACs", "TA", "normal", "onnxruntime", "TA/normal", "TA/ort", "TA per MAC")
-    table = _table("models: instructions of one inference", (*columns, "TA peak", "error", "spread"))
+    table = _table("models: instructions of one inference", (*columns, "TA peak", "streamed", "error", "spread"))
     index = _Index(records, "models")
     for row in index.rows:
         ta, normal, ort = (index.get(row, where, "instructions") for where in ("ta", "normal", "onnxruntime"))
         a, b, c = (record.value if record else None for record in (ta, normal, ort))
         macs, peak, error = (index.value(row, *key) for key in (("", "macs"), ("ta", "peak"), ("ta", "error")))
+        parts = [index.value(row, "ta", metric) for metric in ("decrypted", "partitions")]
         table.add_row(
             *(escape(row[0]), row[1], number(macs), number(a), number(b), number(c), _ratio(a, b), _ratio(a, c)),
-            *(_ratio(a, macs), f"{peak / 1024:,.0f} KiB" if peak else "-", "-" if error is None else f"{error:.1e}"),
+            *(_ratio(a, macs), f"{peak / 1024:,.0f} KiB" if peak else "-"),
+            *(
+                f"{number(parts[0])} of {number(parts[1])}" if parts[1] else "-",
+                "-" if error is None else f"{error:.1e}",
+            ),
             _spread([ta, normal, ort]),
         )
     return table

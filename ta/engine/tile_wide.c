@@ -204,10 +204,10 @@
 
 #define STORE(r, ...)                                                                              \
 	if (row_count > (r)) {                                                                     \
-		vst1q_f32(to + (r)*stride, s##r##0);                                               \
-		vst1q_f32(to + (r)*stride + 4, s##r##1);                                           \
-		vst1q_f32(to + (r)*stride + 8, s##r##2);                                           \
-		vst1q_f32(to + (r)*stride + 12, s##r##3);                                          \
+		vst1q_f32(to##r, s##r##0);                                                         \
+		vst1q_f32(to##r + 4, s##r##1);                                                     \
+		vst1q_f32(to##r + 8, s##r##2);                                                     \
+		vst1q_f32(to##r + 12, s##r##3);                                                    \
 	}
 
 /* What stays the same from tile to tile; the compiler may not see that tile->... does. */
@@ -231,10 +231,9 @@ struct shape {
 static inline __attribute__((always_inline)) void run_rows(const struct shape shape,
 							   const float *const *rows,
 							   const float *near, const float *bias,
-							   float *to, const unsigned int row_count)
+							   float *to0, const unsigned int row_count)
 {
 	const size_t start = shape.start;
-	const size_t stride = shape.stride;
 	const float *far = near + shape.panel;
 	size_t tap = shape.taps;
 	FOR_ROWS(START)
@@ -291,6 +290,14 @@ static inline __attribute__((always_inline)) void run_rows(const struct shape sh
 			FOR_ROWS(CAP)
 		}
 	}
+	float *const to1 = to0 + shape.stride;
+	float *to2 = to1;
+
+	/* Not hoisted out of the loop over columns, where it would cost a register. */
+	__asm__("" : "+r"(to2));
+	to2 += shape.stride;
+	float *const to3 = to2 + shape.stride;
+
 	FOR_ROWS(STORE)
 }
 

@@ -3,16 +3,23 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
 from cloister.compile import compile_onnx
+from cloister.device.errors import TrustedApplicationPanic
+from cloister.device.script import ScriptResult
+from cloister_bench import device
 from cloister_bench.cli import main
-from cloister_bench.device import Job, make_script, parse_result
+from cloister_bench.device import Job, make_script, parse_result, run_jobs
 from cloister_bench.kernels import KERNELS, Kernel
 from cloister_bench.networks import NETWORKS, SMALL
 from cloister_bench.prepare import plain_files, prepare
@@ -53,6 +60,72 @@ def test_the_script_runs_every_job_and_survives_one_that_fails(tmp_path: Path) -
     results = {path.name: path.read_bytes() for path in (tmp_path / "results").iterdir()}
     assert (results["one.rc"], results["two.rc"]) == (b"1\n", b"0\n")
     assert results["two.txt"].decode() == f"ta {tmp_path}/input/m n {tmp_path}/results/two.out\n"
+
+
+def test_a_job_that_takes_the_device_with_it_does_not_cost_the_others_their_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [Job("one", ("ta",), "first"), Job("two", ("ta",), "second"), Job("three", ("ta",), "third")]
+    results = tmp_path / "share" / "results"
+    boots: list[list[str]] = []
+
+    def boot(script: str, *_: object, progress: Callable[[float, str], None], **__: object) -> ScriptResult:
+        """A device whose TA panics in job "two"."""
+        shutil.rmtree(results, ignore_errors=True)
+        results.mkdir(parents=True)
+        names = [line.split('"')[1] for line in script.splitlines() if line.startswith('job "')]
+        boots.append(names)
+        for name in names:
+            (results / f"{name}.begun").touch()
+            progress(1.0, "")
+            if name == "two":
+                raise TrustedApplicationPanic("the TA panicked")
+            (results / f"{name}.txt").write_text("sample 10 1000\n")
+            (results / f"{name}.rc").write_text("0")
+            progress(2.0, "")
+        return ScriptResult(0, {path.name: path.read_bytes() for path in results.iterdir()}, "", 1.0)
+
+    monkeypatch.setattr(device, "run_script", boot)
+    monkeypatch.setattr(device, "InstanceFiles", lambda _name: SimpleNamespace(share=tmp_path / "share"))
+    journal = tmp_path / "journal.jsonl"
+    told: list[tuple[int, int, str]] = []
+    outcomes = run_jobs(
+        jobs,
+        {},
+        repeats=1,
+        instructions=1,
+        progress=lambda done, total, step, _elapsed: told.append((done, total, step)),
+        timeout=60.0,
+        journal=journal,
+    )
+    assert boots == [["one", "two", "three"], ["three"]]
+    assert [outcomes[job.name].error for job in jobs] == ["", "the TA panicked", ""]
+    assert [json.loads(line)["step"] for line in journal.read_text().splitlines()] == ["first", "third"]
+    assert told[0] == (0, 3, "first") and told[-1] == (3, 3, "")
+
+
+def test_a_job_that_takes_too_long_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = tmp_path / "share" / "results"
+
+    def boot(_script: str, *_: object, progress: Callable[[float, str], None], **__: object) -> ScriptResult:
+        results.mkdir(parents=True)
+        (results / "slow.begun").touch()
+        for elapsed in range(100):
+            progress(float(elapsed), "")
+        raise AssertionError("nobody ended it")
+
+    monkeypatch.setattr(device, "run_script", boot)
+    monkeypatch.setattr(device, "InstanceFiles", lambda _name: SimpleNamespace(share=tmp_path / "share"))
+    outcomes = run_jobs(
+        [Job("slow", ("ta",), "slow")],
+        {},
+        repeats=1,
+        instructions=1,
+        progress=lambda *_: None,
+        timeout=60.0,
+        job_timeout=30.0,
+    )
+    assert outcomes["slow"].error == "it took more than 30 s"
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -101,6 +101,7 @@ int measure(const struct task *task)
 			return -1;
 		printf("sample %llu %llu\n", (unsigned long long)calls,
 		       (unsigned long long)(spent > overhead ? spent - overhead : 0));
+		fflush(stdout);
 	}
 	return 0;
 }

@@ -22,7 +22,8 @@ struct ta_model {
 	uint32_t taken; /* bytes that it took */
 
 	TEEC_SharedMemory inputs;
-	TEEC_SharedMemory payload;
+	TEEC_SharedMemory payload; /* all of it, or room for one partition */
+	const uint8_t *source;     /* where partitions are copied from in the second case */
 	TEEC_SharedMemory answer;
 	uint32_t output; /* enum cl_output */
 	uint32_t answer_size;
@@ -157,11 +158,16 @@ static TEEC_Result run_steps(struct ta_model *model, uint32_t *origin)
 	model->decrypted = 0;
 	while (!res && op.params[1].value.a < count) {
 		const struct cl_partition_desc *wanted = &desc[op.params[1].value.a];
+		size_t offset = (size_t)wanted->offset;
 
 		memset(&op, 0, sizeof(op));
 		op.paramTypes =
 			TEEC_PARAM_TYPES(TEEC_MEMREF_PARTIAL_INPUT, TEEC_VALUE_OUTPUT, 0, 0);
-		set_part(&op.params[0], &model->payload, wanted->offset, wanted->sealed_size);
+		if (model->source) {
+			memcpy(model->payload.buffer, model->source + offset, wanted->sealed_size);
+			offset = 0;
+		}
+		set_part(&op.params[0], &model->payload, offset, wanted->sealed_size);
 		res = TEEC_InvokeCommand(&model->session, CL_CMD_STEP, &op, origin);
 		model->decrypted++;
 	}
@@ -193,6 +199,31 @@ static int run(void *cookie)
 	if (model->steps)
 		res = run_steps(model, &origin);
 	return res ? fail("RUN", res, origin) : 0;
+}
+
+/*
+ * OP-TEE keeps a table of a registered buffer's pages in a heap that is too small for very large
+ * payloads: then each partition is copied into a small buffer before its step.
+ */
+static int share_payload(struct ta_model *model, void *payload, size_t size)
+{
+	const struct cl_partition_desc *desc = descriptors(model);
+	size_t largest = 1;
+	uint32_t i = 0;
+
+	model->payload.buffer = payload;
+	model->payload.size = size;
+	model->payload.flags = TEEC_MEM_INPUT;
+	if (!TEEC_RegisterSharedMemory(&model->context, &model->payload))
+		return 0;
+	for (i = 0; i < model->loaded.partition_count; i++)
+		if (desc[i].sealed_size > largest)
+			largest = desc[i].sealed_size;
+	model->source = payload;
+	model->steps = true;
+	memset(&model->payload, 0, sizeof(model->payload));
+	return share(model, &model->payload, aligned_alloc(4096, (largest + 4095) / 4096 * 4096),
+		     largest);
 }
 
 static int print_usage(struct ta_model *model)
@@ -233,7 +264,7 @@ int job_ta(char **arguments)
 	answer_size = (size_t)model.loaded.output_size / 4 * sizeof(struct cl_answer) +
 		      sizeof(struct cl_answer);
 	if (share(&model, &model.inputs, inputs, inputs_size) ||
-	    share(&model, &model.payload, payload, payload_size) ||
+	    share_payload(&model, payload, payload_size) ||
 	    share(&model, &model.answer, aligned_alloc(4096, (answer_size + 4095) / 4096 * 4096),
 		  answer_size))
 		return -1;

@@ -84,7 +84,13 @@ class ModelSuite(Suite):
                 self.instructions(self._idle.name, "onnxruntime", outcome.samples, "fp32")
 
     def _memory(self, work: Workload, outcome: Outcome) -> None:
-        for metric, unit in (("peak", "bytes"), ("decrypted", "partitions"), ("first", "instructions")):
+        metrics = (
+            ("peak", "bytes"),
+            ("partitions", "partitions"),
+            ("decrypted", "partitions"),
+            ("first", "instructions"),
+        )
+        for metric, unit in metrics:
             if metric in outcome.values:
                 self.add(work.name, "ta", metric, outcome.values[metric], unit, precision=work.precision)
 
