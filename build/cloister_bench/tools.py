@@ -34,7 +34,7 @@ def build_client(root: Path, report: Report) -> Path:
         sysroot = Path(json.loads(firmware_index().read_text())["sysroot"])
     except (OSError, ValueError, KeyError) as error:
         raise BenchError("the firmware index names no sysroot", "run: python -m cloister_build all") from error
-    sources = [GUEST / name for name in ("main.c", "boundary.c", "model.c")]
+    sources = [GUEST / name for name in ("main.c", "boundary.c", "model.c", "plain.c")]
     headers = [REPO / "ta" / "include", REPO / "ta" / "engine" / "engine.h", GUEST / "client.h"]
 
     def build(shop: Workshop) -> None:

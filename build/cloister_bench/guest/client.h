@@ -20,6 +20,12 @@ struct task {
  */
 int measure(const struct task *task);
 
+/*
+ * The shortest of BENCH_REPEATS repeats of at least BENCH_INSTRUCTIONS, the loop's own cost taken
+ * off, after one call that is not counted. `calls` is how many a repeat had.
+ */
+int measure_least(const struct task *task, uint64_t *calls, uint64_t *spent);
+
 /* Prints "value NAME NUMBER". */
 void print_value(const char *name, uint64_t number);
 
@@ -39,5 +45,6 @@ int job_decrypt(char **arguments);
 int job_load(char **arguments);
 int job_ta(char **arguments);
 int job_normal(char **arguments);
+int job_kernels(char **arguments);
 
 #endif
