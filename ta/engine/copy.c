@@ -130,17 +130,55 @@ static inline void transpose_4x4(const uint8_t *in, int64_t in_step, uint8_t *ou
 }
 
 /*
+ * Three or four rows side by side, as the channels of an image: whole vectors of columns, which
+ * are dense in in and follow each other in out without gaps. Returns how many.
+ */
+static size_t interleave(const uint8_t *in, int64_t in_step, size_t rows, uint8_t *out,
+			 size_t columns, uint32_t size)
+{
+	const uint8_t *fourth = in + (rows == 4 ? 3 * in_step : 0);
+	const size_t each = 16 / size;
+	size_t c = 0;
+
+	for (c = 0; c + each <= columns; c += each, out += rows * 16) {
+		const size_t at = c * size;
+		const uint8x16x4_t bytes = {{vld1q_u8(in + at), vld1q_u8(in + in_step + at),
+					     vld1q_u8(in + 2 * in_step + at),
+					     vld1q_u8(fourth + at)}};
+		const uint8x16x3_t three = {{bytes.val[0], bytes.val[1], bytes.val[2]}};
+		const uint32x4x3_t three_words = {{vreinterpretq_u32_u8(bytes.val[0]),
+						   vreinterpretq_u32_u8(bytes.val[1]),
+						   vreinterpretq_u32_u8(bytes.val[2])}};
+		const uint32x4x4_t words = {{three_words.val[0], three_words.val[1],
+					     three_words.val[2],
+					     vreinterpretq_u32_u8(bytes.val[3])}};
+
+		if (size == 1 && rows == 3)
+			vst3q_u8(out, three);
+		else if (size == 1)
+			vst4q_u8(out, bytes);
+		else if (rows == 3)
+			vst3q_u32((uint32_t *)out, three_words);
+		else
+			vst4q_u32((uint32_t *)out, words);
+	}
+	return c;
+}
+
+/*
  * `columns` are dense in in and in_step apart in out's order: element (r, c) goes
  * from in + r * in_step + c * size to out + c * out_step + r * size.
  */
 static void transpose(const uint8_t *in, int64_t in_step, size_t rows, uint8_t *out,
 		      int64_t out_step, size_t columns, uint32_t size)
 {
-	size_t begin = 0;
+	const bool image = (rows == 3 || rows == 4) && (size == 1 || size == 4) &&
+			   out_step == (int64_t)(rows * size);
+	size_t begin = image ? interleave(in, in_step, rows, out, columns, size) : 0;
 	size_t r = 0;
 	size_t c = 0;
 
-	for (begin = 0; begin < columns; begin += TRANSPOSE_COLUMNS) {
+	for (; begin < columns; begin += TRANSPOSE_COLUMNS) {
 		size_t end =
 			columns - begin < TRANSPOSE_COLUMNS ? columns : begin + TRANSPOSE_COLUMNS;
 		size_t square_rows = size == 4 ? rows / LANES * LANES : 0;

@@ -133,7 +133,8 @@ TEST(copy_transposes_matrices)
 		struct stage stage = {0};
 		struct cl_copy op = {.op = {CL_KERNEL_COPY, sizeof(op), 0}, .rank = 3};
 		const uint32_t batch = random_range(1, 3);
-		const uint32_t rows = random_range(1, 45);
+		/* Few rows: the channels of images. */
+		const uint32_t rows = random_range(1, round % 4 ? 45 : 5);
 		const uint32_t columns = random_range(1, 45);
 		const uint32_t count = batch * rows * columns;
 
