@@ -23,6 +23,7 @@ static const struct {
 	{"load", 2, job_load},       /* DIRECTORY MEMORY: LOAD of a model */
 	{"ta", 3, job_ta},           /* DIRECTORY MEMORY OUTPUT: inferences in the TA */
 	{"normal", 2, job_normal},   /* DIRECTORY OUTPUT: the same in the normal world */
+	{"kernels", 1, job_kernels}, /* DIRECTORY: each partition alone, in the normal world */
 };
 
 static uint64_t now(void)
@@ -103,6 +104,35 @@ int measure(const struct task *task)
 		       (unsigned long long)(spent > overhead ? spent - overhead : 0));
 		fflush(stdout);
 	}
+	return 0;
+}
+
+int measure_least(const struct task *task, uint64_t *calls, uint64_t *spent)
+{
+	const uint64_t repeats = from_environment("BENCH_REPEATS", 5);
+	const uint64_t wanted = from_environment("BENCH_INSTRUCTIONS", 20000000);
+	const struct task idle = {nothing, NULL, NULL};
+	uint64_t overhead = 0;
+	uint64_t now_spent = 0;
+	uint64_t i = 0;
+
+	*calls = 1;
+	if (repeat(task, 1, spent) || repeat(task, 1, spent))
+		return -1;
+	if (*spent && *spent < wanted)
+		*calls = wanted / *spent + 1;
+	if (*calls > MAX_CALLS)
+		*calls = MAX_CALLS;
+	if (repeat(&idle, *calls, &overhead) || repeat(&idle, *calls, &overhead))
+		return -1;
+	*spent = UINT64_MAX;
+	for (i = 0; i < repeats; i++) {
+		if (repeat(task, *calls, &now_spent))
+			return -1;
+		if (now_spent < *spent)
+			*spent = now_spent;
+	}
+	*spent = *spent > overhead ? *spent - overhead : 0;
 	return 0;
 }
 

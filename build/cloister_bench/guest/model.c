@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* Whole models: in the Cloister TA, and in the normal world with the same engine. */
-#include <dlfcn.h>
+/* Whole models in the Cloister TA. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,7 +7,6 @@
 
 #include "client.h"
 #include "cloister_ta.h"
-#include "engine.h"
 
 struct ta_model {
 	TEEC_Context context;
@@ -275,140 +273,4 @@ int job_ta(char **arguments)
 	if (run(&model))
 		return -1;
 	return write_file(arguments[2], model.answer.buffer, model.answer_size);
-}
-
-#define MAX_TENSORS 16
-
-struct tensor {
-	size_t offset;
-	size_t size;
-};
-
-struct plain_model {
-	enum cl_status (*check)(const void *, size_t, size_t, uint32_t *);
-	enum cl_status (*run)(const void *, void *, int (*)(void *), void *);
-	uint8_t *inputs;
-	uint8_t *partitions;
-	uint8_t *arena;
-	size_t arena_size;
-	struct tensor input[MAX_TENSORS];
-	struct tensor output[MAX_TENSORS];
-	struct tensor *partition; /* places in `partitions` */
-	size_t input_count;
-	size_t output_count;
-	size_t partition_count;
-};
-
-/* Reads the table that the host wrote: a word and numbers in each line. */
-static int read_table(struct plain_model *model, char *text)
-{
-	char *rest = NULL;
-	char *line = NULL;
-
-	for (line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
-		unsigned long long offset = 0;
-		unsigned long long size = 0;
-		char word[16] = {0};
-		struct tensor *place = NULL;
-
-		if (sscanf(line, "%15s %llu %llu", word, &offset, &size) != 3) {
-			fprintf(stderr, "bad line in the table: %s\n", line);
-			return -1;
-		}
-		if (!strcmp(word, "arena")) {
-			model->arena_size = size;
-			continue;
-		}
-		if (!strcmp(word, "input") && model->input_count < MAX_TENSORS) {
-			place = &model->input[model->input_count++];
-		} else if (!strcmp(word, "output") && model->output_count < MAX_TENSORS) {
-			place = &model->output[model->output_count++];
-		} else if (!strcmp(word, "partition")) {
-			model->partition = realloc(model->partition,
-						   (model->partition_count + 1) * sizeof(*place));
-			if (!model->partition)
-				return fail("memory", 0, 0);
-			place = &model->partition[model->partition_count++];
-		} else {
-			fprintf(stderr, "bad line in the table: %s\n", line);
-			return -1;
-		}
-		place->offset = offset;
-		place->size = size;
-	}
-	return 0;
-}
-
-static int run_plain(void *cookie)
-{
-	struct plain_model *model = cookie;
-	const uint8_t *source = model->inputs;
-	size_t i = 0;
-
-	for (i = 0; i < model->input_count; i++) {
-		memcpy(model->arena + model->input[i].offset, source, model->input[i].size);
-		source += model->input[i].size;
-	}
-	for (i = 0; i < model->partition_count; i++)
-		if (model->run(model->partitions + model->partition[i].offset, model->arena, NULL,
-			       NULL)) {
-			fprintf(stderr, "partition %zu does not run\n", i);
-			return -1;
-		}
-	return 0;
-}
-
-static int open_engine(struct plain_model *model)
-{
-	void *library = dlopen("libcloister_engine.so", RTLD_NOW);
-
-	if (!library) {
-		fprintf(stderr, "%s\n", dlerror());
-		return -1;
-	}
-	/* POSIX has dlsym() give functions as data pointers. */
-	*(void **)&model->check = dlsym(library, "cl_partition_check");
-	*(void **)&model->run = dlsym(library, "cl_partition_run");
-	if (model->check && model->run)
-		return 0;
-	fprintf(stderr, "the engine lacks a function: %s\n", dlerror());
-	return -1;
-}
-
-int job_normal(char **arguments)
-{
-	struct plain_model model = {0};
-	const struct task task = {run_plain, NULL, &model};
-	size_t size = 0;
-	char *table = read_file(arguments[0], "table", &size);
-	FILE *out = NULL;
-	size_t i = 0;
-
-	if (!table || open_engine(&model))
-		return -1;
-	/* read_file() leaves room behind the data. */
-	table[size] = 0;
-	if (read_table(&model, table))
-		return -1;
-	model.inputs = read_file(arguments[0], "inputs", &size);
-	model.partitions = read_file(arguments[0], "partitions", &size);
-	model.arena = aligned_alloc(4096, (model.arena_size + 4096) / 4096 * 4096);
-	if (!model.inputs || !model.partitions || !model.arena)
-		/* cppcheck-suppress memleak ; the process ends */
-		return -1;
-	memset(model.arena, 0, model.arena_size);
-	for (i = 0; i < model.partition_count; i++)
-		if (model.check(model.partitions + model.partition[i].offset,
-				model.partition[i].size, model.arena_size, NULL)) {
-			fprintf(stderr, "partition %zu is refused\n", i);
-			return -1;
-		}
-	if (measure(&task))
-		return -1;
-	out = fopen(arguments[1], "wb");
-	if (!out)
-		return fail(arguments[1], 0, 0);
-	for (i = 0; i < model.output_count; i++)
-		fwrite(model.arena + model.output[i].offset, 1, model.output[i].size, out);
-	return fclose(out) ? fail(arguments[1], 0, 0) : 0;
 }
