@@ -19,6 +19,7 @@ TEE_Result cl_command_info(const struct cl_session *session, uint32_t types, TEE
 		.format_version = CL_FORMAT_VERSION,
 		.state = session->state,
 		.embedded = cl_embedded_manifest_size != 0,
+		.suites = cl_cipher_suites(),
 	};
 	TEE_Result res = cl_params_check(types, ONE_OUTPUT, params);
 

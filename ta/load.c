@@ -7,7 +7,6 @@
 #include "crypto.h"
 #include "device.h"
 #include "embed.h"
-#include "gp_key.h"
 #include "hpke.h"
 #include "params.h"
 #include "vendor.h"
@@ -29,7 +28,7 @@ _Static_assert(offsetof(struct licence_copy, licence) ==
 		       offsetof(struct licence_copy, domain) + DOMAIN_SIZE(licence_domain),
 	       "domain and licence are one message");
 
-/* Copies the manifest, behind room for the slots, and checks its form and its signature. */
+/* Copies the manifest, behind room for the slots; checks its form, its signature and its suite. */
 static TEE_Result take_manifest(struct cl_session *session, const void *data, size_t size)
 {
 	const size_t slots_size = CL_MAX_PARTITIONS * sizeof(struct cl_slot);
@@ -59,8 +58,11 @@ static TEE_Result take_manifest(struct cl_session *session, const void *data, si
 		return res;
 	memcpy(message, manifest_domain, DOMAIN_SIZE(manifest_domain));
 	memcpy(message + DOMAIN_SIZE(manifest_domain), model->digest, CL_DIGEST_SIZE);
-	return cl_ed25519_verify(cl_vendor_key, message, sizeof(message),
-				 model->manifest.signature);
+	res = cl_ed25519_verify(cl_vendor_key, message, sizeof(message), model->manifest.signature);
+	if (res)
+		return res;
+	return cl_cipher_suites() >> model->manifest.header->suite & 1 ? TEE_SUCCESS
+								       : CL_ERROR_CIPHER;
 }
 
 /* Copies the licence; checks its form, its signature, and that it is for this device and model. */
@@ -150,8 +152,7 @@ static TEE_Result open_licence(struct cl_model *model, const struct licence_copy
 	if (!res && memcmp(key_id, manifest->content_key_id, CL_ID_SIZE))
 		res = CL_ERROR_WRONG_KEY;
 	if (!res)
-		res = cl_gp_operation(TEE_ALG_AES_GCM, TEE_MODE_DECRYPT, TEE_TYPE_AES,
-				      TEE_ATTR_SECRET_VALUE, secret->content_key, &model->cipher);
+		res = cl_cipher_set(&model->cipher, manifest->suite, secret->content_key);
 	cl_wipe(secret->content_key, sizeof(secret->content_key));
 	return res;
 }

@@ -8,10 +8,6 @@
 #include "params.h"
 #include "sealed.h"
 
-/* Copied and decrypted at once: fits the second-level cache, and a multiple of the cipher's block.
- */
-#define CHUNK_SIZE (64 * 1024)
-
 static uint8_t *slot_address(const struct cl_model *model, uint32_t index)
 {
 	return cl_model_arena(model) + model->slots[index].offset;
@@ -43,56 +39,12 @@ static TEE_Result from_status(enum cl_status status)
 	}
 }
 
-static void start_cipher(struct cl_model *model, uint32_t index)
-{
-	const struct cl_partition_desc *desc = &model->manifest.partitions[index];
-	struct cl_partition_aad aad = {0};
-
-	/* An operation that ended with a wrong tag stays active, and AEInit would panic. */
-	TEE_ResetOperation(model->cipher);
-	cl_sealed_aad(&model->manifest, model->digest, index, &aad);
-	TEE_AEInit(model->cipher, desc->nonce, sizeof(desc->nonce), CL_TAG_SIZE * 8, sizeof(aad),
-		   desc->plain_size);
-	TEE_AEUpdateAAD(model->cipher, &aad, sizeof(aad));
-}
-
-/*
- * Decrypts in place, chunk by chunk behind the copy: OP-TEE's AES-GCM reads each
- * block before it writes it. The source is read once; what changes there later, or
- * changed between two chunks, is what the tag is checked against.
- */
-static TEE_Result copy_and_decrypt(struct cl_model *model, uint32_t index, const uint8_t *cipher,
-				   uint8_t *plain)
-{
-	size_t left = model->manifest.partitions[index].plain_size;
-	uint8_t tag[CL_TAG_SIZE] = {0};
-	size_t size = 0;
-	TEE_Result res = TEE_SUCCESS;
-
-	start_cipher(model, index);
-	while (left > CHUNK_SIZE) {
-		if (TEE_GetCancellationFlag())
-			return TEE_ERROR_CANCEL;
-		memcpy(plain, cipher, CHUNK_SIZE);
-		size = CHUNK_SIZE;
-		res = TEE_AEUpdate(model->cipher, plain, CHUNK_SIZE, plain, &size);
-		if (res)
-			return res;
-		plain += CHUNK_SIZE;
-		cipher += CHUNK_SIZE;
-		left -= CHUNK_SIZE;
-	}
-	memcpy(plain, cipher, left);
-	memcpy(tag, cipher + left, sizeof(tag));
-	size = left;
-	return TEE_AEDecryptFinal(model->cipher, plain, left, plain, &size, tag, sizeof(tag));
-}
-
 TEE_Result cl_loader_open(struct cl_model *model, uint32_t index, const uint8_t *sealed)
 {
 	uint32_t size = model->manifest.partitions[index].plain_size;
 	uint8_t *plain = slot_address(model, index);
 	struct cl_sealed_header header = {0};
+	struct cl_partition_aad aad = {0};
 	TEE_Result res = TEE_SUCCESS;
 
 	memcpy(&header, sealed, sizeof(header));
@@ -100,7 +52,9 @@ TEE_Result cl_loader_open(struct cl_model *model, uint32_t index, const uint8_t 
 	if (res)
 		return res;
 
-	res = copy_and_decrypt(model, index, sealed + sizeof(header), plain);
+	cl_sealed_aad(&model->manifest, model->digest, index, &aad);
+	res = cl_cipher_open(&model->cipher, model->manifest.partitions[index].nonce, &aad,
+			     sizeof(aad), sealed + sizeof(header), plain, size);
 	if (!res)
 		res = from_status(
 			cl_partition_check(plain, size, model->manifest.header->arena_size, NULL));

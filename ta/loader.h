@@ -6,9 +6,9 @@
 #include "model.h"
 
 /*
- * Copies the sealed partition `index` (sealed_size bytes of it are readable at
- * `sealed`, which others may change meanwhile) into secure memory, decrypts it
- * there, verifies its tag and only then looks at it.
+ * Opens the sealed partition `index` (sealed_size bytes of it are readable at
+ * `sealed`, which others may change meanwhile) into secure memory, verifies its tag
+ * and only then looks at it.
  *
  * As cl_sealed_check; TEE_ERROR_MAC_INVALID: the tag is wrong; CL_ERROR_VERSION,
  * TEE_ERROR_BAD_FORMAT: the plain partition is none that the engine can run;

@@ -5,6 +5,7 @@
 
 #include "engine/bounds.h"
 #include "result.h"
+#include "suite.h"
 
 uint32_t cl_dtype_size(uint32_t dtype)
 {
@@ -87,6 +88,17 @@ static bool ios_valid(const struct cl_io *io, uint32_t count, uint32_t arena_siz
 	return true;
 }
 
+/* The suite's nonce, and zeros behind it. */
+static bool nonce_valid(const uint8_t nonce[CL_MAX_NONCE_SIZE], uint32_t suite)
+{
+	size_t i = 0;
+
+	for (i = cl_suite_nonce_size(suite); i < CL_MAX_NONCE_SIZE; i++)
+		if (nonce[i])
+			return false;
+	return true;
+}
+
 static bool partitions_valid(const struct cl_partition_desc *desc, const struct cl_manifest *header)
 {
 	uint32_t largest = 0;
@@ -97,7 +109,8 @@ static bool partitions_valid(const struct cl_partition_desc *desc, const struct 
 		uint64_t sealed_size = (uint64_t)desc[i].plain_size +
 				       sizeof(struct cl_sealed_header) + CL_TAG_SIZE;
 
-		if (desc[i].reserved || desc[i].plain_size < sizeof(struct cl_partition) ||
+		if (!nonce_valid(desc[i].nonce, header->suite) ||
+		    desc[i].plain_size < sizeof(struct cl_partition) ||
 		    desc[i].sealed_size != sealed_size || desc[i].offset % CL_ALIGN ||
 		    desc[i].offset < end || !cl_add(desc[i].offset, sealed_size, &end) ||
 		    end > header->payload_size)
@@ -121,8 +134,8 @@ static uint32_t check_header(const struct cl_manifest *header, size_t size)
 	    header->output_count > CL_MAX_IO || !header->partition_count ||
 	    header->partition_count > CL_MAX_PARTITIONS)
 		return CL_ERROR_BAD_FORMAT;
-	if (header->suite != CL_SUITE_AES_256_GCM)
-		return CL_ERROR_NOT_SUPPORTED;
+	if (!cl_suite_nonce_size(header->suite))
+		return CL_ERROR_CIPHER;
 
 	/* The counts are small by now: nothing here can overflow. */
 	expected = sizeof(*header) +

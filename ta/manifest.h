@@ -31,7 +31,7 @@ struct cl_manifest_view {
  *
  * CL_ERROR_BAD_FORMAT: a field contradicts another, or padding is not zero.
  * CL_ERROR_VERSION: a format version this TA does not know.
- * CL_ERROR_NOT_SUPPORTED: a cipher suite this TA does not know.
+ * CL_ERROR_CIPHER: a cipher suite that is not defined here.
  */
 uint32_t cl_manifest_parse(const void *data, size_t size, struct cl_manifest_view *view);
 

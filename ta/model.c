@@ -67,8 +67,7 @@ void cl_model_drop(struct cl_session *session)
 	if (session->state == CL_STATE_RUNNING)
 		cl_model_refund(model);
 	return_grant(model);
-	if (model->cipher != TEE_HANDLE_NULL)
-		TEE_FreeOperation(model->cipher);
+	cl_cipher_close(&model->cipher);
 	cl_pages_unmap(&session->memory, &model->pages);
 	cl_pages_unmap(&session->memory, &model->manifest_pages);
 	cl_wipe(model, sizeof(*model));

@@ -5,6 +5,7 @@
 
 #include <tee_internal_api.h>
 
+#include "cipher.h"
 #include "cloister_ta.h"
 #include "licence.h"
 #include "manifest.h"
@@ -17,14 +18,15 @@ struct cl_model {
 	struct cl_manifest_view manifest;
 	uint8_t digest[CL_DIGEST_SIZE];
 
-	struct cl_licence_secret licence; /* without its content key, which `cipher` holds */
+	struct cl_licence_secret
+		licence; /* without its content key, of which `cipher` has its own */
 	uint8_t licence_id[CL_ID_SIZE];
 	struct cl_grant grant;
 
 	struct cl_pages pages; /* arena, then partitions */
 	struct cl_slot *slots;
 	uint32_t resident_count;
-	TEE_OperationHandle cipher;
+	struct cl_cipher cipher;
 	const uint8_t *embedded; /* payload linked into the TA, or NULL */
 
 	uint64_t bytes_decrypted;

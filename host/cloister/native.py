@@ -49,17 +49,16 @@ class Runnable(Protocol):
         """Bytes of arena."""
 
 
-def _engine_dir() -> Path | None:
-    directory = Path(__file__).resolve().parents[2] / "ta" / "engine"
+def _sources(room: str) -> Path | None:
+    directory = Path(__file__).resolve().parents[2] / "ta" / room
     return directory if (directory / "Makefile").is_file() else None
 
 
-def cache_dir() -> Path:
-    """Where the native library is built: ``work/engine-native`` in Cloister's cache."""
+def cache_dir(room: str = "engine") -> Path:
+    """Where a native library is built: ``work/engine-native`` in Cloister's cache."""
     base = os.environ.get("CLOISTER_CACHE")
-    if base:
-        return Path(base) / "work" / "engine-native"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cloister" / "work" / "engine-native"
+    root = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cloister"
+    return root / "work" / f"{room}-native"
 
 
 def find_library() -> Path:
@@ -68,17 +67,29 @@ def find_library() -> Path:
     Raises:
         EngineError: there are no sources, or they do not build.
     """
-    override = os.environ.get("CLOISTER_ENGINE")
-    if override:
-        if not Path(override).is_file():
-            raise EngineError(f"CLOISTER_ENGINE={override} does not exist", "set it to a built libcloister_engine.so")
-        return Path(override)
-    sources = _engine_dir()
+    return build_library("engine", LIBRARY, "CLOISTER_ENGINE")
+
+
+def build_library(room: str, library: str, override: str) -> Path:
+    """A part of the TA as a native library, built by its own makefile where sources changed.
+
+    Args:
+        room: directory below ``ta``.
+        library: the file that ``make native`` leaves.
+        override: environment variable that names a built one.
+
+    Raises:
+        EngineError: there are no sources, or they do not build.
+    """
+    chosen = os.environ.get(override)
+    if chosen:
+        if not Path(chosen).is_file():
+            raise EngineError(f"{override}={chosen} does not exist", f"set it to a built {library}")
+        return Path(chosen)
+    sources = _sources(room)
     if sources is None:
-        raise EngineError(
-            "the native engine is not installed", f"run from a checkout, or set CLOISTER_ENGINE to {LIBRARY}"
-        )
-    out = cache_dir()
+        raise EngineError(f"the native {library} is not installed", f"run from a checkout, or set {override} to it")
+    out = cache_dir(room)
     out.mkdir(parents=True, exist_ok=True)
     command = ["make", "-C", str(sources), f"O={out}", "native"]
     with (out / "lock").open("w") as lock:
@@ -91,11 +102,11 @@ def find_library() -> Path:
     if made.returncode:
         tail = "\n".join((made.stdout + made.stderr).splitlines()[-15:])
         raise EngineError(
-            f"the native engine does not build:\n{tail}", f"see `{' '.join(command)}`; it needs gcc and libsimde-dev"
+            f"the native {library} does not build:\n{tail}", f"see `{' '.join(command)}`; it needs gcc and libsimde-dev"
         )
-    if not (out / LIBRARY).is_file():
-        raise EngineError(f"`{' '.join(command)}` made no {LIBRARY}", "look at ta/engine/Makefile")
-    return out / LIBRARY
+    if not (out / library).is_file():
+        raise EngineError(f"`{' '.join(command)}` made no {library}", f"look at ta/{room}/Makefile")
+    return out / library
 
 
 @cache

@@ -22,7 +22,8 @@
 #define CL_DIGEST_SIZE    32
 #define CL_KEY_SIZE       32
 #define CL_ID_SIZE        16
-#define CL_NONCE_SIZE     12
+#define CL_NONCE_SIZE     12 /* of AES-GCM, in licences too */
+#define CL_MAX_NONCE_SIZE 16
 #define CL_TAG_SIZE       16
 #define CL_SIGNATURE_SIZE 64
 #define CL_ALIGN          64
@@ -34,8 +35,24 @@
 #define CL_MAGIC_LICENCE   0x434c4c43
 #define CL_MAGIC_BUNDLE    0x44424c43
 
+/*
+ * How partitions are sealed. Keys are derived from the content key as below; each
+ * partition has a random nonce of its own.
+ *
+ *   AES_256_GCM        NIST SP 800-38D, 12-byte nonce; the key is the content key itself
+ *   CHACHA20_POLY1305  RFC 8439, 12-byte nonce, 32-byte key
+ *   AEGIS_128L         draft-irtf-cfrg-aegis-aead, 16-byte nonce, 16-byte key, 16-byte tag;
+ *                      only for devices whose CPU has AES instructions
+ *
+ * The key of the last two is the beginning of HKDF-SHA256 (RFC 5869) of the content key,
+ * without salt, with info = "cloister suite v1" (17 bytes, no terminator) and the suite's
+ * number as uint32_t.
+ */
 enum cl_suite {
 	CL_SUITE_AES_256_GCM = 1,
+	CL_SUITE_CHACHA20_POLY1305 = 2,
+	CL_SUITE_AEGIS_128L = 3,
+	CL_SUITE_COUNT = 4,
 };
 
 enum cl_dtype {
@@ -84,7 +101,7 @@ struct cl_manifest {
 	uint16_t version;
 	uint16_t header_size;
 	uint32_t total_size;
-	uint32_t suite;
+	uint32_t suite; /* enum cl_suite */
 	uint8_t model_id[16];
 	uint8_t content_key_id[16]; /* first bytes of SHA-256(content key) */
 	char name[64];              /* UTF-8, zero padded, last byte zero */
@@ -111,8 +128,7 @@ struct cl_partition_desc {
 	uint64_t offset;      /* of its cl_sealed_header in the payload */
 	uint32_t sealed_size; /* cl_sealed_header, ciphertext, tag */
 	uint32_t plain_size;
-	uint8_t nonce[12];
-	uint32_t reserved;
+	uint8_t nonce[16]; /* the suite's, then zeros */
 };
 
 /*

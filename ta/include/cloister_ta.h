@@ -18,7 +18,7 @@
 	}
 
 /* cffi: begin */
-#define CL_TA_INTERFACE_VERSION 1
+#define CL_TA_INTERFACE_VERSION 2
 #define CL_MAX_TOP_K            64 /* largest k of CL_OUTPUT_TOP_K, whatever the licence says */
 
 /* Session states: OPEN -> (LOAD) -> READY -> (BEGIN) -> RUNNING -> (last STEP) -> READY. */
@@ -100,6 +100,7 @@ enum cl_command {
 #define CL_ERROR_OUTPUT_LIMIT    0x80c10009 /* the licence does not allow this kind of answer */
 #define CL_ERROR_NO_VENDOR       0x80c1000a /* this TA was built without a vendor's key */
 #define CL_ERROR_NO_LICENCE      0x80c1000b /* no licence was given */
+#define CL_ERROR_CIPHER          0x80c1000c /* sealed with a cipher suite this device has not */
 
 struct cl_info {
 	uint32_t interface_version;
@@ -108,6 +109,8 @@ struct cl_info {
 	uint32_t embedded;      /* 1: a model is linked into this TA */
 	uint8_t vendor_key[32]; /* zeros: none */
 	char build[64];
+	uint32_t suites; /* bit 1 << enum cl_suite for each that it opens */
+	uint32_t reserved;
 };
 
 struct cl_loaded {
@@ -138,7 +141,7 @@ struct cl_answer {
 };
 /* cffi: end */
 
-CL_SIZE_IS(cl_info, 112);
+CL_SIZE_IS(cl_info, 120);
 CL_SIZE_IS(cl_loaded, 40);
 CL_SIZE_IS(cl_usage, 32);
 CL_SIZE_IS(cl_answer, 8);

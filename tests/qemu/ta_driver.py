@@ -15,6 +15,7 @@ from cloister.device import Device
 from cloister.device.ta import CLOISTER_TA, RemoteTa
 from cloister.seal import Bundle, VendorKey, seal_bundle
 from cloister.seal.bundle import TensorInfo
+from cloister.seal.ciphers import DEFAULT
 from cloister.seal.licence import LICENCE_DOMAIN, SUITE, issue_licence
 from cloister.teec.errors import TeecError
 from cloister.teec.params import TempMemory, Value
@@ -81,9 +82,11 @@ class Sample:
         partitions: Sequence[bytes] | None = None,
         name: str = "",
         version: int = 1,
+        cipher: str = DEFAULT,
     ) -> Sample:
         model = SampleModel(partitions or [plain_partition(size) for size in sizes])
-        bundle, key = seal_bundle(model, vendor, name=name or f"sample {os.urandom(8).hex()}", version=version)
+        name = name or f"sample {os.urandom(8).hex()}"
+        bundle, key = seal_bundle(model, vendor, name=name, version=version, cipher=cipher)
         return cls(vendor, device_key, bundle, key)
 
     def licence(self, **limits: Any) -> bytes:

@@ -244,7 +244,7 @@ def test_mutated_manifests(ta: Ta, sample: Sample) -> None:
     codes = set()
     for bit in rng.sample(range(8 * len(manifest)), 60):
         codes.add(ta.load_code(flipped(manifest, bit), licence))
-    assert codes <= {BAD_FORMAT, SIGNATURE_INVALID, C.CL_ERROR_VERSION, NOT_SUPPORTED}
+    assert codes <= {BAD_FORMAT, SIGNATURE_INVALID, C.CL_ERROR_VERSION, C.CL_ERROR_CIPHER}
     assert SIGNATURE_INVALID in codes
     for bit in rng.sample(range(8 * (len(manifest) - 64), 8 * len(manifest)), 8):
         assert ta.load_code(flipped(manifest, bit), licence) == SIGNATURE_INVALID
@@ -268,7 +268,8 @@ def resealed_manifest(sample: Sample, **fields: Any) -> bytes:
     [
         ({"magic": 0}, BAD_FORMAT),
         ({"version": 2}, C.CL_ERROR_VERSION),
-        ({"suite": 2}, NOT_SUPPORTED),
+        ({"suite": 0}, C.CL_ERROR_CIPHER),
+        ({"suite": C.CL_SUITE_COUNT}, C.CL_ERROR_CIPHER),
         ({"partition_count": 0xFFFFFFFF}, BAD_FORMAT),
         ({"input_count": 0x80000000}, BAD_FORMAT),
         ({"arena_size": 0}, BAD_FORMAT),

@@ -33,7 +33,9 @@ static void refuses_headers(void)
 {
 	REFUSED(header.magic, CL_MAGIC_LICENCE);
 	REFUSED_WITH(header.version, CL_FORMAT_VERSION + 1, CL_ERROR_VERSION);
-	REFUSED_WITH(header.suite, 2, CL_ERROR_NOT_SUPPORTED);
+	REFUSED_WITH(header.suite, 0, CL_ERROR_CIPHER);
+	REFUSED_WITH(header.suite, CL_SUITE_COUNT, CL_ERROR_CIPHER);
+	REFUSED_WITH(header.suite, UINT32_MAX, CL_ERROR_CIPHER);
 	REFUSED(header.header_size, sizeof(struct cl_manifest) + 8);
 	REFUSED(header.total_size, sizeof(struct sample) - 8);
 	REFUSED(header.input_count, 3);
@@ -77,7 +79,8 @@ static void refuses_tensors(void)
 
 static void refuses_partitions(void)
 {
-	REFUSED(desc[0].reserved, 1);
+	REFUSED(desc[0].nonce[12], 1); /* behind the nonce of 12 bytes */
+	REFUSED(desc[2].nonce[15], 1);
 	REFUSED(desc[0].offset, 8);
 	REFUSED(desc[0].offset, 64);
 	REFUSED(desc[1].offset, 0);

@@ -17,6 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
+from cloister.seal.ciphers import SUITES, derive_key
+from cloister.wire import C
+
 HERE = Path(__file__).parent
 SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 MAC_INVALID = 0xFFFF3071
@@ -90,6 +93,21 @@ def test_hpke_opens_what_the_library_seals(hpke: Hpke, size: int) -> None:
     plain, info = os.urandom(size), os.urandom(99)
     sealed = SUITE.encrypt(plain, hpke.key.public_key(), info)
     assert hpke.open(sealed[:32], info, sealed[32:]) == (0, plain)
+
+
+@pytest.mark.parametrize("cipher", SUITES)
+def test_the_ta_derives_the_key_that_the_host_seals_with(hpke: Hpke, cipher: str) -> None:
+    content, key = os.urandom(32), ctypes.create_string_buffer(b"\xff" * 32, 32)
+    assert hpke.library.cl_suite_key(ctypes.c_uint32(SUITES[cipher]), content, key) == 0
+    assert key.raw == derive_key(cipher, content).ljust(32, b"\0")
+    others = {derive_key(name, content)[:16] for name in SUITES}
+    assert len(others) == len(SUITES)  # no suite's key is the beginning of another's
+
+
+@pytest.mark.parametrize("suite", [0, int(C.CL_SUITE_COUNT), 2**32 - 1])
+def test_the_ta_derives_no_key_for_suites_that_do_not_exist(hpke: Hpke, suite: int) -> None:
+    res = hpke.library.cl_suite_key(ctypes.c_uint32(suite), bytes(32), ctypes.create_string_buffer(32))
+    assert ctypes.c_uint32(res).value == C.CL_ERROR_CIPHER
 
 
 def _flip(data: bytes, index: int) -> bytes:

@@ -26,6 +26,9 @@ SHDR_SUBKEY = 3
 
 ENGINE = "libcloister_engine.so"
 
+# QEMU's cortex-a53 has the Armv8 crypto instructions: the TA may use them
+CPU_AES = "y"
+
 
 def sysroot(store: Store, package: Artifact) -> Artifact:
     """Return headers and libraries of the device to compile against: libteec and CPython 3.13."""
@@ -132,7 +135,7 @@ def trusted_application(store: Store, optee: Artifact, vendor_key: str) -> Artif
             if elf.exists():
                 shutil.copy2(elf, shop.out / elf.name)
 
-    inputs = {"optee": optee.identity, "vendor": vendor_key, "key": public_digest(ta_sign_key())}
+    inputs = {"optee": optee.identity, "vendor": vendor_key, "key": public_digest(ta_sign_key()), "aes": CPU_AES}
     return store.make("ta", "build the trusted application", inputs, build, _ours("ta"))
 
 
@@ -147,6 +150,7 @@ def ta_make_command(ta: Path, kit: Path, out: Path, vendor_key: str) -> list[str
         f"TA_DEV_KIT_DIR={kit}",
         f"O={out}",
         f"CLOISTER_VENDOR_KEY={vendor_key}",
+        f"CLOISTER_CPU_AES={CPU_AES}",
     ]
 
 

@@ -15,6 +15,7 @@ from cloister.device.client import AgentClient
 from cloister.device.ssh import Completed, Ssh
 from cloister.device.stage import agent_command
 from cloister.device.ta import CLOISTER_TA, RemoteTa
+from cloister.seal.ciphers import suites_of
 from cloister.teec.params import Parameter
 from cloister.wire import C, ffi, unpack
 
@@ -125,6 +126,7 @@ class Device(abc.ABC):
                 "embedded": bool(data.embedded),
                 "vendor_key": bytes(data.vendor_key).hex(),
                 "build": ffi.string(data.build, 64).decode("utf-8", "replace"),
+                "ciphers": suites_of(data.suites),
             },
         }
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The bundle: what ships to every device. Signed manifest and sealed partitions in one file.
 
-Layout: ``ta/include/cloister_format.h``. Partitions are AES-256-GCM (NIST SP 800-38D) under the bundle's
-content key; the associated data binds manifest, index and count.
+Layout: ``ta/include/cloister_format.h``. Partitions are sealed with one of the suites of
+:mod:`cloister.seal.ciphers` under the bundle's content key; the associated data binds manifest, index and count.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from cloister.seal.ciphers import DEFAULT, SUITES, choose, cipher_of, nonce_size, suite_name
 from cloister.seal.errors import BundleError
 from cloister.seal.files import read_file, write_aside
 from cloister.seal.keys import VendorKey, verify
@@ -188,6 +188,15 @@ class Bundle:
         return int(self.header.model_version)
 
     @property
+    def cipher(self) -> str:
+        """The suite that partitions are sealed with.
+
+        Raises:
+            CipherError: this program does not know it.
+        """
+        return suite_name(self.header.suite)
+
+    @property
     def arena_size(self) -> int:
         """Bytes of activations and scratch."""
         return int(self.header.arena_size)
@@ -226,13 +235,15 @@ class Bundle:
 
         Raises:
             BundleError: the tag is wrong.
+            CipherError: the suite is not known here.
         """
         desc = self._descs()[index]
         start = desc.offset + ffi.sizeof("struct cl_sealed_header")
         sealed = self.payload[start : desc.offset + desc.sealed_size]
         try:
             aad = _aad(self.digest, index, self.header.partition_count)
-            return AESGCM(content_key).decrypt(bytes(desc.nonce), sealed, aad)
+            nonce = bytes(desc.nonce)[: nonce_size(self.cipher)]
+            return cipher_of(self.cipher, content_key).decrypt(nonce, sealed, aad)
         except InvalidTag:
             raise BundleError(f"partition {index} of {self.name!r} has a wrong tag", "copy the bundle again") from None
 
@@ -302,6 +313,7 @@ def seal_bundle(
     *,
     name: str,
     version: int = 1,
+    cipher: str = DEFAULT,
     content_key: bytes | None = None,
 ) -> tuple[Bundle, bytes]:
     """Seal a compiled model.
@@ -311,6 +323,7 @@ def seal_bundle(
         vendor: signs the manifest.
         name: of the model, at most 63 bytes of UTF-8; with the vendor's key it fixes the model's identity.
         version: of the model, 1 or more; a device that has run a newer one refuses an older one.
+        cipher: one of :data:`cloister.seal.ciphers.SUITES`; a device must have it.
         content_key: 32 secret bytes for tests; a fresh random key otherwise, so that no nonce can meet a key twice.
 
     Returns:
@@ -318,7 +331,9 @@ def seal_bundle(
 
     Raises:
         BundleError: a name, version or count does not fit the format.
+        CipherError: there is no such cipher.
     """
+    suite = choose(cipher)
     key = content_key if content_key is not None else os.urandom(C.CL_KEY_SIZE)
     count = len(model.partitions)
     if not 1 <= version < 1 << 32:
@@ -331,7 +346,7 @@ def seal_bundle(
 
     key_id = content_key_id(key)
     header_size = ffi.sizeof("struct cl_sealed_header")
-    nonces = [os.urandom(C.CL_NONCE_SIZE) for _ in range(count)]
+    nonces = [os.urandom(nonce_size(suite)) for _ in range(count)]
     descs, offset = b"", 0
     for plain, nonce in zip(model.partitions, nonces, strict=True):
         sealed_size = header_size + len(plain) + C.CL_TAG_SIZE
@@ -353,7 +368,7 @@ def seal_bundle(
         version=C.CL_FORMAT_VERSION,
         header_size=manifest_size,
         total_size=manifest_size + len(ios) + len(descs) + C.CL_SIGNATURE_SIZE,
-        suite=C.CL_SUITE_AES_256_GCM,
+        suite=SUITES[suite],
         model_id=list(model_id(name, vendor.public)),
         content_key_id=list(key_id),
         name=_encode_name(name, "model name"),
@@ -368,7 +383,7 @@ def seal_bundle(
     unsigned = pack(header) + ios + descs
     digest = hashlib.sha256(unsigned).digest()
 
-    cipher = AESGCM(key)
+    sealing = cipher_of(suite, key)
     payload = bytearray()
     for index, (plain, nonce) in enumerate(zip(model.partitions, nonces, strict=True)):
         payload += pack(
@@ -381,6 +396,6 @@ def seal_bundle(
                 content_key_id=list(key_id),
             )
         )
-        payload += cipher.encrypt(nonce, plain, _aad(digest, index, count))
+        payload += sealing.encrypt(nonce, plain, _aad(digest, index, count))
         payload += bytes(_align(len(payload)) - len(payload))
     return Bundle(unsigned + vendor.sign(MANIFEST_DOMAIN + digest), bytes(payload)), key

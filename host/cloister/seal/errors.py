@@ -20,3 +20,7 @@ class LicenceError(FormatError):
 
 class SignatureError(CloisterError):
     """A manifest or licence was not signed by the vendor key at hand."""
+
+
+class CipherError(CloisterError):
+    """A cipher suite is unknown, or a device lacks it."""

@@ -24,6 +24,7 @@ define CLOISTER_BUILD_CMDS
 		TA_DEV_KIT_DIR=$(CLOISTER_SDK) \
 		O=$(@D)/out/ta \
 		CLOISTER_VENDOR_KEY=$(call qstrip,$(BR2_PACKAGE_CLOISTER_VENDOR_KEY)) \
+		CLOISTER_CPU_AES=$(if $(BR2_PACKAGE_CLOISTER_CPU_AES),y,n) \
 		TA_SIGN_KEY=$(call qstrip,$(BR2_PACKAGE_CLOISTER_TA_SIGN_KEY)) \
 		PYTHON3=$(HOST_DIR)/bin/python3
 	$(MAKE) -C $(@D)/ta/engine CROSS_COMPILE=$(CLOISTER_PREFIX) O=$(@D)/out/engine aarch64
