@@ -4,35 +4,23 @@
  * the input gives -infinity for max and 0 for both averages.
  */
 #include "activation.h"
-#include "extent.h"
+#include "bounds.h"
+#include "pool_walk.h"
 #include "vmath.h"
-#include "window.h"
-
-#define DIMS 3
 
 static enum cl_status pool_check(const struct cl_op *op, const struct cl_memory *memory)
 {
 	const struct cl_pool *pool = (const struct cl_pool *)op;
-	const uint32_t outer_factors[] = {pool->batch, pool->channels};
+	const struct cl_pool_shape shape = CL_POOL_SHAPE(pool);
 	uint64_t in_count = 0;
 	uint64_t out_count = 0;
-	uint64_t outer = 0;
 	uint64_t cells = 0;
-	unsigned int i = 0;
 
 	if (pool->reserved || pool->reserved2)
 		return CL_BAD_FORMAT;
 	if (pool->kind > CL_POOL_AVERAGE_INCLUDE_PAD || !cl_activation_valid(&pool->activation))
 		return CL_BAD_KERNEL;
-	for (i = 0; i < DIMS; i++)
-		if (!cl_extent_valid(pool->kernel[i]) || !cl_extent_valid(pool->stride[i]) ||
-		    !cl_extent_valid(pool->dilation[i]) || pool->pad_begin[i] > CL_MAX_EXTENT ||
-		    pool->pad_end[i] > CL_MAX_EXTENT)
-			return CL_BAD_FORMAT;
-	if (!cl_product(outer_factors, 2, &outer) || !cl_product(pool->in_dims, DIMS, &in_count) ||
-	    !cl_mul(in_count, outer, &in_count) || !cl_product(pool->out_dims, DIMS, &out_count) ||
-	    !cl_mul(out_count, outer, &out_count) || !cl_product(pool->kernel, DIMS, &cells) ||
-	    !cl_work_valid(out_count, cells))
+	if (!cl_pool_shape_valid(&shape, &in_count, &out_count, &cells))
 		return CL_BAD_FORMAT;
 	if (!cl_can_read(&pool->in, memory, in_count, sizeof(float)) ||
 	    !cl_can_write(&pool->out, memory, out_count, sizeof(float)))
@@ -40,80 +28,60 @@ static enum cl_status pool_check(const struct cl_op *op, const struct cl_memory 
 	return cl_refs_overlap(&pool->in, &pool->out) ? CL_BAD_FORMAT : CL_OK;
 }
 
-/* The cells of one window inside the input. */
-struct cells {
-	const float *first;
-	size_t counts[DIMS];
-	size_t steps[DIMS]; /* floats from one cell to the next */
-};
-
 static inline __attribute__((always_inline)) float32x4_t combine(float32x4_t sum, float32x4_t value,
 								 const bool max)
 {
 	return max ? vmaxq_f32(sum, value) : vaddq_f32(sum, value);
 }
 
-/* Channels c to c + 4 * vectors of a window; divisor is not used for max. */
-static inline __attribute__((always_inline)) void pool_vectors(const struct cells *cells, size_t c,
-							       float divisor, float *out,
-							       const bool max,
-							       const unsigned int vectors)
+/*
+ * Channels 0 to 4 * vectors of the window at `first`; divisor is not used for max. side is the
+ * extent of a plain square window, or 0: then the loops count.
+ */
+static inline __attribute__((always_inline)) void
+pool_vectors(const struct cl_windows *windows, const float *first, float divisor, float *out,
+	     const bool max, const unsigned int vectors, const size_t side)
 {
 	const float32x4_t start = vdupq_n_f32(max ? -__builtin_inff() : 0);
-	float32x4_t sum0 = start;
-	float32x4_t sum1 = start;
-	float32x4_t sum2 = start;
-	float32x4_t sum3 = start;
+	const size_t depth = side ? 1 : windows->counts[0];
+	const size_t rows = side ? side : windows->counts[1];
+	const size_t columns = side ? side : windows->counts[2];
+	float32x4_t sum[4] = {start, start, start, start};
+	unsigned int v = 0;
 	size_t z = 0;
 	size_t y = 0;
 	size_t x = 0;
 
-	for (z = 0; z < cells->counts[0]; z++) {
-		for (y = 0; y < cells->counts[1]; y++) {
-			size_t at = z * cells->steps[0] + y * cells->steps[1] + c;
+	for (z = 0; z < depth; z++) {
+		for (y = 0; y < rows; y++) {
+			const float *at = first + z * windows->steps[0] + y * windows->steps[1];
 
-			for (x = cells->counts[2]; x > 0; x--) {
-				sum0 = combine(sum0, vld1q_f32(cells->first + at), max);
-				if (vectors == 4) {
-					sum1 = combine(sum1, vld1q_f32(cells->first + at + 4), max);
-					sum2 = combine(sum2, vld1q_f32(cells->first + at + 8), max);
-					sum3 = combine(sum3, vld1q_f32(cells->first + at + 12),
-						       max);
-				}
-				at += cells->steps[2];
-			}
+			for (x = 0; x < columns; x++, at += windows->steps[2])
+				for (v = 0; v < vectors; v++)
+					sum[v] =
+						combine(sum[v], vld1q_f32(at + (size_t)4 * v), max);
 		}
 	}
-	if (!max) {
-		const float32x4_t d = vdupq_n_f32(divisor);
-
-		sum0 = cl_div4(sum0, d);
-		sum1 = cl_div4(sum1, d);
-		sum2 = cl_div4(sum2, d);
-		sum3 = cl_div4(sum3, d);
-	}
-	vst1q_f32(out + c, sum0);
-	if (vectors == 4) {
-		vst1q_f32(out + c + 4, sum1);
-		vst1q_f32(out + c + 8, sum2);
-		vst1q_f32(out + c + 12, sum3);
-	}
+	for (v = 0; v < vectors; v++)
+		vst1q_f32(out + (size_t)4 * v,
+			  max ? sum[v] : cl_div4(sum[v], vdupq_n_f32(divisor)));
 }
 
 /* As pool_vectors, one channel. */
-static void pool_channel(const struct cells *cells, size_t c, float divisor, float *out, bool max)
+static void pool_channel(const struct cl_windows *windows, const float *first, float divisor,
+			 float *out, bool max)
 {
 	float sum = max ? -__builtin_inff() : 0;
 	size_t z = 0;
 	size_t y = 0;
 	size_t x = 0;
 
-	for (z = 0; z < cells->counts[0]; z++) {
-		for (y = 0; y < cells->counts[1]; y++) {
-			for (x = 0; x < cells->counts[2]; x++) {
+	for (z = 0; z < windows->counts[0]; z++) {
+		for (y = 0; y < windows->counts[1]; y++) {
+			for (x = 0; x < windows->counts[2]; x++) {
 				const float value =
-					cells->first[z * cells->steps[0] + y * cells->steps[1] +
-						     x * cells->steps[2] + c];
+					first[z * windows->steps[0] + y * windows->steps[1] +
+					      x * windows->steps[2]];
 
 				if (!max)
 					sum += value;
@@ -122,114 +90,76 @@ static void pool_channel(const struct cells *cells, size_t c, float divisor, flo
 			}
 		}
 	}
-	out[c] = max ? sum : sum / divisor;
+	*out = max ? sum : sum / divisor;
 }
 
-static inline __attribute__((always_inline)) void
-pool_window(const struct cells *cells, size_t channels, float divisor, float *out, const bool max)
+/* Few channels make the loops over cells the larger part: the usual window has none. */
+static inline __attribute__((always_inline)) void pool_windows(const struct cl_windows *windows,
+							       size_t channels, float divisor,
+							       const float *in, float *out,
+							       const bool max, const size_t side)
 {
-	size_t c = 0;
+	size_t left = windows->count;
 
-	for (; c + 16 <= channels; c += 16)
-		pool_vectors(cells, c, divisor, out, max, 4);
-	for (; c + 4 <= channels; c += 4)
-		pool_vectors(cells, c, divisor, out, max, 1);
-	if (c < channels && channels >= 4) {
-		/* The last four channels, some of them once more. */
-		pool_vectors(cells, channels - 4, divisor, out, max, 1);
-		return;
+	for (; left > 0; left--, in += windows->advance, out += channels) {
+		size_t c = 0;
+
+		for (; c + 16 <= channels; c += 16)
+			pool_vectors(windows, in + c, divisor, out + c, max, 4, side);
+		for (; c + 4 <= channels; c += 4)
+			pool_vectors(windows, in + c, divisor, out + c, max, 1, side);
+		if (c < channels && channels >= 4) {
+			/* The last four channels, some of them once more. */
+			c = channels - 4;
+			pool_vectors(windows, in + c, divisor, out + c, max, 1, side);
+			continue;
+		}
+		for (; c < channels; c++)
+			pool_channel(windows, in + c, divisor, out + c, max);
 	}
-	for (; c < channels; c++)
-		pool_channel(cells, c, divisor, out, max);
 }
 
-/* Taps of a window inside the padded input; it never begins before the padding. */
-static uint32_t padded_taps(const struct cl_pool *pool, unsigned int dim, uint32_t index)
-{
-	const int64_t start = (int64_t)index * pool->stride[dim] - pool->pad_begin[dim];
-	const int64_t end = (int64_t)pool->in_dims[dim] + pool->pad_end[dim];
-	const int64_t dilation = pool->dilation[dim];
-
-	if (start >= end)
-		return 0;
-	if (start + (pool->kernel[dim] - 1) * dilation < end)
-		return pool->kernel[dim];
-	return (uint32_t)((end - start + dilation - 1) / dilation);
-}
-
-/* A window along each dimension. */
-struct windows {
-	struct cl_window inside[DIMS];
-	uint32_t padded[DIMS];
+/* A pooling and its data. */
+struct context {
+	const struct cl_pool *pool;
+	const float *in;
+	float *out;
 };
 
-static void find_window(const struct cl_pool *pool, unsigned int dim, uint32_t index,
-			struct windows *windows)
+static void pool_some(const void *cookie, const struct cl_windows *windows)
 {
-	windows->inside[dim] =
-		cl_window_at(index, pool->kernel[dim], pool->stride[dim], pool->dilation[dim],
-			     pool->pad_begin[dim], pool->in_dims[dim]);
-	windows->padded[dim] = padded_taps(pool, dim, index);
-}
+	const struct context *context = cookie;
+	const struct cl_pool *pool = context->pool;
+	const size_t channels = pool->channels;
+	const float *in = context->in + windows->first;
+	float *out = context->out + windows->out;
+	const size_t *counts = windows->counts;
 
-/* One window of the image `in`. */
-static void pool_one(const struct cl_pool *pool, const struct windows *windows, const float *in,
-		     float *out)
-{
-	struct cells cells = {.first = in};
-	size_t step = pool->channels;
-	size_t inside = 1;
-	size_t padded = 1;
-	unsigned int i = 0;
-	float divisor = 1;
+	if (pool->kind != CL_POOL_MAX) {
+		const size_t cells =
+			pool->kind == CL_POOL_AVERAGE ? windows->inside : windows->padded;
 
-	for (i = DIMS; i-- > 0;) {
-		const struct cl_window *window = &windows->inside[i];
-
-		cells.first += (size_t)window->position * step;
-		cells.counts[i] = window->end - window->begin;
-		cells.steps[i] = step * pool->dilation[i];
-		step *= pool->in_dims[i];
-		inside *= cells.counts[i];
-		padded *= windows->padded[i];
+		pool_windows(windows, channels, cells ? (float)cells : 1, in, out, false, 0);
+	} else if (counts[0] == 1 && counts[1] == 2 && counts[2] == 2) {
+		pool_windows(windows, channels, 1, in, out, true, 2);
+	} else {
+		pool_windows(windows, channels, 1, in, out, true, 0);
 	}
-	if (pool->kind == CL_POOL_MAX) {
-		pool_window(&cells, pool->channels, 1, out, true);
-		return;
-	}
-	divisor = (float)(pool->kind == CL_POOL_AVERAGE ? inside : padded);
-	pool_window(&cells, pool->channels, divisor > 0 ? divisor : 1, out, false);
+	if (pool->activation.function != CL_UNARY_IDENTITY)
+		cl_activate(&pool->activation, out, out, windows->count * channels);
 }
 
 static void pool_run(const struct cl_op *op, const struct cl_memory *memory)
 {
 	const struct cl_pool *pool = (const struct cl_pool *)op;
-	const size_t channels = pool->channels;
-	const size_t image =
-		(size_t)pool->in_dims[0] * pool->in_dims[1] * pool->in_dims[2] * channels;
-	const size_t row = pool->out_dims[2] * channels;
-	const float *in = cl_source(&pool->in, memory);
-	float *out = cl_target(&pool->out, memory);
-	struct windows windows = {0};
-	uint32_t n = 0;
-	uint32_t z = 0;
-	uint32_t y = 0;
-	uint32_t x = 0;
+	const struct cl_pool_shape shape = CL_POOL_SHAPE(pool);
+	const struct context context = {
+		.pool = pool,
+		.in = cl_source(&pool->in, memory),
+		.out = cl_target(&pool->out, memory),
+	};
 
-	for (n = 0; n < pool->batch; n++, in += image) {
-		for (z = 0; z < pool->out_dims[0]; z++) {
-			find_window(pool, 0, z, &windows);
-			for (y = 0; y < pool->out_dims[1]; y++, out += row) {
-				find_window(pool, 1, y, &windows);
-				for (x = 0; x < pool->out_dims[2]; x++) {
-					find_window(pool, 2, x, &windows);
-					pool_one(pool, &windows, in, out + x * channels);
-				}
-				if (pool->activation.function != CL_UNARY_IDENTITY)
-					cl_activate(&pool->activation, out, out, row);
-			}
-		}
-	}
+	cl_pool_walk(&shape, pool_some, &context);
 }
 
 const struct cl_kernel_ops cl_pool_kernel = {

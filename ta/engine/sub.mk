@@ -19,6 +19,7 @@ srcs-y += packed.c
 srcs-y += partition.c
 srcs-y += pool.c
 srcs-y += pool_s8.c
+srcs-y += pool_walk.c
 srcs-y += quantize.c
 srcs-y += reduce.c
 srcs-y += resample.c
