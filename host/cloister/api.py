@@ -10,12 +10,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloister.seal import Bundle, Licence, VendorKey, issue_licence, seal_bundle
+from cloister.seal.ciphers import AUTO, choose
 from cloister.seal.keys import load_content_key, save_content_key
+from cloister.seal.record import DeviceRecord
 
 if TYPE_CHECKING:
     import onnx
@@ -33,6 +35,8 @@ def compile(  # noqa: A001 - the name that a user guesses
     max_partition: int | None = None,
     secure_memory: int | None = None,
     weights: str = "float32",
+    cipher: str = AUTO,
+    devices: Iterable[DeviceRecord] = (),
     keys: Path | None = None,
 ) -> Bundle:
     """Compile an ONNX model into a sealed bundle.
@@ -46,15 +50,20 @@ def compile(  # noqa: A001 - the name that a user guesses
         secure_memory: bytes of the smallest secure memory in which the model must run; more of the same bundle stays
             resident where there is more. Default: 4 MiB where that costs little, else 8 MiB or whatever is enough.
         weights: "int8" stores the weights of float operators in a quarter of the bytes, rounded.
+        cipher: "aegis-128l" (devices with AES instructions), "chacha20-poly1305" or "aes-256-gcm" (every device), or
+            "auto": the fastest that all of ``devices`` have; without any "chacha20-poly1305".
+        devices: records of devices on which it shall run (``device.record()``, ``DeviceRecord.load(path)``).
         keys: directory of the vendor's keys (default: the user's). The content key is kept there for licences.
 
     Raises:
+        CipherError: a device lacks the cipher, or it does not exist.
         UnsupportedModelError: names every node, operator and attribute that is not supported.
         MemoryBudgetError: the model cannot run in ``secure_memory``; names the smallest that it can.
         KeyFileError: there is no vendor key.
     """
     from cloister.compile import compile_onnx
 
+    suite = choose(cipher, [record.ciphers for record in devices])
     vendor = VendorKey.load(keys)
     if name is None:
         name = Path(model).stem if isinstance(model, str | Path) else (model.graph.name or "model")
@@ -63,7 +72,7 @@ def compile(  # noqa: A001 - the name that a user guesses
     compiled = compile_onnx(
         model, dims=dims or {}, max_partition=max_partition, secure_memory=secure_memory, weights=weights
     )
-    bundle, content_key = seal_bundle(compiled, vendor, name=name, version=version)
+    bundle, content_key = seal_bundle(compiled, vendor, name=name, version=version, cipher=suite)
     save_content_key(bytes(bundle.header.content_key_id), content_key, keys)
     return bundle
 

@@ -11,12 +11,15 @@ from rich.console import Console
 from cloister.api import compile as compile_model
 from cloister.cli.common import Dim, Size, human, show_facts
 from cloister.cli.keys import DIRECTORY
+from cloister.seal.ciphers import AUTO, DEFAULT, SUITES
+from cloister.seal.record import DeviceRecord
 
 EXAMPLE = """
 \b
 Examples:
   cloister compile model.onnx -o model.clb
   cloister compile model.onnx -o model.clb --name gatekeeper --version 2 --dim N=1
+  cloister compile model.onnx -o model.clb --device device.json   # sealed with the fastest cipher that it has
   cloister compile model.onnx -o model.clb --embed out/embed   # C arrays to link into the TA
 """
 
@@ -50,25 +53,42 @@ Examples:
     show_default=True,
     help="How weights of float operators are stored; int8 takes a quarter of the bytes, rounded.",
 )
+@click.option(
+    "--cipher",
+    type=click.Choice([AUTO, *SUITES]),
+    default=AUTO,
+    show_default=True,
+    help=f"What it is sealed with; auto: the fastest that all devices given have, without any {DEFAULT}.",
+)
+@click.option(
+    "--device",
+    "devices",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Record of a device on which it shall run, from 'cloister provision' (repeatable).",
+)
 @click.option("--embed", type=click.Path(path_type=Path), help="Also write the bundle as C arrays into this directory.")
 @DIRECTORY
 def compile(  # noqa: A001
     model: Path, output: Path, name: str | None, version: int, dims: tuple[tuple[str, int], ...],
-    secure_memory: int | None, max_partition: int | None, weights: str, embed: Path | None, directory: Path | None,
+    secure_memory: int | None, max_partition: int | None, weights: str, cipher: str, devices: tuple[Path, ...],
+    embed: Path | None, directory: Path | None,
 ) -> None:  # fmt: skip
     """Compile the ONNX file MODEL into a sealed bundle.
 
     The content key that opens the bundle stays with your keys; 'cloister licence' gives it to a device.
     """
+    records = [DeviceRecord.load(path) for path in devices]
     with Console(stderr=True).status(f"compiling {model}"):
         bundle = compile_model(
             model, name=name, version=version, dims=dict(dims), max_partition=max_partition,
-            secure_memory=secure_memory, weights=weights, keys=directory,
+            secure_memory=secure_memory, weights=weights, cipher=cipher, devices=records, keys=directory,
         )  # fmt: skip
     bundle.save(output)
     facts: dict[str, object] = {
         "bundle": f"{output} ({human(output.stat().st_size)})",
         "model": f"{bundle.name} (version {bundle.version})",
+        "cipher": bundle.cipher,
         "partitions": len(bundle.partitions),
         "largest": human(bundle.header.largest_partition),
         "arena": human(bundle.arena_size),

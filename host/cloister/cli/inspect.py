@@ -42,6 +42,7 @@ def inspect_bundle(data: bytes, source: str) -> tuple[dict[str, Any], Callable[[
         "kind": "bundle",
         "model": bundle.name,
         "version": bundle.version,
+        "cipher": bundle.cipher,
         "model_id": bundle.model_id.hex(),
         "content_key_id": bytes(bundle.header.content_key_id).hex(),
         "inputs": [_tensor(info) for info in bundle.inputs],

@@ -17,9 +17,9 @@ from cloister.seal.licence import OUTPUTS, issue_licence
 EXAMPLE = """
 \b
 Examples:
-  cloister licence model.clb device.pub -o model.lic
-  cloister licence model.clb device.pub -o trial.lic --queries 1000 --rate 60
-  cloister licence model.clb device.pub -o debug.lic --output full
+  cloister licence model.clb device.json -o model.lic
+  cloister licence model.clb device.json -o trial.lic --queries 1000 --rate 60
+  cloister licence model.clb device.json -o debug.lic --output full
 """
 
 

@@ -20,7 +20,7 @@ COMMANDS = {
     "compile": ("cloister.cli.compile", "Compile an ONNX model into a sealed bundle."),
     "keys": ("cloister.cli.keys", "Make and show the vendor's keys."),
     "device": ("cloister.cli.device", "Start, stop and look into the emulated device."),
-    "provision": ("cloister.cli.provision", "Fetch a device's public key."),
+    "provision": ("cloister.cli.provision", "Fetch a device's public key and abilities."),
     "licence": ("cloister.cli.licence", "Let one device run one bundle."),
     "run": ("cloister.cli.run", "Run a bundle on a device."),
 }
@@ -32,8 +32,8 @@ Examples:
   cloister plan model.onnx --secure-memory 8MiB
   cloister compile model.onnx -o model.clb
   cloister device start
-  cloister provision -o device.pub
-  cloister licence model.clb device.pub -o model.lic
+  cloister provision -o device.json
+  cloister licence model.clb device.json -o model.lic
   cloister run model.clb model.lic images.npy
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""``cloister provision``: fetch a device's public key."""
+"""``cloister provision``: fetch a device's record: its public key, and what it can do."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import click
 
 from cloister.cli.common import show_facts
 from cloister.seal.errors import KeyFileError
-from cloister.seal.files import read_file, write_aside
-from cloister.seal.licence import device_id
+from cloister.seal.files import read_file
+from cloister.seal.record import DeviceRecord
 
 TARGET = click.option(
     "--target", default="qemu", show_default=True, metavar="TARGET", envvar="CLOISTER_TARGET",
@@ -19,25 +19,30 @@ TARGET = click.option(
 
 
 def read_device_key(path: Path) -> bytes:
-    """The 32 bytes of a device's public key file, 64 hexadecimal digits.
+    """The public key (32 bytes) of a device's record, or of a file with its 64 hexadecimal digits alone.
 
     Raises:
         KeyFileError: the file holds something else.
     """
+    data = read_file(path, "device record", 1 << 16)
+    if data.lstrip()[:1] == b"{":
+        return DeviceRecord.load(path).public_key
     try:
-        key = bytes.fromhex(read_file(path, "device key", 1 << 10).decode("ascii"))
+        key = bytes.fromhex(data.decode("ascii"))
     except ValueError:
         key = b""
     if len(key) != 32:
-        raise KeyFileError(f"{path} is not a device's public key", "fetch it with: cloister provision -o FILE")
+        raise KeyFileError(f"{path} is not a device's record", "fetch it with: cloister provision -o FILE")
     return key
 
 
-@click.command(epilog="Example: cloister provision --target qemu -o device.pub")
+@click.command(epilog="Example: cloister provision --target qemu -o device.json")
 @TARGET
-@click.option("-o", "output_file", type=click.Path(path_type=Path), required=True, help="Public key file to write.")
+@click.option("-o", "output_file", type=click.Path(path_type=Path), required=True, help="Record to write (JSON).")
 def provision(target: str, output_file: Path) -> None:
-    """Fetch the public key of a device; its TA makes the pair on first use and never gives the private half away.
+    """Fetch a device's record: its public key and the cipher suites that it opens.
+
+    Its TA makes the key pair on first use and never gives the private half away.
 
     Over a network that you do not trust, compare the printed device id with one read at the device itself: a licence
     made for a stranger's key opens your model to the stranger.
@@ -45,6 +50,10 @@ def provision(target: str, output_file: Path) -> None:
     from cloister.device import connect
 
     with connect(target) as device:
-        key = device.public_key()
-    write_aside(output_file, key.hex().encode() + b"\n")
-    show_facts({"device key": output_file, "device id": device_id(key).hex()})
+        record = device.record()
+    record.save(output_file)
+    show_facts({
+        "device record": output_file,
+        "device id": record.device_id.hex(),
+        "ciphers": ", ".join(record.ciphers),
+    })  # fmt: skip

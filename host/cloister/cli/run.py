@@ -98,7 +98,9 @@ def run(
         np.savez(buffer, **kept)
         write_aside(save, buffer.getvalue())
     if as_json:
-        result: dict[str, Any] = {"labels": answers.labels.tolist(), "peak_bytes": usage.peak_bytes}
+        result: dict[str, Any] = {
+            "labels": answers.labels.tolist(), "peak_bytes": usage.peak_bytes, "cipher": opened.cipher,
+        }  # fmt: skip
         if answers.scores is not None:
             result["scores"] = answers.scores.tolist()
         if answers.outputs is not None:
@@ -111,6 +113,7 @@ def run(
             click.echo(f"{index}: " + ", ".join(f"{one} ({score:.4g})" for one, score in pairs))
         else:
             click.echo(f"{index}: {label}")
-    click.echo(f"secure memory at most {human(usage.peak_bytes)}, {answers.decrypted} partitions decrypted", err=True)
+    decrypted = f"{answers.decrypted} partitions decrypted ({opened.cipher})"
+    click.echo(f"secure memory at most {human(usage.peak_bytes)}, {decrypted}", err=True)
     if save:
         click.echo(f"written: {save}", err=True)

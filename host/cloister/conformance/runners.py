@@ -11,6 +11,7 @@ from cloister.conformance.cases import Array
 from cloister.conformance.results import Runner
 from cloister.native import NativeEngine
 from cloister.seal import VendorKey, issue_licence, seal_bundle
+from cloister.seal.ciphers import AUTO, choose
 
 if TYPE_CHECKING:
     from cloister.device import Device
@@ -31,11 +32,12 @@ def native_runner(engine: NativeEngine | None = None) -> Runner:
 
 def device_runner(device: Device, vendor: VendorKey) -> Runner:
     """Seals each model, licenses it for the device with full output, loads it into the TA and runs it there."""
-    key = device.public_key()
+    record = device.record()
+    cipher = choose(AUTO, [record.ciphers])
 
     def run(model: CompiledModel, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        bundle, content_key = seal_bundle(model, vendor, name=MODEL_NAME)
-        licence = issue_licence(bundle, content_key, key, vendor, output="full")
+        bundle, content_key = seal_bundle(model, vendor, name=MODEL_NAME, cipher=cipher)
+        licence = issue_licence(bundle, content_key, record.public_key, vendor, output="full")
         with device.load(bundle, licence) as session:
             # Some cases hold infinities on purpose.
             outputs = session.run(dict(inputs), output="full", finite=False).outputs

@@ -28,6 +28,7 @@ from cloister.demo.refusals import attempts, refused
 from cloister.device import Device, connect
 from cloister.errors import CloisterError
 from cloister.seal import VendorKey, issue_licence, seal_bundle
+from cloister.seal.ciphers import AUTO, choose
 from cloister.seal.files import write_aside
 from cloister.seal.keys import save_content_key
 from cloister.teec.errors import TeecError
@@ -90,13 +91,17 @@ class Demo:
         result.images = len(images)
         vendor = VendorKey.load_or_generate()
         compiled = compile_onnx(MODEL, max_partition=MAX_PARTITION)
-        bundle, content_key = seal_bundle(compiled, vendor, name="demo digits")
+        record = device.record()
+        cipher = choose(AUTO, [record.ciphers])
+        bundle, content_key = seal_bundle(compiled, vendor, name="demo digits", cipher=cipher)
         save_content_key(bytes(bundle.header.content_key_id), content_key)
         result.partitions = len(bundle.partitions)
-        self.say(f"compiled {MODEL.name}: {len(bundle.partitions)} sealed partitions, {human(len(bundle.payload))}")
+        self.say(
+            f"compiled {MODEL.name}: {len(bundle.partitions)} sealed partitions, {human(len(bundle.payload))}, {cipher}"
+        )
 
         result.optee_version = device.optee_version()
-        device_key = device.public_key()
+        device_key = record.public_key
         self.say(f"device is up: OP-TEE {result.optee_version}, its key {device_key.hex()[:16]}...")
         label_licence = issue_licence(bundle, content_key, device_key, vendor)
         full_licence = issue_licence(bundle, content_key, device_key, vendor, output="full")

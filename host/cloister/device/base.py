@@ -16,6 +16,7 @@ from cloister.device.ssh import Completed, Ssh
 from cloister.device.stage import agent_command
 from cloister.device.ta import CLOISTER_TA, RemoteTa
 from cloister.seal.ciphers import suites_of
+from cloister.seal.record import DeviceRecord
 from cloister.teec.params import Parameter
 from cloister.wire import C, ffi, unpack
 
@@ -111,6 +112,12 @@ class Device(abc.ABC):
     def public_key(self) -> bytes:
         """The device's X25519 public key, 32 bytes; its TA makes the pair on first use and keeps the private half."""
         return self._query(C.CL_CMD_DEVICE_KEY, int(C.CL_KEY_SIZE))
+
+    def record(self) -> DeviceRecord:
+        """What a vendor keeps of the device: its public key, and the cipher suites that its TA opens."""
+        data = unpack("struct cl_info", self._query(C.CL_CMD_INFO, ffi.sizeof("struct cl_info")))
+        build = ffi.string(data.build, 64).decode("utf-8", "replace")
+        return DeviceRecord(self.public_key(), tuple(suites_of(data.suites)), build)
 
     def info(self) -> dict[str, Any]:
         """What the device is: `ta` (its interface, build and vendor key), `python`, `kernel`, `machine`, `optee`."""

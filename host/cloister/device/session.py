@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cloister.device.errors import DeviceError
 from cloister.device.ta import CLOISTER_TA
+from cloister.teec.errors import TaError
 from cloister.tensors import InputError, prepare_batch, read_output
 from cloister.wire import C, ffi, unpack
 
@@ -80,15 +81,27 @@ class Session:
         blobs = [b"" if embedded else bundle.manifest, licence]
         if path is None:
             blobs.append(payload)
-        result, out = self._agent.call(
-            "load",
-            blobs,
-            uuid=CLOISTER_TA,
-            payload=path,
-            partitions=[] if embedded else [[offset, size] for offset, size, _ in bundle.partitions],
-            memory=memory,
-            mode=mode,
-        )
+        try:
+            result, out = self._agent.call(
+                "load",
+                blobs,
+                uuid=CLOISTER_TA,
+                payload=path,
+                partitions=[] if embedded else [[offset, size] for offset, size, _ in bundle.partitions],
+                memory=memory,
+                mode=mode,
+            )
+        except TaError as error:
+            if error.code != C.CL_ERROR_CIPHER:
+                raise
+            raise TaError(
+                error.code,
+                error.origin,
+                f"{error.where}: this device has no cipher for {bundle.name!r}, suite {bundle.header.suite}",
+                name=error.name,
+                remedy="compile it with --device and this device's record (cloister provision -o), "
+                "or with --cipher chacha20-poly1305, which every device has",
+            ) from error
         self._model = result["model"]
         loaded = unpack("struct cl_loaded", out[0])
         self.allowed = next((name for name, value in OUTPUTS.items() if value == loaded.output), str(loaded.output))

@@ -42,10 +42,12 @@ def run_in_ta(
 ) -> tuple[Array, str]:
     """The first output as the TA on a connected device computes it in ``memory``; and what the TA says it used."""
     from cloister.seal import VendorKey, issue_licence, seal_bundle
+    from cloister.seal.ciphers import AUTO, choose
 
     vendor = VendorKey.load()
-    bundle, key = seal_bundle(compiled, vendor, name=f"zoo-{name}")
-    licence = issue_licence(bundle, key, device.public_key(), vendor, output="full")
+    record = device.record()
+    bundle, key = seal_bundle(compiled, vendor, name=f"zoo-{name}", cipher=choose(AUTO, [record.ciphers]))
+    licence = issue_licence(bundle, key, record.public_key, vendor, output="full")
     with device.load(bundle, licence, memory=memory - TA_OWN) as session:
         answers = session.run(inputs, output="full")
         usage = session.usage()
