@@ -10,7 +10,7 @@ from test_stripes import PIECES, Chain, lowered
 
 from cloister.compile.planner import alive_at
 from cloister.compile.prospects import Prospects, heights
-from cloister.compile.stripes import find_region, stripe
+from cloister.compile.stripes import Region, find_region, stripe
 
 
 def test_heights_cover_all_counts_of_bands_once() -> None:
@@ -20,6 +20,13 @@ def test_heights_cover_all_counts_of_bands_once() -> None:
         assert (np.diff(bands) > 0).all() and (np.diff(rows) < 0).all()
         assert (-(-height // rows) == bands).all()
         assert len(bands) <= 32
+
+
+def all_read(region: Region) -> bool:
+    """Every result of the region but the last is read inside of it."""
+    outs = [cut.op.refs["out"].memory for cut in region.cuts]
+    reads = [memory for cut in region.cuts for memory in cut.op.reads]
+    return all(out is outs[-1] or out in reads for out in outs)
 
 
 def test_prospects_are_the_regions_and_know_their_memory() -> None:
@@ -36,7 +43,8 @@ def test_prospects_are_the_regions_and_know_their_memory() -> None:
             found = {prospect.start: prospect for prospect in known.ending(stop)}
             for start in range(stop):
                 region = find_region(start, known.cuts[start:stop], known.uses, known.fixed)
-                assert (region is not None and region.height > 1) == (start in found)
+                useful = region is not None and region.height > 1 and all_read(region)
+                assert useful == (start in found)
                 if region is None or start not in found:
                     continue
                 prospect = found[start]

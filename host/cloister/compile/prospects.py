@@ -179,6 +179,9 @@ class _Walk:
         assert isinstance(out.memory, Storage)
         if out.start or out.size != out.memory.size:
             return False
+        if out.memory not in self.rows_of:
+            # Nobody in the region reads it: it would be computed with the last band, and all that it reads be kept.
+            return False
         if self.made.setdefault(out.memory, (item.height, item.row)) != (item.height, item.row):
             return False
         touched = [ref.memory for name, ref in item.op.refs.items() if name != "scratch"]
@@ -220,9 +223,6 @@ class _Walk:
         """The rows of its operands that a kernel needs for the rows of its result."""
         out = item.op.refs["out"].memory
         assert isinstance(out, Storage)
-        if out not in self.rows_of:
-            # Nobody in the region reads it: it is computed with the last band.
-            self.rows_of[out] = _Rows(item.height, item.row, self._none(), self._none() + item.height)
         done = self.rows_of[out]
         for name, window in item.windows.items():
             source = item.op.refs[name].memory

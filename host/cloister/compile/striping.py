@@ -23,7 +23,7 @@ from cloister.compile.stripes import Region, stripe
 from cloister.wire import ffi
 
 #: Plans tried with a lower limit where the arena has gaps.
-RETRIES = 5
+RETRIES = 8
 #: A carried byte is read and written again, which costs about this part of decrypting one.
 CARRY = 0.1
 
@@ -79,7 +79,7 @@ class Striping:
             plan = plan_arena(striped, self.inputs, self.outputs)
             if plan.size <= limit:
                 return Fitted(striped, plan, len(choices))
-            aim -= max(plan.size - limit, limit // 100)
+            aim -= max(plan.size - limit, limit // 50)
         return None
 
     def _apply(self, choices: Sequence[Choice]) -> list[Op]:
