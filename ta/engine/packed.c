@@ -81,11 +81,13 @@ static inline __attribute__((always_inline)) struct loaded load_rows(const float
 	struct loaded loaded;
 	unsigned int r = 0;
 
-	if (row_count >= 4)
+	/* With all eight rows GCC 12 finds registers for one group of four only, and spills sums.
+	 */
+	if (row_count >= 4 && row_count < 8) {
 		loaded.a[0] = vld1q_f32_x4(rows);
-	if (row_count == 8)
-		loaded.a[1] = vld1q_f32_x4(rows + 16);
-	for (r = row_count / 4 * 4; r < row_count; r++)
+		r = 4;
+	}
+	for (; r < row_count; r++)
 		loaded.a[r / 4].val[r % 4] = vld1q_f32(rows + (size_t)r * 4);
 	return loaded;
 }
@@ -99,7 +101,6 @@ static inline __attribute__((always_inline)) void run_rows(const float *rows, co
 		FOR_ROWS(ACCUMULATORS)
 
 		FOUR_STEPS(MULTIPLY)
-#pragma GCC unroll 2
 		for (; left; left -= 4)
 			FOUR_STEPS(MULTIPLY_ADD)
 		FOR_ROWS(STORE)

@@ -32,3 +32,4 @@ srcs-y += unary_s8.c
 srcs-y += vmath.c
 srcs-y += walk.c
 srcs-y += winograd.c
+srcs-y += winograd_transform.c

@@ -1,42 +1,29 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * 3x3 convolution in the form F(4x4, 3x3) of S. Winograd (A. Lavin, S. Gray, "Fast
- * Algorithms for Convolutional Neural Networks", 2016): a tile of 4x4 results takes 36
- * products for each pair of channels and not 144.
+ * 3x3 convolution in the form F(4x4, 3x3) of S. Winograd (A. Lavin, S. Gray,
+ * "Fast Algorithms for Convolutional Neural Networks", 2016): a tile of 4x4
+ * results takes 36 products for each pair of channels and not 144.
  *
- * The points of interpolation are 0, +-sqrt(1/2), +-sqrt(2) and infinity: with 0, +-1, +-2
- * the rounding error of random layers is two to six times as large. Weights are transformed
- * here, panel by panel, and not ahead: that is about one instruction for each of their bytes,
- * where four times the bytes would have to be stored in secure memory and decrypted.
+ * The 36 are computed twelve at a time, for two rows of the points of
+ * interpolation, and what these add to the results is summed in the output
+ * itself: a third of the transformed input and weights is all that exists at
+ * once. Weights are transformed here, panel by panel, and not ahead: that is
+ * about one instruction for each of their bytes, where four times the bytes
+ * would have to be stored in secure memory and decrypted.
  *
  * A value that is not finite makes all results of the tiles that read it NaN.
  */
 #include "winograd.h"
 #include "bounds.h"
-#include "neon.h"
 #include "packed.h"
-#include "tile.h"
+#include "winograd_transform.h"
 
-#define TILE   4 /* results of one tile, along each axis */
-#define WINDOW 6 /* what they read */
-#define POINTS (WINDOW * WINDOW)
-#define BLOCK  8  /* tiles of one matrix product */
-#define SLICE  16 /* channels whose input is transformed together */
-/* Input columns under a row of BLOCK tiles. */
-#define COLUMNS (BLOCK * TILE + WINDOW - TILE)
-#define PANEL   CL_TILE_COLUMNS
+#define TILE  CL_WINOGRAD_TILE
+#define BLOCK CL_WINOGRAD_BLOCK
+#define PANEL CL_TILE_COLUMNS
 
-/* Floats of scratch, as cloister_format.h has them in bytes: half-transformed input, later sums. */
-#define WORK_FLOATS ((size_t)WINDOW * COLUMNS * SLICE)
-_Static_assert(WORK_FLOATS >= (size_t)POINTS * BLOCK * PANEL, "sums fit as well");
-
-#define ROOT_HALF 0.70710678f
-#define ROOT_TWO  1.41421356f
-
-static uint64_t depth_of(const struct cl_conv2d *conv)
-{
-	return ((uint64_t)conv->in_c + 3) / 4 * 4;
-}
+/* Floats of scratch for the products of a block with a panel. */
+#define SUM_FLOATS ((size_t)CL_WINOGRAD_PRODUCTS * BLOCK * PANEL)
 
 /* Tiles of the whole output; false when they do not fit. */
 static bool count_tiles(const struct cl_conv2d *conv, uint64_t *tiles)
@@ -60,8 +47,9 @@ uint64_t cl_winograd_scratch(const struct cl_conv2d *conv, uint32_t tiles)
 		return UINT64_MAX;
 	if (tiles > present)
 		tiles = (uint32_t)present;
-	if (!cl_mul(depth_of(conv) * POINTS, (uint64_t)tiles + PANEL, &transformed) ||
-	    !cl_add(transformed, WORK_FLOATS, &size) || !cl_mul(size, sizeof(float), &size))
+	if (!cl_mul(cl_winograd_depth(conv) * CL_WINOGRAD_PRODUCTS, (uint64_t)tiles + PANEL,
+		    &transformed) ||
+	    !cl_add(transformed, SUM_FLOATS, &size) || !cl_mul(size, sizeof(float), &size))
 		return UINT64_MAX;
 	return size;
 }
@@ -91,411 +79,40 @@ static enum cl_status winograd_check(const struct cl_op *op, const struct cl_mem
 	return CL_OK;
 }
 
-/* a + b * k and a - b * k, rounded once. */
-static inline float32x4_t plus(float32x4_t a, float32x4_t b, float k)
-{
-	return vfmaq_f32(a, b, vdupq_n_f32(k));
-}
-
-static inline float32x4_t minus(float32x4_t a, float32x4_t b, float k)
-{
-	return vfmaq_f32(a, b, vdupq_n_f32(-k));
-}
-
-/* Transposed B of the paper: six values of the input. */
-static inline __attribute__((always_inline)) void transform_input(const float32x4_t *in,
-								  float32x4_t *out)
-{
-	const float32x4_t inner = minus(in[4], in[2], 2.0f);
-	const float32x4_t inner_odd = minus(in[3], in[1], 2.0f);
-	const float32x4_t outer = minus(in[4], in[2], 0.5f);
-	const float32x4_t outer_odd = minus(in[3], in[1], 0.5f);
-
-	out[0] = minus(vaddq_f32(in[0], in[4]), in[2], 2.5f);
-	out[1] = plus(inner, inner_odd, ROOT_HALF);
-	out[2] = minus(inner, inner_odd, ROOT_HALF);
-	out[3] = plus(outer, outer_odd, ROOT_TWO);
-	out[4] = minus(outer, outer_odd, ROOT_TWO);
-	out[5] = minus(vaddq_f32(in[1], in[5]), in[3], 2.5f);
-}
-
-/* G: three weights. */
-static inline __attribute__((always_inline)) void transform_weights(const float32x4_t *in,
-								    float32x4_t *out)
-{
-	const float32x4_t inner = minus(vmulq_n_f32(in[0], -2.0f / 3), in[2], 1.0f / 3);
-	const float32x4_t outer = plus(vmulq_n_f32(in[0], 1.0f / 6), in[2], 1.0f / 3);
-
-	out[0] = in[0];
-	out[1] = minus(inner, in[1], ROOT_HALF * 2 / 3);
-	out[2] = plus(inner, in[1], ROOT_HALF * 2 / 3);
-	out[3] = plus(outer, in[1], ROOT_TWO / 6);
-	out[4] = minus(outer, in[1], ROOT_TWO / 6);
-	out[5] = in[2];
-}
-
-/* Transposed A: six sums to four results. */
-static inline __attribute__((always_inline)) void transform_sums(const float32x4_t *in,
-								 float32x4_t *out)
-{
-	const float32x4_t inner = vaddq_f32(in[1], in[2]);
-	const float32x4_t inner_odd = vsubq_f32(in[1], in[2]);
-	const float32x4_t outer = vaddq_f32(in[3], in[4]);
-	const float32x4_t outer_odd = vsubq_f32(in[3], in[4]);
-
-	out[0] = vaddq_f32(vaddq_f32(in[0], inner), outer);
-	out[1] = vmulq_n_f32(plus(inner_odd, outer_odd, 2.0f), ROOT_HALF);
-	out[2] = vmulq_n_f32(plus(inner, outer, 4.0f), 0.5f);
-	out[3] = plus(in[5], plus(inner_odd, outer_odd, 8.0f), ROOT_HALF / 2);
-}
-
-/* Up to three floats, zeros behind them. */
-static inline float32x4_t load_first(const float *from, size_t count)
-{
-	float32x4_t v = vdupq_n_f32(0);
-
-	v = vld1q_lane_f32(from, v, 0);
-	if (count > 1)
-		v = vld1q_lane_f32(from + 1, v, 1);
-	if (count > 2)
-		v = vld1q_lane_f32(from + 2, v, 2);
-	return v;
-}
-
-/* Neighbouring tiles of one row of tiles. */
-struct strip {
-	const float *image; /* the input of their batch */
-	int64_t y;          /* of the first one's window, in the input */
-	int64_t x;
-	unsigned int count;
-};
-
-/*
- * The windows of a strip transformed along y, for `channels` channels from `first` on (the
- * last ones may be missing in the input): half[WINDOW][COLUMNS][SLICE].
- */
-static void transform_down(const struct cl_conv2d *conv, const struct strip *strip, size_t first,
-			   size_t channels, float *half)
-{
-	static const float zeros[SLICE] = {0};
-	const unsigned int columns = strip->count * TILE + WINDOW - TILE;
-	const size_t present = conv->in_c - first < channels ? conv->in_c - first : channels;
-	const float *rows[WINDOW] = {NULL};
-	size_t steps[WINDOW] = {0};
-	float32x4_t in[WINDOW];
-	float32x4_t out[WINDOW];
-	unsigned int column = 0;
-	unsigned int i = 0;
-	size_t c = 0;
-
-	for (i = 0; i < WINDOW; i++) {
-		const int64_t y = strip->y + i;
-		const int64_t x = strip->x < 0 ? 0 : strip->x;
-
-		rows[i] = zeros;
-		if (y >= 0 && y < conv->in_h && x < conv->in_w) {
-			rows[i] = strip->image + ((size_t)y * conv->in_w + (size_t)x) * conv->in_c +
-				  first;
-			steps[i] = conv->in_c;
-		}
-	}
-	for (column = 0; column < columns; column++, half += SLICE) {
-		const int64_t x = strip->x + column;
-
-		if (x < 0 || x >= conv->in_w) {
-			for (i = 0; i < WINDOW; i++)
-				for (c = 0; c < channels; c += 4)
-					vst1q_f32(half + (size_t)i * COLUMNS * SLICE + c,
-						  vdupq_n_f32(0));
-			continue;
-		}
-		for (c = 0; c + 4 <= present; c += 4) {
-			for (i = 0; i < WINDOW; i++)
-				in[i] = vld1q_f32(rows[i] + c);
-			transform_input(in, out);
-			for (i = 0; i < WINDOW; i++)
-				vst1q_f32(half + (size_t)i * COLUMNS * SLICE + c, out[i]);
-		}
-		if (c < present) {
-			for (i = 0; i < WINDOW; i++)
-				in[i] = load_first(rows[i] + c, present - c);
-			transform_input(in, out);
-			for (i = 0; i < WINDOW; i++)
-				vst1q_f32(half + (size_t)i * COLUMNS * SLICE + c, out[i]);
-		}
-		for (i = 0; i < WINDOW; i++)
-			rows[i] += steps[i];
-	}
-}
-
-/* One tile along x: to[POINTS], `step` floats apart. */
-static inline void transform_across(const float *half, float *to, size_t step)
-{
-	float32x4_t in[WINDOW];
-	float32x4_t out[WINDOW];
-	unsigned int i = 0;
-	unsigned int j = 0;
-
-	for (i = 0; i < WINDOW; i++) {
-		for (j = 0; j < WINDOW; j++)
-			in[j] = vld1q_f32(half + j * SLICE);
-		transform_input(in, out);
-		for (j = 0; j < WINDOW; j++)
-			vst1q_f32(to + j * step, out[j]);
-		half += (size_t)COLUMNS * SLICE;
-		to += WINDOW * step;
-	}
-}
-
-/* Where a tile lies. */
-struct place {
-	uint32_t n;
-	uint32_t y; /* in tiles */
-	uint32_t x;
-};
-
-static void advance(const struct cl_conv2d *conv, struct place *place, unsigned int count)
-{
-	place->x += count;
-	if (place->x * (uint64_t)TILE < conv->out_w)
-		return;
-	place->x = 0;
-	if (++place->y * (uint64_t)TILE < conv->out_h)
-		return;
-	place->y = 0;
-	place->n++;
-}
-
-/* Tiles from `place` on in its row, `most` at most. */
-static unsigned int tiles_in_row(const struct cl_conv2d *conv, const struct place *place,
-				 unsigned int most)
-{
-	const uint32_t left = conv->out_w / TILE + !!(conv->out_w % TILE) - place->x;
-
-	return left < most ? left : most;
-}
-
-/* The input of `count` tiles, which are then behind `next`: block[POINTS][depth / 4][count][4]. */
-static void transform_block(const struct cl_conv2d *conv, const float *in, struct place *next,
-			    unsigned int count, float *half, float *block)
-{
-	const size_t depth = (size_t)depth_of(conv);
-	unsigned int done = 0;
-	unsigned int i = 0;
-	size_t first = 0;
-	size_t c = 0;
-
-	while (done < count) {
-		struct strip strip = {
-			.image = in + (size_t)next->n * conv->in_h * conv->in_w * conv->in_c,
-			.y = (int64_t)next->y * TILE - conv->pad_top,
-			.x = (int64_t)next->x * TILE - conv->pad_left,
-			.count = tiles_in_row(conv, next, count - done),
-		};
-
-		for (first = 0; first < depth; first += SLICE) {
-			const size_t channels = depth - first < SLICE ? depth - first : SLICE;
-
-			transform_down(conv, &strip, first, channels, half);
-			for (i = 0; i < strip.count; i++)
-				for (c = 0; c < channels; c += 4)
-					transform_across(half + (size_t)i * TILE * SLICE + c,
-							 block + (first + c) * count +
-								 (size_t)(done + i) * 4,
-							 depth * count);
-		}
-		done += strip.count;
-		advance(conv, next, strip.count);
-	}
-}
-
-/* One panel of weights, [3][3][in_c][8], to[POINTS][depth][8]. */
-static void transform_panel(const struct cl_conv2d *conv, const float *weights, float *to)
-{
-	const size_t depth = (size_t)depth_of(conv);
-	const size_t from_step = (size_t)conv->in_c * PANEL;
-	const size_t to_step = depth * PANEL;
-	float32x4_t down[3][WINDOW];
-	float32x4_t in[3];
-	float32x4_t out[WINDOW];
-	unsigned int i = 0;
-	unsigned int j = 0;
-	size_t at = 0;
-
-	for (at = 0; at < from_step; at += 4) {
-		float *row = to + at;
-
-		for (j = 0; j < 3; j++) {
-			for (i = 0; i < 3; i++)
-				in[i] = vld1q_f32(weights + at + (i * 3 + j) * from_step);
-			transform_weights(in, down[j]);
-		}
-		for (i = 0; i < WINDOW; i++) {
-			for (j = 0; j < 3; j++)
-				in[j] = down[j][i];
-			transform_weights(in, out);
-			for (j = 0; j < WINDOW; j++)
-				vst1q_f32(row + j * to_step, out[j]);
-			row += WINDOW * to_step;
-		}
-	}
-	for (; at < to_step; at += 4)
-		for (i = 0; i < POINTS; i++)
-			vst1q_f32(to + at + i * to_step, vdupq_n_f32(0));
-}
-
-/* What a tile's results become. */
-struct target {
-	float *out; /* its first result's channel */
-	size_t row_step;
-	size_t column_step;
-	unsigned int rows; /* those inside of the output */
-	unsigned int columns;
-};
-
-static __attribute__((noinline)) void store_channels(const struct target *target,
-						     const float32x4_t *results, size_t channels)
-{
-	float lanes[4] = {0};
-	unsigned int i = 0;
-	unsigned int j = 0;
-	size_t c = 0;
-
-	for (i = 0; i < target->rows; i++) {
-		for (j = 0; j < target->columns; j++) {
-			vst1q_f32(lanes, results[i * TILE + j]);
-			for (c = 0; c < channels; c++)
-				target->out[i * target->row_step + j * target->column_step + c] =
-					lanes[c];
-		}
-	}
-}
-
-/*
- * sums[POINTS], BLOCK * PANEL floats apart, of four channels: biased and activated, to the
- * output where the literal `whole` says that all results lie inside, else to results[TILE * TILE].
- */
-static inline __attribute__((always_inline)) void
-transform_tile(const float *sums, float32x4_t bias, const struct cl_fusion *fusion,
-	       const struct target *target, float32x4_t *results, const bool whole)
-{
-	const bool low = fusion->kind == CL_FUSED_RELU || fusion->kind == CL_FUSED_CLIP;
-	const bool high = fusion->kind == CL_FUSED_CLIP;
-	const float32x4_t least = vdupq_n_f32(fusion->low);
-	const float32x4_t most = vdupq_n_f32(fusion->high);
-	const size_t step = target->column_step;
-	float *row = target->out;
-	float32x4_t down[WINDOW][TILE];
-	float32x4_t in[WINDOW];
-	float32x4_t out[TILE];
-	unsigned int i = 0;
-	unsigned int j = 0;
-
-#pragma GCC unroll 6
-	for (j = 0; j < WINDOW; j++) {
-#pragma GCC unroll 6
-		for (i = 0; i < WINDOW; i++)
-			in[i] = vld1q_f32(sums + (size_t)(i * WINDOW + j) * BLOCK * PANEL);
-		transform_sums(in, down[j]);
-	}
-#pragma GCC unroll 4
-	for (i = 0; i < TILE; i++) {
-#pragma GCC unroll 6
-		for (j = 0; j < WINDOW; j++)
-			in[j] = down[j][i];
-		transform_sums(in, out);
-#pragma GCC unroll 4
-		for (j = 0; j < TILE; j++)
-			out[j] = vaddq_f32(out[j], bias);
-		if (low)
-#pragma GCC unroll 4
-			for (j = 0; j < TILE; j++)
-				out[j] = vmaxq_f32(out[j], least);
-		if (high)
-#pragma GCC unroll 4
-			for (j = 0; j < TILE; j++)
-				out[j] = vminq_f32(out[j], most);
-#pragma GCC unroll 4
-		for (j = 0; j < TILE; j++)
-			vst1q_f32(whole ? row + j * step : (float *)(results + i * TILE + j),
-				  out[j]);
-		row += target->row_step;
-	}
-}
-
-/* Results of one tile, of which `channels` of four exist. */
-static void finish_tile(const float *sums, float32x4_t bias, const struct cl_fusion *fusion,
-			const struct target *target, size_t channels)
-{
-	float32x4_t results[TILE * TILE];
-	unsigned int i = 0;
-	unsigned int j = 0;
-
-	if (target->rows == TILE && target->columns == TILE && channels >= 4) {
-		transform_tile(sums, bias, fusion, target, NULL, true);
-		return;
-	}
-	transform_tile(sums, bias, fusion, target, results, false);
-	if (channels < 4) {
-		store_channels(target, results, channels);
-		return;
-	}
-	for (i = 0; i < target->rows; i++)
-		for (j = 0; j < target->columns; j++)
-			vst1q_f32(target->out + i * target->row_step + j * target->column_step,
-				  results[i * TILE + j]);
-}
-
 /* Everything that stays the same while one convolution runs. */
 struct run {
 	const struct cl_conv2d *conv;
 	const float *in;
+	const float *weights;
 	const float *bias;
 	float *out;
 	struct cl_fusion fusion;
-	float *work;
-	float *weights; /* transformed, of one panel */
-	float *blocks;  /* transformed input of the tiles at hand */
+	size_t depth;
+	float *sums;
+	float *panel;  /* transformed weights: [PRODUCTS][depth][PANEL] */
+	float *blocks; /* transformed input of the tiles at hand, BLOCK by BLOCK */
 };
 
-/* Results of `count` tiles for the panel of output channels from `channel` on. */
-static void finish_block(const struct run *run, struct place *next, unsigned int count,
-			 size_t channel)
+/* Takes the next tiles of one row of tiles, `most` at most; `place` is then
+ * behind them. */
+static void take_strip(const struct cl_conv2d *conv, struct cl_winograd_strip *place,
+		       unsigned int most, struct cl_winograd_strip *strip)
 {
-	const struct cl_conv2d *conv = run->conv;
-	const size_t channels = conv->out_c - channel;
-	float32x4_t bias[2] = {vdupq_n_f32(0), vdupq_n_f32(0)};
-	unsigned int i = 0;
+	const uint32_t left = (conv->out_w - place->x - 1) / TILE + 1;
 
-	if (run->bias) {
-		bias[0] = channels >= 4 ? vld1q_f32(run->bias + channel)
-					: load_first(run->bias + channel, channels);
-		if (channels > 4)
-			bias[1] = channels >= 8 ? vld1q_f32(run->bias + channel + 4)
-						: load_first(run->bias + channel + 4, channels - 4);
+	*strip = *place;
+	strip->count = left < most ? left : most;
+	if (strip->count < left) {
+		place->x += strip->count * TILE;
+		return;
 	}
-	for (i = 0; i < count; i++) {
-		const uint64_t y = (uint64_t)next->y * TILE;
-		const uint64_t x = (uint64_t)next->x * TILE;
-		struct target target = {
-			.out = run->out +
-			       (((size_t)next->n * conv->out_h + y) * conv->out_w + x) *
-				       conv->out_c +
-			       channel,
-			.row_step = (size_t)conv->out_w * conv->out_c,
-			.column_step = conv->out_c,
-			.rows = conv->out_h - y < TILE ? (unsigned int)(conv->out_h - y) : TILE,
-			.columns = conv->out_w - x < TILE ? (unsigned int)(conv->out_w - x) : TILE,
-		};
-		const float *sums = run->work + (size_t)i * PANEL;
-
-		finish_tile(sums, bias[0], &run->fusion, &target, channels);
-		if (channels > 4) {
-			target.out += 4;
-			finish_tile(sums + 4, bias[1], &run->fusion, &target, channels - 4);
-		}
-		advance(conv, next, 1);
+	place->x = 0;
+	if (conv->out_h - place->y > TILE) {
+		place->y += TILE;
+		return;
 	}
+	place->y = 0;
+	place->n++;
 }
 
 /* Tiles of the next of equal parts of `left` ones, each at most `most`. */
@@ -506,57 +123,87 @@ static unsigned int part_of(uint64_t left, uint32_t most)
 	return (unsigned int)((left + parts - 1) / parts);
 }
 
+/* The input of `group` tiles; `place` is then behind them. */
+static void transform_group(const struct run *run, struct cl_winograd_strip *place,
+			    unsigned int group, enum cl_winograd_pair pair)
+{
+	struct cl_winograd_strip strip = {0};
+	float *block = run->blocks;
+	unsigned int done = 0;
+
+	while (group) {
+		const unsigned int count = part_of(group, BLOCK);
+
+		for (done = 0; done < count; done += strip.count) {
+			take_strip(run->conv, place, count - done, &strip);
+			cl_winograd_input(run->conv, run->in, &strip, pair, block + done * 4,
+					  count);
+		}
+		block += run->depth * CL_WINOGRAD_PRODUCTS * count;
+		group -= count;
+	}
+}
+
+/* The same tiles times one panel of weights. */
+static void multiply_group(const struct run *run, struct cl_winograd_strip place,
+			   unsigned int group, enum cl_winograd_pair pair, size_t channel)
+{
+	struct cl_winograd_strip strip = {0};
+	const float *block = run->blocks;
+	unsigned int done = 0;
+
+	while (group) {
+		const unsigned int count = part_of(group, BLOCK);
+
+		cl_packed_tiles(block, run->panel, run->depth, CL_WINOGRAD_PRODUCTS, count,
+				run->sums);
+		for (done = 0; done < count; done += strip.count) {
+			take_strip(run->conv, &place, count - done, &strip);
+			cl_winograd_results(run->conv, &run->fusion,
+					    run->sums + (size_t)done * PANEL, run->bias, &strip,
+					    pair, channel, run->out);
+		}
+		block += run->depth * CL_WINOGRAD_PRODUCTS * count;
+		group -= count;
+	}
+}
+
 static void winograd_run(const struct cl_op *op, const struct cl_memory *memory)
 {
 	const struct cl_conv2d *conv = (const struct cl_conv2d *)op;
-	const float *weights = cl_source(&conv->weights, memory);
-	const size_t depth = (size_t)depth_of(conv);
-	const size_t tile_floats = depth * POINTS;
-	struct run run = {.conv = conv};
-	struct place first = {0};
+	struct run run = {.conv = conv, .depth = cl_winograd_depth(conv)};
+	const size_t tile_floats = run.depth * CL_WINOGRAD_PRODUCTS;
+	struct cl_winograd_strip first = {0};
+	struct cl_winograd_strip next = {0};
 	uint64_t tiles = 0;
 	uint64_t room = 0;
 	unsigned int group = 0;
+	enum cl_winograd_pair pair = CL_WINOGRAD_INNER;
+	size_t channel = 0;
 
 	run.in = cl_source(&conv->in, memory);
+	run.weights = cl_source(&conv->weights, memory);
 	run.bias = cl_source(&conv->bias, memory);
 	run.out = cl_target(&conv->out, memory);
-	run.work = cl_target(&conv->scratch, memory);
-	run.weights = run.work + WORK_FLOATS;
-	run.blocks = run.weights + tile_floats * PANEL;
+	run.sums = cl_target(&conv->scratch, memory);
+	run.panel = run.sums + SUM_FLOATS;
+	run.blocks = run.panel + tile_floats * PANEL;
 	cl_fusion_init(&run.fusion, &conv->activation);
 	(void)count_tiles(conv, &tiles); /* the check saw that they fit */
-	/* The check saw that there is room for one tile; what goes beyond whole blocks is of no
-	 * use. */
-	room = (conv->scratch.size / sizeof(float) - WORK_FLOATS) / tile_floats - PANEL;
-	if (room > BLOCK)
+	/* The check saw that there is room for one tile; what goes beyond whole
+	 * blocks is of no use, but where all tiles fit. */
+	room = (conv->scratch.size / sizeof(float) - SUM_FLOATS) / tile_floats - PANEL;
+	if (room > BLOCK && room < tiles)
 		room -= room % BLOCK;
 	for (; tiles; tiles -= group) {
-		struct place next = first;
-		float *block = run.blocks;
-		unsigned int left = 0;
-		size_t channel = 0;
-
 		group = part_of(tiles, (uint32_t)(room < UINT32_MAX ? room : UINT32_MAX));
-		for (left = group; left;) {
-			const unsigned int count = part_of(left, BLOCK);
-
-			transform_block(conv, run.in, &next, count, run.work, block);
-			block += tile_floats * count;
-			left -= count;
-		}
-		for (channel = 0; channel < conv->out_c; channel += PANEL) {
-			struct place at = first;
-
-			transform_panel(conv, weights + channel * 9 * conv->in_c, run.weights);
-			block = run.blocks;
-			for (left = group; left;) {
-				const unsigned int count = part_of(left, BLOCK);
-
-				cl_packed_tiles(block, run.weights, depth, POINTS, count, run.work);
-				finish_block(&run, &at, count, channel);
-				block += tile_floats * count;
-				left -= count;
+		for (pair = 0; pair < CL_WINOGRAD_PAIRS; pair++) {
+			next = first;
+			transform_group(&run, &next, group, pair);
+			for (channel = 0; channel < conv->out_c; channel += PANEL) {
+				cl_winograd_weights(conv, run.weights + channel * 9 * conv->in_c,
+						    pair, run.panel);
+				multiply_group(&run, first, group, pair, channel);
 			}
 		}
 		first = next;

@@ -301,9 +301,9 @@ struct cl_op {
  * WINOGRAD computes a CONV2D with a 3x3 kernel, strides, dilations and group 1, from
  * the same weights, by tiles of 4x4 results (the last of a row or column may stick
  * out). It rounds otherwise; a value that is not finite makes the tiles that read it
- * NaN. Its scratch is 13056 + 144 * (8 + n) * (in_c rounded up to a multiple of 4)
- * bytes, n >= 1: weights are transformed once for every n tiles (where n > 8 for
- * every 8 * floor(n / 8)), so that more scratch means less work.
+ * NaN. Its scratch is 3072 + 48 * (8 + n) * (in_c rounded up to a multiple of 4)
+ * bytes, n >= 1: weights are transformed once for every n tiles (where n > 8 and not
+ * enough for all, for every 8 * floor(n / 8)), so that more scratch means less work.
  */
 struct cl_conv2d {
 	struct cl_op op;

@@ -403,9 +403,9 @@ TEST(winograd_scratch_follows_the_documented_formula)
 	conv.out_h = 9;
 	conv.out_w = 8;
 	conv.in_c = 13;
-	EXPECT(cl_winograd_scratch(&conv, 1) == 13056 + 144 * 9 * 16, "one tile");
-	EXPECT(cl_winograd_scratch(&conv, 12) == 13056 + 144 * 20 * 16, "all tiles");
-	EXPECT(cl_winograd_scratch(&conv, UINT32_MAX) == 13056 + 144 * 20 * 16, "no more than all");
+	EXPECT(cl_winograd_scratch(&conv, 1) == 3072 + 48 * 9 * 16, "one tile");
+	EXPECT(cl_winograd_scratch(&conv, 12) == 3072 + 48 * 20 * 16, "all tiles");
+	EXPECT(cl_winograd_scratch(&conv, UINT32_MAX) == 3072 + 48 * 20 * 16, "no more than all");
 	conv.in_c = 0;
 	EXPECT(cl_winograd_scratch(&conv, 1) == UINT64_MAX, "no channels");
 }

@@ -33,7 +33,7 @@ DIRECT, SHALLOW, PRODUCT, INPUT, RESULT, WEIGHT = 0.30, 0.5, 0.32, 340.0, 500.0,
 
 def winograd_scratch(fields: dict[str, Any], tiles: int) -> int:
     """Bytes of scratch of a WINOGRAD record for ``tiles``: the formula at struct cl_conv2d in cloister_format.h."""
-    return int(13056 + 144 * (8 + min(tiles, tile_count(fields))) * _up(fields["in_c"], 4))
+    return int(3072 + 48 * (8 + min(tiles, tile_count(fields))) * _up(fields["in_c"], 4))
 
 
 def tile_count(fields: dict[str, Any]) -> int:
