@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from cloister.cli.main import COMMANDS, main
 from cloister.demo.data import MODEL
+from cloister.seal.record import DeviceRecord
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +69,34 @@ def test_from_model_to_licence(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert facts["model"] == "digits" and facts["inputs"][0]["shape"] == [1, 1, 8, 8]
     assert call("inspect", licence, "--json") == 0
     assert json.loads(capsys.readouterr().out)["model_id"] == facts["model_id"]
+
+
+def test_compile_takes_the_fastest_cipher_that_all_devices_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cipher(*options: object) -> str:
+        assert call("compile", MODEL, "-o", tmp_path / "m.clb", *options) == 0
+        assert call("inspect", tmp_path / "m.clb", "--json") == 0
+        text = capsys.readouterr().out
+        return str(json.loads(text[text.index("{") :])["cipher"])
+
+    assert call("keys", "new") == 0
+    key = X25519PrivateKey.generate().public_key().public_bytes_raw()
+    fast, slow = tmp_path / "fast.json", tmp_path / "slow.json"
+    DeviceRecord(key, ("aegis-128l", "chacha20-poly1305", "aes-256-gcm")).save(fast)
+    DeviceRecord(key, ("chacha20-poly1305", "aes-256-gcm")).save(slow)
+    capsys.readouterr()
+    assert cipher() == "chacha20-poly1305"
+    assert cipher("--device", fast) == "aegis-128l"
+    assert cipher("--device", fast, "--device", slow) == "chacha20-poly1305"
+    assert cipher("--cipher", "aes-256-gcm", "--device", slow) == "aes-256-gcm"
+    assert call("licence", tmp_path / "m.clb", fast, "-o", tmp_path / "m.lic") == 0
+    before = (tmp_path / "m.clb").read_bytes()
+    assert call("compile", MODEL, "-o", tmp_path / "m.clb", "--cipher", "aegis-128l", "--device", slow) == 1
+    assert "aegis-128l" in capsys.readouterr().err
+    assert (tmp_path / "m.clb").read_bytes() == before
+    assert call("compile", MODEL, "-o", tmp_path / "m.clb", "--device", tmp_path / "m.lic") == 1
+    assert "cloister provision" in capsys.readouterr().err
 
 
 def test_inspect_lists_a_models_operators(capsys: pytest.CaptureFixture[str]) -> None:
