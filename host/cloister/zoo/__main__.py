@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from cloister.cli.common import Size, human
 from cloister.compile import CompiledModel, compile_onnx
 from cloister.compile.arrange import MemoryBudgetError
 from cloister.compile.memory import TA_OWN, reside
+from cloister.errors import CloisterError
 from cloister.tensors import Array
 from cloister.zoo import NETWORKS, light_model, random_input
-
-#: Largest error, as a part of the range of onnxruntime's scores.
-TOLERANCE = 1e-4
+from cloister.zoo.table import Result, write
 
 
 def expected(model: onnx.ModelProto, inputs: dict[str, Any]) -> Array:
@@ -39,24 +40,25 @@ def expected(model: onnx.ModelProto, inputs: dict[str, Any]) -> Array:
 
 def run_in_ta(
     device: Any, compiled: CompiledModel, name: str, inputs: dict[str, Any], memory: int
-) -> tuple[Array, str]:
+) -> tuple[Array, Any]:
     """The first output as the TA on a connected device computes it in ``memory``; and what the TA says it used."""
     from cloister.seal import VendorKey, issue_licence, seal_bundle
-    from cloister.seal.ciphers import AUTO, choose
 
     vendor = VendorKey.load()
-    record = device.record()
-    bundle, key = seal_bundle(compiled, vendor, name=f"zoo-{name}", cipher=choose(AUTO, [record.ciphers]))
-    licence = issue_licence(bundle, key, record.public_key, vendor, output="full")
+    bundle, key = seal_bundle(compiled, vendor, name=f"zoo-{name}")
+    licence = issue_licence(bundle, key, device.public_key(), vendor, output="full")
     with device.load(bundle, licence, memory=memory - TA_OWN) as session:
         answers = session.run(inputs, output="full")
         usage = session.usage()
-    told = f"TA peak {human(usage.peak_bytes)}, decrypted {human(usage.bytes_decrypted)}"
-    return np.asarray(next(iter(answers.outputs.values()))).ravel(), f"{told}, {answers.mode}"
+    return np.asarray(next(iter(answers.outputs.values()))).ravel(), usage
 
 
-def check(name: str, memory: int, device: Any, path: Path | None) -> bool:
-    """Runs one network and prints a line; whether it fits and agrees."""
+def check(name: str, memory: int, device: Any, path: Path | None) -> Result | None:
+    """Runs one network; None where it does not fit.
+
+    Raises:
+        CloisterError: the TA used other amounts of memory or of bytes than planned.
+    """
     model = onnx.load(str(path)) if path else light_model(name)
     inputs = random_input(model)
     wanted = expected(model, inputs)
@@ -64,31 +66,54 @@ def check(name: str, memory: int, device: Any, path: Path | None) -> bool:
     try:
         compiled = compile_onnx(model, secure_memory=memory)
     except MemoryBudgetError as error:
-        click.echo(f"{name}: does not fit into {human(memory)}; the smallest is {human(error.smallest)}")
-        return False
+        click.echo(f"{name}: {error}")
+        return None
     made = time.monotonic()
+    weights = sum(numpy_helper.to_array(tensor).nbytes for tensor in model.graph.initializer)
     del model
     sizes = [len(part) for part in compiled.partitions]
     lies = reside(compiled.arena_size, sizes, len(compiled.inputs) + len(compiled.outputs), memory)
     assert lies is not None
+    peak = None
     if device is None:
         from cloister.native import NativeEngine
 
         got = next(iter(NativeEngine().run(compiled, inputs).values())).ravel()
-        told = "native"
     else:
-        got, told = run_in_ta(device, compiled, name, inputs, memory)
+        got, usage = run_in_ta(device, compiled, name, inputs, memory)
+        peak = usage.peak_bytes + TA_OWN
+        if (usage.peak_bytes, usage.bytes_decrypted) != (lies.loaded, sum(sizes)):
+            raise CloisterError(
+                f"{name}: the TA took {usage.peak_bytes} bytes and decrypted {usage.bytes_decrypted}; "
+                f"planned were {lies.loaded} and {sum(sizes)}",
+                "report this as a bug",
+            )
     done = time.monotonic()
-    error_size = float(abs(got - wanted).max() / np.ptp(wanted))
-    top = bool((np.argsort(-got, kind="stable")[:5] == np.argsort(-wanted, kind="stable")[:5]).all())
-    bound = compiled.report.arena_bound
-    click.echo(
-        f"{name}: error {error_size:.2g} of the range, top-5 {'same' if top else 'DIFFERENT'}; "
-        f"peak/bound {compiled.arena_size / bound:.3f} ({human(compiled.arena_size)}); {len(sizes)} partitions, "
-        f"{human(sum(sizes))}, streamed {human(lies.streamed)}, used {human(lies.used)}; {told}; "
-        f"compiled in {made - begin:.0f} s, run in {done - made:.0f} s"
+    return Result(
+        name,
+        weights=weights,
+        shipped=sum(sizes),
+        partitions=len(sizes),
+        streamed=lies.streamed,
+        arena=compiled.arena_size,
+        bound=compiled.report.arena_bound,
+        peak=peak,
+        error=float(abs(got - wanted).max() / np.ptp(wanted)),
+        same_top5=bool((np.argsort(-got, kind="stable")[:5] == np.argsort(-wanted, kind="stable")[:5]).all()),
+        seconds=(made - begin, done - made),
     )
-    return top and error_size <= TOLERANCE
+
+
+def show(result: Result) -> None:
+    """Prints what came of a network."""
+    made, run = result.seconds
+    peak = "natively" if result.peak is None else f"TA peak {human(result.peak)}"
+    click.echo(
+        f"{result.name}: error {result.error:.2g} of the range, top-5 {'same' if result.same_top5 else 'DIFFERENT'}; "
+        f"peak/bound {result.arena / result.bound:.3f} ({human(result.arena)}); {result.partitions} partitions, "
+        f"{human(result.shipped)}, streamed {human(result.streamed)}; {peak}; "
+        f"compiled in {made:.0f} s, run in {run:.0f} s"
+    )
 
 
 @click.command()
@@ -96,22 +121,29 @@ def check(name: str, memory: int, device: Any, path: Path | None) -> bool:
 @click.option("--secure-memory", type=Size(), default=8 << 20, show_default="8MiB", help="For the whole session.")
 @click.option("--target", help="Run in the TA of this device: qemu, qemu:NAME, ssh://... [default: natively].")
 @click.option("--models", type=click.Path(path_type=Path), help="Take NAME.onnx from here instead of making weights.")
-def main(names: tuple[str, ...], secure_memory: int, target: str | None, models: Path | None) -> None:
+@click.option(
+    "--write", "page", type=click.Path(path_type=Path, exists=True), help="Put the figures into this page's table."
+)
+def main(
+    names: tuple[str, ...], secure_memory: int, target: str | None, models: Path | None, page: Path | None
+) -> None:
     """Run the ONNX package's light networks (all nine by default) and compare them with onnxruntime."""
     chosen = names or tuple(NETWORKS)
-    good = []
-    if target is None:
-        good = [check(name, secure_memory, None, _file(models, name)) for name in chosen]
-    else:
-        from cloister.device import connect
+    with ExitStack() as stack:
+        device = None
+        if target is not None:
+            from cloister.device import connect
 
-        with connect(target) as device:
-            good = [check(name, secure_memory, device, _file(models, name)) for name in chosen]
-    sys.exit(0 if all(good) else 1)
-
-
-def _file(models: Path | None, name: str) -> Path | None:
-    return models / f"{name}.onnx" if models else None
+            device = stack.enter_context(connect(target))
+        good = True
+        for name in chosen:
+            result = check(name, secure_memory, device, models / f"{name}.onnx" if models else None)
+            good = good and result is not None and result.good
+            if result is not None:
+                show(result)
+                if page:
+                    write(page, [result])
+    sys.exit(0 if good else 1)
 
 
 if __name__ == "__main__":
