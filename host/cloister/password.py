@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""EdgePro's password: which channels are locked, and what they are set to. Needs numpy and onnx, not torch.
+
+A lock belongs to the output of a Conv or Gemm, before its activation. With the password, channel ``c`` of it becomes
+``scales[c] * z[c] + values[c]``; a scale of 0 sets the channel to a constant. That is linear in the layer's weights and
+bias, so whoever has the password can fold it into them (:meth:`Password.apply`), and inference costs nothing more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cloister.errors import CloisterError, FormatError
+
+if TYPE_CHECKING:
+    import onnx
+
+MAGIC = b"CLPWD\0\0\0"
+VERSION = 1
+_HEAD = struct.Struct("<8sII")  # magic, version, bytes of the JSON part
+_DIGEST = hashlib.sha256().digest_size
+#: Most channels that a lock may name; indices are 16 bits wide.
+MAX_CHANNELS = 1 << 16
+
+
+class PasswordError(CloisterError):
+    """A password does not fit the model that it is used with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lock:
+    """The locked channels of one layer.
+
+    Attributes:
+        tensor: ONNX name of the Conv's or Gemm's output.
+        channels: uint16 (n,), ascending, without repetition.
+        scales, values: float32 (n,), finite.
+    """
+
+    tensor: str
+    channels: npt.NDArray[np.uint16]
+    scales: npt.NDArray[np.float32]
+    values: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        """Raises FormatError where the arrays are not as described."""
+        shapes = {self.channels.shape, self.scales.shape, self.values.shape}
+        kinds = [str(array.dtype) for array in (self.channels, self.scales, self.values)]
+        if len(shapes) != 1 or self.channels.ndim != 1 or kinds != ["uint16", "float32", "float32"]:
+            raise FormatError(f"lock of {self.tensor!r}: channels, scales and values differ in length or type")
+        if not self.channels.size or np.any(np.diff(self.channels.astype(np.int64)) <= 0):
+            raise FormatError(f"lock of {self.tensor!r}: channels are missing, repeated or out of order")
+        if not (np.isfinite(self.scales).all() and np.isfinite(self.values).all()):
+            raise FormatError(f"lock of {self.tensor!r}: scales or values are not finite")
+
+
+@dataclass(frozen=True, eq=False)
+class Password:
+    """All locks of a model.
+
+    Attributes:
+        model: the model's name; for people, nothing is decided by it.
+        locks: one for each locked layer.
+    """
+
+    model: str
+    locks: Sequence[Lock]
+
+    def __post_init__(self) -> None:
+        """Raises FormatError where a tensor is locked twice, or nothing is locked."""
+        names = [lock.tensor for lock in self.locks]
+        if not names or len(set(names)) != len(names):
+            raise FormatError("a password locks no tensor, or one twice", "make it again with `cloister edgepro`")
+
+    @property
+    def id(self) -> bytes:
+        """16 bytes that tell passwords apart: the first half of SHA-256 over the file's content."""
+        return hashlib.sha256(self._content()).digest()[:16]
+
+    @property
+    def channels(self) -> int:
+        """Number of locked channels."""
+        return sum(lock.channels.size for lock in self.locks)
+
+    def _content(self) -> bytes:
+        entries = [{"tensor": lock.tensor, "channels": int(lock.channels.size)} for lock in self.locks]
+        text = json.dumps({"model": self.model, "locks": entries}, ensure_ascii=True).encode()
+        arrays = b"".join(
+            lock.channels.astype("<u2").tobytes()
+            + lock.scales.astype("<f4").tobytes()
+            + lock.values.astype("<f4").tobytes()
+            for lock in self.locks
+        )
+        return _HEAD.pack(MAGIC, VERSION, len(text)) + text + arrays
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes; docs/formats.md describes them."""
+        content = self._content()
+        return content + hashlib.sha256(content).digest()
+
+    @staticmethod
+    def from_bytes(data: bytes, what: str = "the password") -> Password:
+        """The inverse of :meth:`to_bytes`.
+
+        Raises:
+            FormatError: truncated, damaged, foreign, or of another version.
+        """
+        remedy = "give the .pwd file that `cloister edgepro` wrote"
+        if len(data) < _HEAD.size + _DIGEST or not data.startswith(MAGIC):
+            raise FormatError(f"{what} is no password file", remedy)
+        _, version, size = _HEAD.unpack_from(data)
+        if version != VERSION:
+            raise FormatError(f"{what} has version {version}; this program reads {VERSION}", "update cloister")
+        content, digest = data[:-_DIGEST], data[-_DIGEST:]
+        if hashlib.sha256(content).digest() != digest:
+            raise FormatError(f"{what} is damaged: its digest does not fit", remedy)
+        try:
+            head = json.loads(content[_HEAD.size : _HEAD.size + size])
+            entries = [(str(entry["tensor"]), int(entry["channels"])) for entry in head["locks"]]
+            model = str(head["model"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise FormatError(f"{what} has no readable head: {error}", remedy) from error
+        at = _HEAD.size + size
+        if any(not 0 < count <= MAX_CHANNELS for _, count in entries):
+            raise FormatError(f"{what} names a lock of no or too many channels", remedy)
+        if len(content) != at + sum(10 * count for _, count in entries):
+            raise FormatError(f"{what} is shorter or longer than its head says", remedy)
+        locks = []
+        for tensor, count in entries:
+            channels = np.frombuffer(content, "<u2", count, at).astype(np.uint16)
+            scales = np.frombuffer(content, "<f4", count, at + 2 * count).astype(np.float32)
+            values = np.frombuffer(content, "<f4", count, at + 6 * count).astype(np.float32)
+            locks.append(Lock(tensor, channels, scales, values))
+            at += 10 * count
+        return Password(model, tuple(locks))
+
+    def write(self, path: Path) -> None:
+        """Write the file, readable by the user alone; aside first, then renamed."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(path.name + ".new")
+        aside.unlink(missing_ok=True)
+        aside.touch(0o600)
+        aside.write_bytes(self.to_bytes())
+        aside.replace(path)
+
+    @staticmethod
+    def read(path: Path) -> Password:
+        """Read a file that :meth:`write` wrote.
+
+        Raises:
+            FormatError: as :meth:`from_bytes`, or the file cannot be read.
+        """
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise FormatError(f"{path} cannot be read: {error.strerror}", "check the path") from error
+        return Password.from_bytes(data, str(path))
+
+    def apply(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """A copy of the locked ``model`` with the password folded into its weights: it answers as the owner's did.
+
+        This model must not be shipped; it serves tests, reference answers and the calibration of 8-bit models.
+
+        Raises:
+            PasswordError: a tensor is missing, is not the output of a float Conv or Gemm with constant weights, or has
+                fewer channels.
+        """
+        import onnx
+
+        changed = onnx.ModelProto()
+        changed.CopyFrom(model)
+        producers = {name: node for node in changed.graph.node for name in node.output}
+        for lock in self.locks:
+            if lock.tensor not in producers:
+                raise PasswordError(
+                    f"the model has no tensor {lock.tensor!r}", "use the model that the password was made for"
+                )
+            _fold(changed.graph, producers[lock.tensor], lock)
+        return changed
+
+
+def _fold(graph: Any, node: Any, lock: Lock) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    if node.op_type not in ("Conv", "Gemm") or node.input[1] not in constants:
+        raise PasswordError(
+            f"tensor {lock.tensor!r} comes from {node.op_type}, not from a Conv or Gemm with constant weights",
+            "use the model that the password was made for, in float32",
+        )
+    attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+    weights = numpy_helper.to_array(constants[node.input[1]])
+    axis = 1 if node.op_type == "Gemm" and not attributes.get("transB", 0) else 0
+    count = weights.shape[axis]
+    if int(lock.channels[-1]) >= count:
+        raise PasswordError(
+            f"tensor {lock.tensor!r} has {count} channels, the password names {int(lock.channels[-1])}",
+            "use the model that the password was made for",
+        )
+    scales, values = np.ones(count, np.float32), np.zeros(count, np.float32)
+    scales[lock.channels], values[lock.channels] = lock.scales, lock.values
+    shape = [1] * weights.ndim
+    shape[axis] = count
+    bias = np.zeros(count, np.float32)
+    beta = float(attributes.get("beta", 1.0)) if node.op_type == "Gemm" else 1.0
+    if len(node.input) > 2 and node.input[2]:
+        if node.input[2] not in constants:
+            raise PasswordError(f"the bias of tensor {lock.tensor!r} is not constant", "fold it into the graph")
+        bias = np.broadcast_to(beta * numpy_helper.to_array(constants[node.input[2]]), (count,))
+    _replace(graph, node, 1, (weights * scales.reshape(shape)).astype(np.float32), f"{lock.tensor}:weight")
+    _replace(graph, node, 2, (bias * scales + values).astype(np.float32), f"{lock.tensor}:bias")
+    for entry in node.attribute:
+        if entry.name == "beta":
+            entry.f = 1.0
+
+
+def _replace(graph: Any, node: Any, index: int, value: npt.NDArray[np.float32], name: str) -> None:
+    """A constant of its own for that input: the old one may be shared."""
+    from onnx import numpy_helper
+
+    taken = {tensor.name for tensor in graph.initializer}
+    while name in taken:
+        name += "_"
+    graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+    while len(node.input) <= index:
+        node.input.append("")
+    old = node.input[index]
+    node.input[index] = name
+    if old and not any(old in other.input for other in graph.node):
+        graph.initializer.remove(next(tensor for tensor in graph.initializer if tensor.name == old))

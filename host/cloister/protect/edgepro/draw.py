@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Draws the locks of a model: channels, scales and values."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from cloister.protect.edgepro.locks import LayerLock, lockable
+from cloister.protect.edgepro.select import channel_scores, draw_channels
+from cloister.protect.edgepro.settings import LockSettings
+from cloister.protect.training.data import Splits
+from cloister.protect.training.errors import TrainingError
+
+#: Training images that rankings and statistics are measured on.
+SAMPLE = 1000
+
+
+def draw_locks(module: nn.Module, splits: Splits, settings: LockSettings) -> dict[str, LayerLock]:
+    """The locks of ``module`` (normalisation folded), by the path of the layer.
+
+    Raises:
+        TrainingError: ``settings.layers`` names a layer that is not there or cannot be locked.
+    """
+    layers = lockable(module)
+    unknown = [name for name in settings.layers if name not in layers]
+    if unknown:
+        raise TrainingError(f"layers {unknown} cannot be locked", f"those that can: {', '.join(layers)}")
+    generator = torch.Generator().manual_seed(settings.seed)
+    count = len(splits.train)
+    sample = splits.train.take(torch.randperm(count, generator=generator)[:SAMPLE])
+    scores = channel_scores(module, sample, splits, settings.criterion)
+    statistics = output_statistics(module, splits.normalise(sample.pixels))
+    locks = {}
+    for name in settings.layers or layers:
+        mean, deviation, active = statistics[name]
+        width = len(mean)
+        kinds = torch.zeros(width, dtype=torch.int64)  # 0: not locked, 1: constant, 2: turned
+        if settings.constant_share:
+            drawn = draw_channels(scores[name], settings.constant_share, settings.pool, settings.draw, generator)
+            kinds[drawn] = 1
+        if settings.turned_share:
+            rest = (kinds == 0).nonzero().flatten()
+            wanted = min(len(rest), max(1, round(settings.turned_share * width)))
+            kinds[rest[torch.randperm(len(rest), generator=generator)[:wanted]]] = 2
+        low, high = settings.constant_range
+        constants = active * (low + (high - low) * torch.rand(width, generator=generator))
+        # z' = -z + v. With v twice the mean of z', z has the mean of z': statistics do not tell which are turned.
+        turned = 2 * mean + settings.turned_shift * deviation * torch.randn(width, generator=generator)
+        channels = kinds.nonzero().flatten()
+        locks[name] = LayerLock(
+            channels,
+            torch.where(kinds == 1, 0.0, -1.0)[channels],
+            torch.where(kinds == 1, constants, turned)[channels],
+        )
+    return locks
+
+
+@torch.no_grad()
+def output_statistics(
+    module: nn.Module, images: torch.Tensor
+) -> dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """For each lockable layer, of each channel: mean and deviation of the output, mean after a ReLU (float32, CPU).
+
+    Args:
+        module: any.
+        images: normalised, (N, C, H, W).
+    """
+    found = {}
+    handles = []
+    for name, layer in lockable(module).items():
+
+        def hook(_layer: nn.Module, _inputs: object, output: torch.Tensor, name: str = name) -> None:
+            rows = output.transpose(0, 1).flatten(1).to(torch.float32)
+            found[name] = (rows.mean(1).cpu(), rows.std(1).cpu(), torch.relu(rows).mean(1).cpu())
+
+        handles.append(layer.register_forward_hook(hook))
+    try:
+        device = next(module.parameters()).device
+        module.eval()(images.to(device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

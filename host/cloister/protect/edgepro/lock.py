@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""From a trained model to a locked one and its password."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cloister.password import Password
+from cloister.protect.edgepro.draw import draw_locks
+from cloister.protect.edgepro.locks import (
+    LayerLock,
+    fold_in,
+    fold_normalisation,
+    fold_out,
+    lockable,
+    to_password,
+    width_of,
+)
+from cloister.protect.edgepro.objective import LockObjective
+from cloister.protect.edgepro.settings import LockSettings
+from cloister.protect.training.data import Splits
+from cloister.protect.training.evaluate import accuracy
+from cloister.protect.training.export import export_onnx
+from cloister.protect.training.loop import fit
+
+#: Names of the files that :meth:`Locked.save` writes.
+MODEL_FILE, PASSWORD_FILE, REPORT_FILE = "locked.onnx", "password.pwd", "report.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Locked:
+    """A locked model.
+
+    Attributes:
+        module: what ships; without the password it answers at chance. On the CPU, in evaluation mode.
+        locks: what the password says, by the path of the layer.
+        report: figures of the training, as ``report.json`` has them.
+        shape: channels, height and width of an image.
+    """
+
+    module: nn.Module
+    locks: dict[str, LayerLock]
+    report: dict[str, Any]
+    shape: tuple[int, int, int]
+
+    def authorised(self) -> nn.Module:
+        """The model as it computes with the password; must not be shipped."""
+        return fold_in(self.module, self.locks)
+
+    def password(self, name: str) -> Password:
+        """The password, for a model of that name."""
+        return to_password(self.locks, name)
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write ``locked.onnx``, ``password.pwd`` and ``report.json`` into ``folder``."""
+        export_onnx(self.module, self.shape, folder / MODEL_FILE)
+        self.password(name).write(folder / PASSWORD_FILE)
+        aside = folder / (REPORT_FILE + ".new")
+        aside.write_text(json.dumps(self.report, indent=2) + "\n")
+        aside.replace(folder / REPORT_FILE)
+
+
+def lock_model(
+    module: nn.Module,
+    splits: Splits,
+    settings: LockSettings | None = None,
+    *,
+    folder: Path | None = None,
+    device: str = "auto",
+    name: str = "lock",
+    quiet: bool = False,
+) -> Locked:
+    """Draw locks for a trained model and train them.
+
+    Args:
+        module: the owner's trained model; not changed.
+        splits: what it was trained on. Epochs are selected on the validation split; the test split is reported on only.
+        settings: default: those of :class:`LockSettings`.
+        folder: keeps checkpoints; an interrupted run goes on from there.
+        device, name, quiet: as for ``fit``.
+
+    Raises:
+        TrainingError: the module cannot be traced, a setting does not fit it, or ``folder`` is of another run.
+    """
+    settings = settings or LockSettings()
+    began = time.monotonic()
+    folded = fold_normalisation(module).cpu()
+    before = accuracy(folded, splits.test, splits)
+    locks = draw_locks(folded, splits, settings)
+    start = fold_out(folded, locks)
+    objective = LockObjective(folded, locks, settings, len(splits.classes))
+    fitted = fit(
+        start, splits, settings.recipe, folder=folder, objective=objective, device=device, name=name, quiet=quiet
+    )
+    locked = fitted.module.cpu()
+    owners = fold_in(locked, locks)
+    report = {
+        "test": {
+            "unlocked": before,
+            "with_password": accuracy(owners, splits.test, splits),
+            "without_password": accuracy(locked, splits.test, splits),
+        },
+        "validation": {
+            "unlocked": accuracy(folded, splits.validation, splits),
+            "with_password": accuracy(owners, splits.validation, splits),
+            "without_password": accuracy(locked, splits.validation, splits),
+        },
+        "layers": _layers(locked, locks),
+        "epoch": fitted.epoch,
+        "training_s": fitted.seconds,
+        "total_s": time.monotonic() - began,
+        "settings": asdict(settings),
+        "data": splits.name,
+    }
+    return Locked(locked, locks, report, splits.shape)
+
+
+def _layers(module: nn.Module, locks: dict[str, LayerLock]) -> list[dict[str, Any]]:
+    layers = []
+    for name, layer in lockable(module).items():
+        lock = locks.get(name)
+        constants = [] if lock is None else lock.channels[lock.scales == 0].tolist()
+        turned = [] if lock is None else lock.channels[lock.scales != 0].tolist()
+        layers.append({"layer": name, "channels": width_of(layer), "constants": constants, "turned": turned})
+    return layers

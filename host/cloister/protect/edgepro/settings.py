@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a lock is made of, and how it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cloister.protect.edgepro.select import Criterion, Draw
+from cloister.protect.training.errors import TrainingError
+from cloister.protect.training.loop import Recipe
+
+
+@dataclass(frozen=True)
+class LockSettings:
+    """Which channels are locked to what, and what lock training strives for.
+
+    Two kinds of locks can be mixed. Constants are EdgePro's: with the password the channel is set to a locking value. A
+    constant is drawn from ``constant_range``, in units of the channel's mean activation; 0 would equal pruning the
+    channel, which an attacker can do too. Turned channels are this project's: with the password the channel's output is
+    scaled by -1 and shifted, so that it keeps carrying information, while without it the layer behind reads the wrong
+    half of it. Constants cost the model the channel, turned channels cost nothing.
+
+    Attributes:
+        criterion, draw, pool: how channels are ranked and drawn; see ``select``.
+        constant_share, turned_share: of each layer's channels. 0 leaves a kind out.
+        constant_range: smallest and largest locking value, in means of the channel's activation; above 0.
+        turned_shift: deviation of the shift of a turned channel, in deviations of its output.
+        layers: paths of the layers to lock; empty: all that can be.
+        without_random: weight of the loss with uniformly random labels without the password (EdgePro's).
+        without_uniform: weight of the distance to equal chances for all classes without the password.
+        without_features: weight of the same distance for linear readers of each layer's features, which are trained on
+            the true labels alongside, as an attacker would.
+        keep: weight of the distance to the unlocked model's answers with the password.
+        jitter: share by which values may differ from device to device (see ``personal``); training draws such
+            differences, so that none of them costs accuracy.
+        recipe: of lock training.
+        seed: of the draw of channels and values.
+    """
+
+    criterion: Criterion = "mean"
+    draw: Draw = "roulette"
+    pool: float = 0.3
+    constant_share: float = 0.1
+    turned_share: float = 0.5
+    constant_range: tuple[float, float] = (0.5, 2.0)
+    turned_shift: float = 1.0
+    layers: tuple[str, ...] = ()
+    without_random: float = 0.0
+    without_uniform: float = 1.0
+    without_features: float = 0.1
+    keep: float = 1.0
+    jitter: float = 0.0
+    recipe: Recipe = field(default_factory=lambda: Recipe(epochs=8, rate=0.02, weight_decay=1e-4, clip=5.0))
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises TrainingError where a setting makes no lock."""
+        if self.constant_share < 0 or self.turned_share < 0 or not 0 < self.constant_share + self.turned_share <= 1:
+            raise TrainingError(
+                f"shares of locked channels are {self.constant_share} and {self.turned_share}",
+                "choose at least 0 each, together above 0 and at most 1",
+            )
+        if not 0 < self.constant_range[0] <= self.constant_range[1]:
+            raise TrainingError(
+                f"locking values go from {self.constant_range[0]} to {self.constant_range[1]} means",
+                "choose above 0: a locking value of 0 is what pruning the channel gives",
+            )

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""EdgePro's password file, and what it does to a model."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from cloister.errors import FormatError
+from cloister.password import Lock, Password, PasswordError
+
+RANDOM = np.random.default_rng(5)
+
+
+def lock(tensor: str, channels: list[int], scales: list[float], values: list[float]) -> Lock:
+    return Lock(tensor, np.array(channels, np.uint16), np.array(scales, np.float32), np.array(values, np.float32))
+
+
+PASSWORD = Password("m", [lock("c", [0, 2, 5], [0, -1, 2.5], [1.5, 0.25, -3]), lock("g", [1], [0.0], [-0.0])])
+
+
+def model(bias: bool = True, transposed: int = 1, beta: float = 2.0) -> onnx.ModelProto:
+    """Conv to "c" (6 channels), Relu, Flatten, Gemm to "g" (4), Relu to "y"."""
+    arrays = {
+        "cw": RANDOM.normal(size=(6, 2, 3, 3)), "cb": RANDOM.normal(size=6),
+        "gw": RANDOM.normal(size=(4, 96) if transposed else (96, 4)), "gb": RANDOM.normal(size=4),
+    }  # fmt: skip
+    constants = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in arrays.items()]
+    nodes = [
+        helper.make_node("Conv", ["x", "cw", "cb"] if bias else ["x", "cw"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Flatten", ["r"], ["f"]),
+        helper.make_node("Gemm", ["f", "gw", "gb"] if bias else ["f", "gw"], ["g"], transB=transposed, beta=beta),
+        helper.make_node("Relu", ["g"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "m", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, 4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])],
+        [entry for entry in constants if bias or entry.name in ("cw", "gw")],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def outputs(proto: onnx.ModelProto, names: list[str], x: np.ndarray) -> list[np.ndarray]:
+    shown = onnx.ModelProto()
+    shown.CopyFrom(proto)
+    for name in names:
+        if name not in [info.name for info in shown.graph.output]:
+            shown.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    found: list[np.ndarray] = onnxruntime.InferenceSession(shown.SerializeToString()).run(names, {"x": x})
+    return found
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_applying_it_scales_and_shifts_the_locked_channels_alone(bias: bool, transposed: int) -> None:
+    locked = model(bias, transposed)
+    applied = PASSWORD.apply(locked)
+    onnx.checker.check_model(applied)
+    x = RANDOM.normal(size=(1, 2, 4, 4)).astype(np.float32)
+    (before,) = outputs(locked, ["c"], x)
+    after, g = outputs(applied, ["c", "g"], x)
+    expected = before.copy()
+    for entry in PASSWORD.locks[:1]:
+        for channel, scale, value in zip(entry.channels, entry.scales, entry.values, strict=True):
+            expected[:, channel] = scale * before[:, channel] + value
+    assert np.allclose(after, expected, atol=1e-5)
+    assert g[0, 1] == 0 and np.count_nonzero(g) == 3
+    assert np.array_equal(outputs(locked, ["c"], x)[0], before), "the locked model itself must not change"
+
+
+def test_the_file_comes_back_and_only_its_owner_may_read_it(tmp_path: Path) -> None:
+    PASSWORD.write(tmp_path / "p.pwd")
+    back = Password.read(tmp_path / "p.pwd")
+    assert back.id == PASSWORD.id and len(back.id) == 16 and back.model == "m" and back.channels == 4
+    for ours, theirs in zip(PASSWORD.locks, back.locks, strict=True):
+        assert ours.tensor == theirs.tensor and np.array_equal(ours.channels, theirs.channels)
+        assert np.array_equal(ours.scales, theirs.scales) and np.array_equal(ours.values, theirs.values)
+    assert stat.S_IMODE((tmp_path / "p.pwd").stat().st_mode) == 0o600
+
+
+def test_every_damaged_byte_and_every_cut_is_noticed() -> None:
+    data = PASSWORD.to_bytes()
+    for index in range(len(data)):
+        broken = bytearray(data)
+        broken[index] ^= 1
+        with pytest.raises(FormatError):
+            Password.from_bytes(bytes(broken))
+    for length in range(len(data)):
+        with pytest.raises(FormatError):
+            Password.from_bytes(data[:length])
+
+
+def test_a_later_version_is_named(tmp_path: Path) -> None:
+    data = bytearray(PASSWORD.to_bytes())
+    data[8] = 9
+    with pytest.raises(FormatError, match="version 9"):
+        Password.from_bytes(bytes(data))
+    with pytest.raises(FormatError, match="cannot be read"):
+        Password.read(tmp_path / "missing.pwd")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (lock("nothing", [0], [1], [0]), "no tensor 'nothing'"),
+        (lock("r", [0], [1], [0]), "comes from Relu"),
+        (lock("c", [6], [1], [0]), "has 6 channels"),
+    ],
+)
+def test_a_password_of_another_model_is_refused(entry: Lock, message: str) -> None:
+    with pytest.raises(PasswordError, match=message):
+        Password("m", [entry]).apply(model())
+
+
+@pytest.mark.parametrize(
+    ("channels", "scales", "values"),
+    [([], [], []), ([1, 1], [0, 0], [1, 1]), ([2, 1], [0, 0], [1, 1]), ([1], [0, 0], [1]), ([1], [np.nan], [1]),
+     ([1], [0], [np.inf])],
+)  # fmt: skip
+def test_locks_that_make_no_sense(channels: list[int], scales: list[float], values: list[float]) -> None:
+    with pytest.raises(FormatError):
+        lock("c", channels, scales, values)
+
+
+def test_a_password_locks_something_and_no_tensor_twice() -> None:
+    with pytest.raises(FormatError):
+        Password("m", [])
+    with pytest.raises(FormatError):
+        Password("m", [PASSWORD.locks[0], PASSWORD.locks[0]])
