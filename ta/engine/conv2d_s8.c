@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Convolution of 8-bit integers as a matrix product: rows are output pixels,
- * columns output channels. The input under the kernel is put together in scratch for a few
- * pixels at a time ("im2col"): a byte is copied once for out_c products, and the
- * inner kernel then needs no case for the border, nor for odd numbers of channels.
+ * Convolution of 8-bit integers as a matrix product: rows are output pixels, columns output
+ * channels. The rows of the input under the kernel are copied with their border into a ring,
+ * where a row of the kernel lies without gaps for every pixel; so the inner kernel needs no case
+ * for the border. Where rows of the kernel would fill their last step badly, and for groups and
+ * dilations, the input under the kernel is put together for a few pixels at a time ("im2col").
  */
 #include "conv2d_s8.h"
 #include "extent.h"
@@ -18,19 +19,76 @@ static bool patch_depth(const struct cl_conv2d_s8 *conv, uint64_t *depth)
 	return cl_product(factors, 3, depth);
 }
 
-/* The input's pixels are the rows. */
-static bool is_direct(const struct cl_conv2d_s8 *conv)
+/* What is read of the input, and from where; cloister_format.h says what follows from it. */
+struct layout {
+	bool direct;     /* 1x1: the input's pixels are the rows */
+	bool ring;       /* rows of the input are copied with their border */
+	bool patches;    /* the input under the kernel is put together */
+	uint64_t taps;   /* pieces of a row, */
+	uint64_t steps;  /* and the steps of each */
+	uint64_t rows;   /* of the ring */
+	uint64_t pixels; /* of each of its rows */
+};
+
+/* The last window ends inside. */
+static bool ends_inside(uint32_t out, uint32_t stride, uint32_t in)
 {
-	return conv->kernel_h == 1 && conv->kernel_w == 1 && conv->stride_h == 1 &&
-	       conv->stride_w == 1 && !conv->pad_top && !conv->pad_left &&
-	       conv->out_h == conv->in_h && conv->out_w == conv->in_w &&
-	       conv->in_c / conv->group % CL_S8_STEP == 0;
+	return out && (uint64_t)(out - 1) * stride < in;
 }
+
+/* Rows of the output that CL_S8_ROWS pixels which follow each other may lie in. */
+static uint64_t rows_touched(const struct cl_conv2d_s8 *conv)
+{
+	const uint32_t most = conv->out_w % CL_S8_ROWS ? (CL_S8_ROWS - 2) / conv->out_w + 2 : 1;
+
+	return most < conv->out_h ? most : conv->out_h;
+}
+
+/* False where the numbers make no sense. */
+static bool find_layout(const struct cl_conv2d_s8 *conv, struct layout *layout)
+{
+	const bool plain = conv->group == 1 && conv->dilation_h == 1 && conv->dilation_w == 1;
+	uint64_t depth = 0;
+	uint64_t row = 0;
+
+	*layout = (struct layout){.taps = 1};
+	if (!patch_depth(conv, &depth) || !conv->out_w || !conv->out_h)
+		return false;
+	layout->steps = cl_s8_steps(depth);
+	row = cl_s8_steps(depth / conv->kernel_h);
+	if (conv->kernel_h == 1 && conv->kernel_w == 1 && !conv->pad_top && !conv->pad_left &&
+	    ends_inside(conv->out_h, conv->stride_h, conv->in_h) &&
+	    ends_inside(conv->out_w, conv->stride_w, conv->in_w) && depth % CL_S8_STEP == 0) {
+		layout->direct = true;
+		return true;
+	}
+	layout->ring = plain;
+	layout->patches = !plain || row * conv->kernel_h != layout->steps;
+	if (!layout->patches) {
+		layout->taps = conv->kernel_h;
+		layout->steps = row;
+	}
+	return !plain || (cl_mul(rows_touched(conv) - 1, conv->stride_h, &layout->rows) &&
+			  cl_add(layout->rows, conv->kernel_h, &layout->rows) &&
+			  cl_mul(conv->out_w - 1, conv->stride_w, &layout->pixels) &&
+			  cl_add(layout->pixels, conv->kernel_w, &layout->pixels));
+}
+
+/* Bytes in front of the ring: the table of pointers. */
+static size_t table_size(const struct cl_conv2d_s8 *conv)
+{
+	return (size_t)conv->kernel_h * CL_S8_ROWS * sizeof(int8_t *);
+}
+
+/* Bytes that reads beyond a row's depth, or writes beyond a patch's, may touch. */
+#define SLACK CL_S8_STEP
 
 uint64_t cl_conv2d_s8_scratch(const struct cl_conv2d_s8 *conv)
 {
 	const uint32_t kernel[] = {conv->kernel_h, conv->kernel_w};
+	struct layout layout = {0};
 	uint64_t size = 0;
+	uint64_t part = 0;
 
 	if (conv->op.kernel == CL_KERNEL_DEPTHWISE_S8) {
 		if (!cl_product(kernel, 2, &size) || !cl_mul(size, sizeof(int8_t *), &size) ||
@@ -38,11 +96,16 @@ uint64_t cl_conv2d_s8_scratch(const struct cl_conv2d_s8 *conv)
 			return UINT64_MAX;
 		return size;
 	}
-	if (!patch_depth(conv, &size))
+	if (!find_layout(conv, &layout))
 		return UINT64_MAX;
-	if (is_direct(conv))
-		return 0;
-	return cl_mul(cl_s8_steps(size), CL_S8_STEP * CL_S8_ROWS, &size) ? size : UINT64_MAX;
+	if (layout.ring &&
+	    (!cl_mul(layout.rows, layout.pixels, &size) || !cl_mul(size, conv->in_c, &size) ||
+	     !cl_add(size, table_size(conv) + SLACK, &size)))
+		return UINT64_MAX;
+	if (layout.patches && (!cl_mul(layout.steps, CL_S8_STEP * CL_S8_ROWS, &part) ||
+			       !cl_add(part, SLACK, &part) || !cl_add(size, part, &size)))
+		return UINT64_MAX;
+	return size;
 }
 
 enum cl_status cl_conv_s8_check_common(const struct cl_conv2d_s8 *conv,
@@ -88,17 +151,17 @@ static enum cl_status conv2d_s8_check(const struct cl_op *op, const struct cl_me
 {
 	const struct cl_conv2d_s8 *conv = (const struct cl_conv2d_s8 *)op;
 	enum cl_status status = cl_conv_s8_check_common(conv, memory);
+	struct layout layout = {0};
 	uint64_t panels = 0;
-	uint64_t depth = 0;
 	uint64_t weight_count = 0;
 
 	if (status != CL_OK)
 		return status;
-	if (!patch_depth(conv, &depth) ||
+	if (!find_layout(conv, &layout) ||
 	    !cl_mul(((uint64_t)(conv->out_c / conv->group) + CL_S8_COLUMNS - 1) / CL_S8_COLUMNS,
 		    conv->group, &panels) ||
 	    !cl_mul(panels, CL_S8_COLUMNS * CL_S8_STEP, &weight_count) ||
-	    !cl_mul(weight_count, cl_s8_steps(depth), &weight_count))
+	    !cl_mul(weight_count, layout.taps * layout.steps, &weight_count))
 		return CL_BAD_FORMAT;
 	if (!cl_can_read(&conv->weights, memory, weight_count, 1) ||
 	    !cl_can_read(&conv->channels, memory, cl_s8_channels_size(panels, conv->weights_kind),
@@ -107,11 +170,22 @@ static enum cl_status conv2d_s8_check(const struct cl_op *op, const struct cl_me
 	return CL_OK;
 }
 
-/* The output pixel that comes next. */
-struct pixel {
+/* Where the next output pixels are, and what has been copied for them. */
+struct position {
 	const int8_t *image;
 	uint32_t y;
 	uint32_t x;
+	uint64_t copied; /* rows of this image, counted from the top of the border */
+};
+
+/* What stays the same over all pixels. */
+struct plan {
+	const struct cl_conv2d_s8 *conv;
+	struct layout layout;
+	const int8_t **table;
+	int8_t *ring;
+	int8_t *patches;
+	size_t ring_row; /* bytes */
 };
 
 /* Output pixels of one row. */
@@ -119,114 +193,122 @@ struct strip {
 	const int8_t *image; /* the input of their batch */
 	int64_t y;           /* the window of the first one, in the input */
 	int64_t x;
-	size_t count;
-	size_t inside_begin; /* pixels inside_begin..inside_end-1 have all columns inside */
-	size_t inside_end;
-	int8_t *to;
-	size_t to_step; /* bytes from one pixel's patch to the next */
+	unsigned int first; /* of the tile's rows */
+	unsigned int count;
 };
 
-/* Finds the pixels whose windows begin at column 0 or behind and end inside. */
-static void find_inside(const struct cl_conv2d_s8 *conv, struct strip *strip)
+static struct strip next_strip(const struct cl_conv2d_s8 *conv, const struct position *next,
+			       unsigned int first, unsigned int end)
 {
-	const int64_t stride = conv->stride_w;
-	const int64_t last = (int64_t)conv->in_w - conv->kernel_w - strip->x;
-	int64_t begin = strip->x < 0 ? (-strip->x + stride - 1) / stride : 0;
-	int64_t end = last < 0 ? 0 : last / stride + 1;
+	const uint32_t left = conv->out_w - next->x;
+	const struct strip strip = {
+		.image = next->image,
+		.y = (int64_t)next->y * conv->stride_h - conv->pad_top,
+		.x = (int64_t)next->x * conv->stride_w - conv->pad_left,
+		.first = first,
+		.count = left < end - first ? left : end - first,
+	};
 
-	end = end < (int64_t)strip->count ? end : (int64_t)strip->count;
-	begin = begin < end ? begin : end;
-	strip->inside_begin = (size_t)begin;
-	strip->inside_end = (size_t)end;
+	return strip;
 }
 
-/* One row of the kernel without gaps, at input column x: one run of bytes, in part outside. */
-static __attribute__((noinline)) void copy_row_part(const struct cl_conv2d_s8 *conv,
-						    const int8_t *source, int64_t x, int8_t *to)
+static void move_on(const struct cl_conv2d_s8 *conv, struct position *next, unsigned int count)
 {
-	const size_t row = (size_t)conv->kernel_w * conv->in_c;
-	const int64_t begin = x < 0 ? -x : 0;
-	const int64_t end = x + conv->kernel_w > conv->in_w ? conv->in_w - x : conv->kernel_w;
-	size_t first = 0;
-	size_t last = 0;
+	next->x += count;
+	if (next->x < conv->out_w)
+		return;
+	next->x = 0;
+	if (++next->y < conv->out_h)
+		return;
+	next->y = 0;
+	next->copied = 0;
+	next->image += (size_t)conv->in_h * conv->in_w * conv->in_c;
+}
 
-	if (begin >= end) {
-		cl_fill_bytes(to, conv->in_zero, row);
+/* Row y of the input, which may lie outside, with its border. */
+static void copy_row(const struct plan *plan, const int8_t *image, int64_t y, int8_t *to)
+{
+	const struct cl_conv2d_s8 *conv = plan->conv;
+	const size_t pixels = (size_t)plan->layout.pixels;
+	const size_t first = (conv->pad_left < pixels ? conv->pad_left : pixels) * conv->in_c;
+	const size_t wanted = plan->ring_row - first;
+	const size_t present = (size_t)conv->in_w * conv->in_c;
+	const size_t inside = wanted < present ? wanted : present;
+
+	if (y < 0 || y >= conv->in_h) {
+		cl_fill_bytes(to, conv->in_zero, plan->ring_row);
 		return;
 	}
-	first = (size_t)begin * conv->in_c;
-	last = (size_t)end * conv->in_c;
 	cl_fill_bytes(to, conv->in_zero, first);
-	cl_copy_bytes(to + first, source + (size_t)(x + begin) * conv->in_c, last - first);
-	cl_fill_bytes(to + last, conv->in_zero, row - last);
+	cl_copy_bytes(to + first, image + (size_t)y * present, inside);
+	cl_fill_bytes(to + first + inside, conv->in_zero, wanted - inside);
 }
 
-/* One row of the kernel for several pixels that have all of it inside. */
-static __attribute__((noinline)) void copy_inside_rows(const int8_t *from, size_t step, size_t size,
-						       int8_t *to, size_t to_step, size_t count)
+/* table[ky][i]: the row of the kernel under pixel i; the rows of the input that are new as well. */
+static void point_into_ring(const struct plan *plan, const struct strip *strip,
+			    struct position *next)
 {
-	/* One loop for each kind of copy. */
-	if (size > 64)
-		for (; count > 0; count--, from += step, to += to_step)
-			cl_copy_bytes(to, from, size);
-	else if (size > 32)
-		for (; count > 0; count--, from += step, to += to_step)
-			cl_copy_bytes(to, from, size);
-	else if (size >= 16)
-		for (; count > 0; count--, from += step, to += to_step)
-			cl_copy_bytes(to, from, size);
-	else if (size >= 8)
-		for (; count > 0; count--, from += step, to += to_step)
-			cl_copy_bytes(to, from, size);
-	else
-		for (; count > 0; count--, from += step, to += to_step)
-			cl_copy_bytes(to, from, size);
-}
-
-/* The input's bytes under the kernel, whose rows have no gaps. */
-static void copy_rows(const struct cl_conv2d_s8 *conv, const struct strip *strip)
-{
-	const size_t row = (size_t)conv->kernel_w * conv->in_c;
+	const struct cl_conv2d_s8 *conv = plan->conv;
+	const uint64_t top = (uint64_t)next->y * conv->stride_h;
 	const size_t step = (size_t)conv->stride_w * conv->in_c;
-	int64_t y = strip->y;
+	const int8_t **table = plan->table + strip->first;
+	uint64_t row = 0;
+	uint64_t place = 0;
+	unsigned int i = 0;
+
+	for (row = next->copied < top ? top : next->copied; row < top + conv->kernel_h; row++)
+		copy_row(plan, strip->image, (int64_t)row - conv->pad_top,
+			 plan->ring + (size_t)(row % plan->layout.rows) * plan->ring_row);
+	next->copied = row;
+	place = top % plan->layout.rows;
+	for (row = 0; row < conv->kernel_h; row++, table += CL_S8_ROWS) {
+		const int8_t *from = plan->ring + (size_t)place * plan->ring_row + next->x * step;
+
+		for (i = 0; i < strip->count; i++, from += step)
+			table[i] = from;
+		place = place + 1 < plan->layout.rows ? place + 1 : 0;
+	}
+}
+
+/*
+ * Patches from the rows of the kernel that the table points to: whole vectors, of which what is
+ * beyond a row is overwritten by the next one, or meets no weight.
+ */
+static void copy_from_ring(const struct plan *plan, unsigned int count)
+{
+	const struct cl_conv2d_s8 *conv = plan->conv;
+	const size_t size = (size_t)conv->kernel_w * conv->in_c;
+	const size_t patch = (size_t)plan->layout.steps * CL_S8_STEP;
+	unsigned int i = 0;
 	uint32_t ky = 0;
-	size_t i = 0;
+	size_t at = 0;
 
-	for (ky = 0; ky < conv->kernel_h; ky++, y += conv->dilation_h) {
-		int8_t *to = strip->to + ky * row;
-		const int8_t *source = NULL;
+	for (i = 0; i < count; i++) {
+		const int8_t *const *table = plan->table + i;
+		int8_t *to = plan->patches + i * patch;
 
-		if (y < 0 || y >= conv->in_h) {
-			for (i = 0; i < strip->count; i++, to += strip->to_step)
-				cl_fill_bytes(to, conv->in_zero, row);
-			continue;
+		for (ky = 0; ky < conv->kernel_h; ky++, to += size, table += CL_S8_ROWS) {
+			const int8_t *from = *table;
+
+			vst1q_s8(to, vld1q_s8(from));
+			for (at = 16; at < size; at += 16)
+				vst1q_s8(to + at, vld1q_s8(from + at));
 		}
-		source = strip->image + (size_t)y * conv->in_w * conv->in_c;
-		for (i = 0; i < strip->inside_begin; i++, to += strip->to_step)
-			copy_row_part(conv, source, strip->x + (int64_t)i * conv->stride_w, to);
-		if (i < strip->inside_end) {
-			const int64_t x = strip->x + (int64_t)i * conv->stride_w;
-
-			copy_inside_rows(source + (size_t)x * conv->in_c, step, row, to,
-					 strip->to_step, strip->inside_end - i);
-			to += (strip->inside_end - i) * strip->to_step;
-			i = strip->inside_end;
-		}
-		for (; i < strip->count; i++, to += strip->to_step)
-			copy_row_part(conv, source, strip->x + (int64_t)i * conv->stride_w, to);
 	}
 }
 
 /* The input's bytes of one group (first channel `channel`) under the kernel, tap by tap. */
-static void copy_taps(const struct cl_conv2d_s8 *conv, const struct strip *strip, size_t channel,
+static void copy_taps(const struct plan *plan, const struct strip *strip, size_t channel,
 		      size_t channels)
 {
-	size_t i = 0;
+	const struct cl_conv2d_s8 *conv = plan->conv;
+	unsigned int i = 0;
 	uint32_t ky = 0;
 	uint32_t kx = 0;
 
 	for (i = 0; i < strip->count; i++) {
-		int8_t *to = strip->to + i * strip->to_step;
+		int8_t *to = plan->patches +
+			     (strip->first + i) * (size_t)plan->layout.steps * CL_S8_STEP;
 		int64_t y = strip->y;
 
 		for (ky = 0; ky < conv->kernel_h; ky++, y += conv->dilation_h) {
@@ -250,84 +332,96 @@ static void copy_taps(const struct cl_conv2d_s8 *conv, const struct strip *strip
 	}
 }
 
-/* The patches of one group for the next `count` pixels, which are then behind `next`. */
-static void copy_patches(const struct cl_conv2d_s8 *conv, struct pixel *next, size_t count,
-			 uint32_t group, int8_t *to, size_t to_step)
+/* Makes the rows of one group ready for `count` pixels, which are then behind `next`. */
+static void find_rows(const struct plan *plan, struct position *next, unsigned int count,
+		      uint32_t group, const int8_t **rows)
 {
+	const struct cl_conv2d_s8 *conv = plan->conv;
 	const size_t channels = conv->in_c / conv->group;
-	struct strip strip = {.to = to, .to_step = to_step};
+	struct strip strip = {0};
+	unsigned int done = 0;
+	unsigned int i = 0;
 
-	for (; count > 0; count -= strip.count, strip.to += strip.count * to_step) {
-		strip.count = count < conv->out_w - next->x ? count : conv->out_w - next->x;
-		strip.image = next->image;
-		strip.y = (int64_t)next->y * conv->stride_h - conv->pad_top;
-		strip.x = (int64_t)next->x * conv->stride_w - conv->pad_left;
-		if (conv->group == 1 && conv->dilation_w == 1) {
-			find_inside(conv, &strip);
-			copy_rows(conv, &strip);
+	for (done = 0; done < count; done += strip.count) {
+		strip = next_strip(conv, next, done, count);
+		if (plan->layout.direct) {
+			const int8_t *from =
+				strip.image +
+				((size_t)strip.y * conv->in_w + (size_t)strip.x) * conv->in_c +
+				group * channels;
+
+			for (i = 0; i < strip.count; i++)
+				rows[done + i] = from + (size_t)i * conv->stride_w * conv->in_c;
+		} else if (plan->layout.ring) {
+			point_into_ring(plan, &strip, next);
 		} else {
-			copy_taps(conv, &strip, group * channels, channels);
+			copy_taps(plan, &strip, group * channels, channels);
 		}
-
-		next->x += (uint32_t)strip.count;
-		if (next->x == conv->out_w) {
-			next->x = 0;
-			if (++next->y == conv->out_h) {
-				next->y = 0;
-				next->image += (size_t)conv->in_h * conv->in_w * conv->in_c;
-			}
-		}
+		move_on(conv, next, strip.count);
 	}
+	if (plan->layout.ring && plan->layout.patches)
+		copy_from_ring(plan, count);
 }
 
 static void conv2d_s8_run(const struct cl_op *op, const struct cl_memory *memory)
 {
 	const struct cl_conv2d_s8 *conv = (const struct cl_conv2d_s8 *)op;
-	const bool direct = is_direct(conv);
-	const size_t channels = conv->in_c / conv->group;
 	const size_t columns = conv->out_c / conv->group;
 	const size_t panels = (columns + CL_S8_COLUMNS - 1) / CL_S8_COLUMNS;
-	const size_t steps = cl_s8_steps((size_t)conv->kernel_h * conv->kernel_w * channels);
-	const size_t pixel_count = (size_t)conv->batch * conv->out_h * conv->out_w;
+	const size_t image_pixels = (size_t)conv->out_h * conv->out_w;
 	const int8_t *weights = cl_source(&conv->weights, memory);
 	const struct cl_channels_s8 *ends = cl_source(&conv->channels, memory);
 	const uint8_t *kinds = conv->weights_kind == CL_WEIGHTS_S8_PANELS
 				       ? (const uint8_t *)(ends + conv->group * panels)
 				       : NULL;
-	const int8_t *in = cl_source(&conv->in, memory);
+	const int8_t *own_rows[CL_S8_ROWS] = {NULL};
 	int8_t *out = cl_target(&conv->out, memory);
-	int8_t *scratch = cl_target(&conv->scratch, memory);
-	struct pixel next = {.image = in};
+	struct position next = {.image = cl_source(&conv->in, memory)};
+	struct plan plan = {.conv = conv, .patches = cl_target(&conv->scratch, memory)};
 	struct cl_tile_s8 tile = {
-		.in_stride = direct ? conv->in_c : steps * CL_S8_STEP,
-		.steps = steps,
 		.columns = columns,
 		.out_stride = conv->out_c,
 		.finish = cl_finish_of(&conv->finish),
 		.weights_kind = conv->weights_kind,
 	};
+	size_t weights_size = 0;
+	uint32_t batch = 0;
 	size_t done = 0;
 	uint32_t group = 0;
+	unsigned int i = 0;
 
-	for (done = 0; done < pixel_count; done += CL_S8_ROWS) {
-		const size_t left = pixel_count - done;
-		const size_t count = left < CL_S8_ROWS ? left : CL_S8_ROWS;
-		const struct pixel first = next;
+	(void)find_layout(conv, &plan.layout); /* the check saw that it makes sense */
+	tile.taps = (size_t)plan.layout.taps;
+	tile.steps = (size_t)plan.layout.steps;
+	weights_size = panels * tile.taps * tile.steps * CL_S8_COLUMNS * CL_S8_STEP;
+	if (plan.layout.ring) {
+		plan.table = (const int8_t **)cl_target(&conv->scratch, memory);
+		plan.ring = plan.patches + table_size(conv);
+		plan.ring_row = (size_t)plan.layout.pixels * conv->in_c;
+		plan.patches = plan.ring + (size_t)plan.layout.rows * plan.ring_row + SLACK;
+	}
+	tile.rows = plan.layout.ring && !plan.layout.patches ? plan.table : own_rows;
+	if (plan.layout.patches)
+		for (i = 0; i < CL_S8_ROWS; i++)
+			own_rows[i] = plan.patches + i * tile.steps * CL_S8_STEP;
 
-		for (group = 0; group < conv->group; group++) {
-			if (direct) {
-				tile.in = in + done * conv->in_c + group * channels;
-			} else {
+	for (batch = 0; batch < conv->batch; batch++) {
+		for (done = 0; done < image_pixels; done += CL_S8_ROWS) {
+			const size_t left = image_pixels - done;
+			const unsigned int count =
+				left < CL_S8_ROWS ? (unsigned int)left : CL_S8_ROWS;
+			const struct position first = next;
+
+			for (group = 0; group < conv->group; group++) {
 				next = first;
-				copy_patches(conv, &next, count, group, scratch, tile.in_stride);
-				tile.in = scratch;
+				find_rows(&plan, &next, count, group, own_rows);
+				tile.weights = weights + group * weights_size;
+				tile.channels = ends + group * panels;
+				tile.kinds = kinds ? kinds + group * panels : NULL;
+				tile.out = out + group * columns;
+				cl_tile_s8_run(&tile, count);
 			}
-			tile.weights =
-				weights + group * panels * steps * CL_S8_COLUMNS * CL_S8_STEP;
-			tile.channels = ends + group * panels;
-			tile.kinds = kinds ? kinds + group * panels : NULL;
-			tile.out = out + done * conv->out_c + group * columns;
-			cl_tile_s8_run(&tile, count);
+			out += (size_t)count * conv->out_c;
 		}
 	}
 }

@@ -45,9 +45,10 @@ static void gemm_s8_run(const struct cl_op *op, const struct cl_memory *memory)
 	const bool whole = gemm->k % CL_S8_STEP == 0;
 	const int8_t *in = cl_source(&gemm->in, memory);
 	int8_t *scratch = cl_target(&gemm->scratch, memory);
+	const int8_t *rows[CL_S8_ROWS] = {NULL};
 	struct cl_tile_s8 tile = {
-		.in = in,
-		.in_stride = gemm->k,
+		.rows = rows,
+		.taps = 1,
 		.steps = cl_s8_steps(gemm->k),
 		.weights = cl_source(&gemm->weights, memory),
 		.channels = cl_source(&gemm->channels, memory),
@@ -58,27 +59,24 @@ static void gemm_s8_run(const struct cl_op *op, const struct cl_memory *memory)
 		.weights_kind = gemm->weights_kind,
 	};
 	size_t done = 0;
-	size_t i = 0;
+	unsigned int i = 0;
 
 	if (gemm->weights_kind == CL_WEIGHTS_S8_PANELS)
 		tile.kinds = (const uint8_t *)(tile.channels +
 					       (gemm->n + CL_S8_COLUMNS - 1) / CL_S8_COLUMNS);
-	if (!whole) {
-		tile.in = scratch;
-		tile.in_stride = tile.steps * CL_S8_STEP;
-	}
 	for (done = 0; done < gemm->m; done += CL_S8_ROWS) {
 		const size_t left = gemm->m - done;
-		const size_t count = left < CL_S8_ROWS ? left : CL_S8_ROWS;
+		const unsigned int count = left < CL_S8_ROWS ? (unsigned int)left : CL_S8_ROWS;
 
-		if (whole)
-			tile.in = in + done * gemm->k;
-		else
-			for (i = 0; i < count; i++)
-				cl_copy_bytes(scratch + i * tile.in_stride,
-					      in + (done + i) * gemm->k, gemm->k);
+		for (i = 0; i < count; i++, in += gemm->k) {
+			int8_t *copy = scratch + i * tile.steps * CL_S8_STEP;
+
+			if (!whole)
+				cl_copy_bytes(copy, in, gemm->k);
+			rows[i] = whole ? in : copy;
+		}
 		cl_tile_s8_run(&tile, count);
-		tile.out += count * gemm->n;
+		tile.out += (size_t)count * gemm->n;
 	}
 }
 

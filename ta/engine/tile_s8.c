@@ -4,11 +4,9 @@
  * is 16 products of one sum: two widening multiplies and one pairwise add. The four
  * partial sums of every output are added up at the end.
  */
-#include "tile_s8.h"
+#include "panel_s8.h"
 
-#include <string.h>
-
-#define ROWS 4 /* computed together */
+#define ROWS CL_S8_TILE_ROWS
 
 #define STEP_SIZE ((size_t)CL_S8_COLUMNS * CL_S8_STEP) /* bytes of a panel's weights */
 
@@ -70,13 +68,13 @@ add_products(int32x4_t *sums, int8x16_t a, const int8_t *weights, const bool any
 #define ASM_SUM_2(SUM) ASM_SUM_ROW(SUM, "%[sum2]", "v26", "v27", "v28")
 #define ASM_SUM_3(SUM) ASM_SUM_ROW(SUM, "%[sum3]", "v29", "v30", "v31")
 
-#define ASM_ONE_STEP                                                                               \
+#define ASM_ONE_STEP(SUM)                                                                          \
 	"ldr q4, [%[row0]], #16\n"                                                                 \
 	"ldp q8, q9, [%[weights], #32]\n"                                                          \
 	"ldp q6, q7, [%[weights]], #64\n"                                                          \
-	"ldr q14, [%[row1]], #16\n" ASM_FIRST("v4") "ldr q5, [%[row2]], #16\n" ASM_SUM_0("saddlp") \
-		ASM_FIRST("v14") "ldr q15, [%[row3]], #16\n" ASM_SUM_1("saddlp") ASM_FIRST("v5")   \
-			ASM_SUM_2("saddlp") ASM_FIRST("v15") ASM_SUM_3("saddlp")
+	"ldr q14, [%[row1]], #16\n" ASM_FIRST("v4") "ldr q5, [%[row2]], #16\n" ASM_SUM_0(SUM)      \
+		ASM_FIRST("v14") "ldr q15, [%[row3]], #16\n" ASM_SUM_1(SUM) ASM_FIRST("v5")        \
+			ASM_SUM_2(SUM) ASM_FIRST("v15") ASM_SUM_3(SUM)
 
 #define ASM_TWO_STEPS(SUM)                                                                         \
 	"ldp q4, q5, [%[row0]], #32\n"                                                             \
@@ -122,40 +120,73 @@ add_products(int32x4_t *sums, int8x16_t a, const int8_t *weights, const bool any
 				      "ldp q14, q15, [%[row3]], #32\n")                            \
 				ASM_FOURS_ROW(ASM_SUM_3, SUM, "v14", "v15", "")
 
+/* The rows under the next tap: of the tap's CL_S8_ROWS pointers the first four. */
+#define ASM_NEXT_TAP                                                                               \
+	"ldp %[row2], %[row3], [%[rows], #16]\n"                                                   \
+	"ldp %[row0], %[row1], [%[rows]], #64\n"                                                   \
+	"lsr %[pairs], %[steps], #1\n"
+
 /* An odd step comes first, as cloister_format.h says of CL_WEIGHTS_S8_FOURS. */
-#define ASM_FOUR_ROWS(TWO_STEPS)                                                                   \
-	__asm__("tbz %[steps], #0, 1f\n" ASM_ONE_STEP "cbnz %[pairs], 2f\n"                        \
-		"b 3f\n"                                                                           \
-		"1:\n" TWO_STEPS(                                                                  \
-			"saddlp") "subs %[pairs], %[pairs], #1\n"                                  \
-				  "b.eq 3f\n"                                                      \
-				  "2:\n" TWO_STEPS(                                                \
-					  "sadalp") "subs %[pairs], %[pairs], #1\n"                \
-						    "b.ne 2b\n"                                    \
-						    "3:\n" ASM_ADD_UP(                             \
-							    "%[sum0]", "v20", "v21",               \
-							    "v22") ASM_ADD_UP("%[sum1]", "v23",    \
-									      "v24", "v25")        \
-							    ASM_ADD_UP("%[sum2]", "v26", "v27",    \
-								       "v28")                      \
-								    ASM_ADD_UP("%[sum3]", "v29",   \
-									       "v30", "v31")       \
-		: [sum0] "=&w"(sums[0]), [sum1] "=&w"(sums[1]), [sum2] "=&w"(sums[2]),             \
-		  [sum3] "=&w"(sums[3]), [row0] "+r"(row0), [row1] "+r"(row1), [row2] "+r"(row2),  \
-		  [row3] "+r"(row3), [weights] "+r"(weights), [pairs] "+r"(pairs)                  \
-		: [steps] "r"(steps)                                                               \
-		: "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", \
-		  "v13", "v14", "v15", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27",     \
+#define ASM_FOUR_ROWS(TWO_STEPS)                                                                                             \
+	__asm__(ASM_NEXT_TAP "tbz %[steps], #0, 1f\n" ASM_ONE_STEP(                                                          \
+			"saddlp") "cbnz %[pairs], 2f\n"                                                                      \
+				  "b 3f\n"                                                                                   \
+				  "1:\n" TWO_STEPS(                                                                          \
+					  "saddlp") "subs %[pairs], %[pairs], #1\n"                                          \
+						    "b.eq 3f\n"                                                              \
+						    "2:\n" TWO_STEPS(                                                        \
+							    "sadalp") "subs %[pairs], %[pairs], "                            \
+								      "#1\n"                                                 \
+								      "b.ne 2b\n"                                            \
+								      "3:\n"                                                 \
+								      "subs %[taps], %[taps], "                              \
+								      "#1\n"                                                 \
+								      "b.eq 4f\n" ASM_NEXT_TAP                               \
+								      "tbz %[steps], #0, "                                   \
+								      "2b\n" ASM_ONE_STEP(                                   \
+									      "sadalp") "cbnz "                              \
+											"%[pairs]"                           \
+											", 2b\n"                             \
+											"b 3b\n"                             \
+											"4:"                                 \
+											"\n" ASM_ADD_UP(                     \
+												"%[sum0]",                   \
+												"v20",                       \
+												"v21",                       \
+												"v22") ASM_ADD_UP("%[sum1]", \
+														  "v23",     \
+														  "v24",     \
+														  "v25")     \
+												ASM_ADD_UP(                  \
+													"%[sum2]",           \
+													"v26",               \
+													"v27",               \
+													"v28")               \
+													ASM_ADD_UP(          \
+														"%[sum3]",   \
+														"v29",       \
+														"v30",       \
+														"v31")       \
+		: [sum0] "=&w"(sums[0]), [sum1] "=&w"(sums[1]), [sum2] "=&w"(sums[2]),                                       \
+		  [sum3] "=&w"(sums[3]), [row0] "=&r"(row0), [row1] "=&r"(row1),                                             \
+		  [row2] "=&r"(row2), [row3] "=&r"(row3), [weights] "+r"(weights),                                           \
+		  [pairs] "=&r"(pairs), [rows] "+r"(rows), [taps] "+r"(taps)                                                 \
+		: [steps] "r"(tile->steps)                                                                                   \
+		: "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12",                           \
+		  "v13", "v14", "v15", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27",                               \
 		  "v28", "v29", "v30", "v31", "cc", "memory")
 
-static inline __attribute__((always_inline)) void sum_four_rows(const int8_t *row0, size_t stride,
-								const int8_t *weights, size_t steps,
+static inline __attribute__((always_inline)) void sum_four_rows(const struct cl_tile_s8 *tile,
+								const int8_t *const *rows,
+								const int8_t *weights,
 								int32x4_t *sums, const bool fours)
 {
-	const int8_t *row1 = row0 + stride;
-	const int8_t *row2 = row1 + stride;
-	const int8_t *row3 = row2 + stride;
-	size_t pairs = steps / 2;
+	size_t taps = tile->taps;
+	const int8_t *row0;
+	const int8_t *row1;
+	const int8_t *row2;
+	const int8_t *row3;
+	size_t pairs;
 
 	if (fours)
 		ASM_FOUR_ROWS(ASM_TWO_STEPS_FOURS);
@@ -170,116 +201,68 @@ static inline int32x4_t add_up(const int32x4_t *partial)
 	return vpaddq_s32(vpaddq_s32(partial[0], partial[1]), vpaddq_s32(partial[2], partial[3]));
 }
 
-/* Some columns of each row, where a panel is not full. */
-static __attribute__((noinline)) void store_some(int8x16_t bytes, int8_t *out, size_t out_stride,
-						 unsigned int rows, size_t columns)
-{
-	int8_t aside[ROWS * CL_S8_COLUMNS] = {0};
-	unsigned int r = 0;
-	size_t c = 0;
-
-	vst1q_s8(aside, bytes);
-	for (r = 0; r < rows; r++)
-		for (c = 0; c < columns; c++)
-			out[r * out_stride + c] = aside[r * CL_S8_COLUMNS + c];
-}
-
-static inline void store_4(int8_t *to, uint32_t bytes)
-{
-	memcpy(to, &bytes, sizeof(bytes));
-}
-
 /* The sums of up to ROWS rows times a panel, by intrinsics. */
-static inline __attribute__((always_inline)) void sum_rows(const int8_t *in, size_t stride,
-							   const int8_t *weights, size_t steps,
-							   int32x4_t *sums, const unsigned int rows,
-							   const bool any)
+static inline __attribute__((always_inline)) void
+sum_rows(const struct cl_tile_s8 *tile, const int8_t *const *rows, const int8_t *weights,
+	 int32x4_t *sums, const unsigned int row_count, const bool any)
 {
 	int32x4_t partial[ROWS][CL_S8_COLUMNS];
+	size_t tap = 0;
+	size_t i = 0;
 	unsigned int r = 0;
 	unsigned int c = 0;
 
-	for (r = 0; r < rows; r++)
+	for (r = 0; r < row_count; r++)
 		for (c = 0; c < CL_S8_COLUMNS; c++)
 			partial[r][c] = vdupq_n_s32(0);
-	for (; steps > 0; steps--) {
-		for (r = 0; r < rows; r++)
-			add_products(partial[r], vld1q_s8(in + r * stride), weights, any);
-		in += CL_S8_STEP;
-		weights += STEP_SIZE;
+	for (tap = 0; tap < tile->taps; tap++, rows += CL_S8_ROWS) {
+		for (i = 0; i < tile->steps; i++, weights += STEP_SIZE)
+			for (r = 0; r < row_count; r++)
+				add_products(partial[r], vld1q_s8(rows[r] + i * CL_S8_STEP),
+					     weights, any);
 	}
-	for (r = 0; r < rows; r++)
+	for (r = 0; r < row_count; r++)
 		sums[r] = add_up(partial[r]);
 }
 
-/* One panel for 1 to ROWS rows; rows and kind are literals. */
+/* One panel for 1 to ROWS rows; row_count and kind are literals. */
 static inline __attribute__((always_inline)) void
-run_panel(const struct cl_tile_s8 *tile, const int8_t *in, const int8_t *weights,
-	  const struct cl_channels_s8 *channels, int8_t *out, size_t columns,
-	  const unsigned int rows, const uint32_t kind)
+run_panel(const struct cl_tile_s8 *tile, const int8_t *const *rows, const struct cl_panel_s8 *panel,
+	  int8_t *out, const unsigned int row_count, const uint32_t kind)
 {
-	const size_t stride = tile->out_stride;
 	int32x4_t sums[ROWS];
-	uint32x4_t bytes;
-	unsigned int r = 0;
 
 #if defined(__aarch64__)
-	if (rows == ROWS && kind != CL_WEIGHTS_S8_ANY)
-		sum_four_rows(in, tile->in_stride, weights, tile->steps, sums,
-			      kind == CL_WEIGHTS_S8_FOURS);
+	if (row_count == ROWS && kind != CL_WEIGHTS_S8_ANY)
+		sum_four_rows(tile, rows, panel->weights, sums, kind == CL_WEIGHTS_S8_FOURS);
 	else
 #endif
-		sum_rows(in, tile->in_stride, weights, tile->steps, sums, rows,
-			 kind == CL_WEIGHTS_S8_ANY);
-
-	const int32x4_t bias = vld1q_s32(channels->bias);
-	const float32x4_t multiplier = vld1q_f32(channels->multiplier);
-
-	for (r = 0; r < ROWS; r++)
-		sums[r] = r < rows ? cl_round4(vmulq_f32(vcvtq_f32_s32(vaddq_s32(sums[r], bias)),
-							 multiplier))
-				   : sums[0];
-	bytes = vreinterpretq_u32_s8(
-		cl_finish16(&tile->finish, sums[0], sums[1], sums[2], sums[3]));
-	if (columns < CL_S8_COLUMNS) {
-		store_some(vreinterpretq_s8_u32(bytes), out, stride, rows, columns);
-		return;
-	}
-	store_4(out, vgetq_lane_u32(bytes, 0));
-	if (rows > 1)
-		store_4(out + stride, vgetq_lane_u32(bytes, 1));
-	if (rows > 2)
-		store_4(out + 2 * stride, vgetq_lane_u32(bytes, 2));
-	if (rows > 3)
-		store_4(out + 3 * stride, vgetq_lane_u32(bytes, 3));
+		sum_rows(tile, rows, panel->weights, sums, row_count, kind == CL_WEIGHTS_S8_ANY);
+	cl_panel_s8_finish(tile, panel, sums, out, row_count);
 }
 
-/* One panel for any number of rows; kind is a literal. */
+/* One panel for up to CL_S8_ROWS rows; kind is a literal. */
 static inline __attribute__((always_inline)) void
-run_rows(const struct cl_tile_s8 *tile, size_t panel, size_t row_count, const uint32_t kind)
+run_rows(const struct cl_tile_s8 *tile, size_t index, unsigned int row_count, const uint32_t kind)
 {
-	const int8_t *weights = tile->weights + panel * tile->steps * STEP_SIZE;
-	const struct cl_channels_s8 *channels = tile->channels + panel;
-	const size_t columns = tile->columns - panel * CL_S8_COLUMNS;
-	const int8_t *in = tile->in;
-	int8_t *out = tile->out + panel * CL_S8_COLUMNS;
-	size_t left = row_count;
+	const struct cl_panel_s8 panel = cl_panel_s8_at(tile, index);
+	const int8_t *const *rows = tile->rows;
+	int8_t *out = tile->out + index * CL_S8_COLUMNS;
 
-	for (; left >= ROWS; left -= ROWS) {
-		run_panel(tile, in, weights, channels, out, columns, ROWS, kind);
-		in += ROWS * tile->in_stride;
+	for (; row_count >= ROWS; row_count -= ROWS) {
+		run_panel(tile, rows, &panel, out, ROWS, kind);
+		rows += ROWS;
 		out += ROWS * tile->out_stride;
 	}
-	if (left == 3)
-		run_panel(tile, in, weights, channels, out, columns, 3, kind);
-	else if (left == 2)
-		run_panel(tile, in, weights, channels, out, columns, 2, kind);
-	else if (left == 1)
-		run_panel(tile, in, weights, channels, out, columns, 1, kind);
+	if (row_count == 3)
+		run_panel(tile, rows, &panel, out, 3, kind);
+	else if (row_count == 2)
+		run_panel(tile, rows, &panel, out, 2, kind);
+	else if (row_count == 1)
+		run_panel(tile, rows, &panel, out, 1, kind);
 }
 
-/* Panel by panel, so that a panel's weights stay in the cache over all rows. */
-void cl_tile_s8_run(const struct cl_tile_s8 *tile, size_t row_count)
+void cl_tile_s8_run(const struct cl_tile_s8 *tile, unsigned int row_count)
 {
 	const size_t panels = (tile->columns + CL_S8_COLUMNS - 1) / CL_S8_COLUMNS;
 	size_t panel = 0;

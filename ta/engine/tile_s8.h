@@ -9,7 +9,7 @@
 
 #define CL_S8_STEP    16 /* products that one instruction begins */
 #define CL_S8_COLUMNS 4
-#define CL_S8_ROWS    8 /* rows that are put together in scratch at a time */
+#define CL_S8_ROWS    8 /* rows of a tile */
 
 /* What follows a panel's sums. */
 struct cl_channels_s8 {
@@ -17,12 +17,15 @@ struct cl_channels_s8 {
 	float multiplier[CL_S8_COLUMNS];
 };
 
+/*
+ * Up to CL_S8_ROWS rows times a weight matrix. A row lies in `taps` pieces, which are found through
+ * a table of pointers, of `steps` steps each; what is beyond its depth has no weight.
+ */
 struct cl_tile_s8 {
-	const int8_t *in;
-	size_t in_stride;      /* bytes from one row to the next */
-	size_t steps;          /* of CL_S8_STEP bytes in each row; what is beyond the depth has no
-				* weight */
-	const int8_t *weights; /* [ceil(columns / 4)][steps][4][16] */
+	const int8_t *const *rows; /* [taps][CL_S8_ROWS] */
+	size_t taps;
+	size_t steps;                          /* of CL_S8_STEP bytes */
+	const int8_t *weights;                 /* [ceil(columns / 4)][taps][steps][4][16] */
 	const struct cl_channels_s8 *channels; /* [ceil(columns / 4)] */
 	size_t columns;
 	int8_t *out;
@@ -38,8 +41,11 @@ static inline uint64_t cl_s8_channels_size(uint64_t panels, uint32_t weights_kin
 	return panels * (sizeof(struct cl_channels_s8) + (weights_kind == CL_WEIGHTS_S8_PANELS));
 }
 
-/* Any number of rows. */
-void cl_tile_s8_run(const struct cl_tile_s8 *tile, size_t row_count);
+/*
+ * Computes row_count rows (1 to CL_S8_ROWS) panel by panel, so that a panel's weights stay in the
+ * cache; the pointers of further rows are not used.
+ */
+void cl_tile_s8_run(const struct cl_tile_s8 *tile, unsigned int row_count);
 
 /* Steps that hold `depth` bytes. */
 static inline uint64_t cl_s8_steps(uint64_t depth)

@@ -587,14 +587,21 @@ enum cl_weights_s8 {
  * float32(in_scale * weight_scale[o] / out_scale).
  *
  * CONV2D_S8, with k = kernel_h * kernel_w * in_c_per_group, the index over
- * [kernel_h][kernel_w][in_c_per_group] in this order, and for each group
- * p = ceil(out_c_per_group / 4) panels of 4 output channels:
- *   weights: int8 [group][p][ceil(k / 16)][4][16], the last two axes being
- *     (channel of the panel, k % 16); what is missing is zero.
+ * [kernel_h][kernel_w][in_c_per_group] in this order, s(n) = ceil(n / 16), and for each
+ * group p = ceil(out_c_per_group / 4) panels of 4 output channels:
+ *   weights: by rows where group and both dilations are 1 and kernel_h * s(k / kernel_h)
+ *     = s(k): int8 [p][kernel_h][s(k / kernel_h)][4][16], the last two axes being
+ *     (channel of the panel, place in a step), and every row of the kernel begins a step;
+ *     else [group][p][s(k)][4][16]. What is missing is zero. Steps are paired
+ *     (CL_WEIGHTS_S8_FOURS) within each row of the kernel, else over all.
  *   channels: [group][p] times { int32 bias[4]; float multiplier[4]; }, missing
  *     ones zero; with CL_WEIGHTS_S8_PANELS then [group][p] bytes.
- *   scratch: 0 bytes where ceil(k / 16) * 16 = k, the kernel is 1x1, strides are 1,
- *     pads 0 and out_h, out_w = in_h, in_w; else 8 * 16 * ceil(k / 16).
+ *   scratch: 0 bytes where the kernel is 1x1, k a multiple of 16, pads are 0 and all that is
+ *     read lies inside; else the sum of
+ *     - where group and dilations are 1: 64 * kernel_h + 16 + r * w * in_c with
+ *       w = (out_w - 1) * stride_w + kernel_w, r = (n - 1) * stride_h + kernel_h and
+ *       n = 1 if 8 divides out_w, else min(out_h, floor(6 / out_w) + 2), and
+ *     - unless the weights lie by rows: 128 * s(k) + 16.
  * DEPTHWISE_S8 (group == in_c == out_c), with t = kernel_h * kernel_w:
  *   weights: int8 [kernel_h][kernel_w][in_c].
  *   channels: int32 bias[in_c], then float multiplier[in_c].

@@ -13,7 +13,9 @@ struct conv_case {
 	int8_t *weights;
 	int32_t *bias;
 	float *multiplier;
-	uint8_t *kinds; /* of each panel */
+	uint8_t *kinds;         /* of each panel */
+	size_t product_scratch; /* bytes for GEMM_S8, */
+	struct cl_ref product;  /* and where they are */
 };
 
 static bool is_depthwise(const struct cl_conv2d_s8 *conv)
@@ -29,6 +31,21 @@ static size_t depth_of(const struct cl_conv2d_s8 *conv)
 static size_t panels_of(const struct cl_conv2d_s8 *conv)
 {
 	return conv->group * ((conv->out_c / conv->group + 3) / 4);
+}
+
+/* Every row of the kernel begins a step, as cloister_format.h says. */
+static bool by_rows(const struct cl_conv2d_s8 *conv)
+{
+	const size_t row = depth_of(conv) / conv->kernel_h;
+
+	return conv->group == 1 && conv->dilation_h == 1 && conv->dilation_w == 1 &&
+	       conv->kernel_h * ((row + 15) / 16) == (depth_of(conv) + 15) / 16;
+}
+
+/* Depth of what begins a step: a row of the kernel, or all. */
+static size_t piece_of(const struct cl_conv2d_s8 *conv)
+{
+	return by_rows(conv) ? depth_of(conv) / conv->kernel_h : depth_of(conv);
 }
 
 static size_t packed_size(const struct cl_conv2d_s8 *conv)
@@ -53,7 +70,8 @@ static void random_weights(struct conv_case *test, uint32_t o)
 		is_depthwise(conv) ? conv->weights_kind : test->kinds[panel_of(conv, o)];
 	const size_t depth = depth_of(conv);
 	const size_t group_in = conv->in_c / conv->group;
-	const size_t odd = (depth + 15) / 16 % 2;
+	const size_t piece = piece_of(conv);
+	const size_t odd = (piece + 15) / 16 % 2;
 	int8_t *weights = test->weights + o * depth;
 	uint32_t left[8] = {0};
 	size_t k = 0;
@@ -61,16 +79,19 @@ static void random_weights(struct conv_case *test, uint32_t o)
 	random_bytes(weights, depth, kind == CL_WEIGHTS_S8_ANY ? INT8_MIN : -INT8_MAX);
 	if (kind != CL_WEIGHTS_S8_FOURS)
 		return;
-	for (k = odd * 16; k < depth; k++) {
+	for (k = 0; k < depth; k++) {
 		int8_t *weight = weights + k % group_in * (depth / group_in) + k / group_in;
+		const size_t place = k % piece;
 		uint32_t most = 0;
 
-		if ((k - odd * 16) % 32 < 8)
-			left[k % 8] = 255;
-		most = left[k % 8] < 128 ? left[k % 8] : 128;
+		if (place < odd * 16)
+			continue;
+		if ((place - odd * 16) % 32 < 8)
+			left[place % 8] = 255;
+		most = left[place % 8] < 128 ? left[place % 8] : 128;
 		if (random_range(0, 1))
 			most = random_range(0, most);
-		left[k % 8] -= most;
+		left[place % 8] -= most;
 		if (random_range(0, 1) && most < 128)
 			*weight = (int8_t)most;
 		else
@@ -110,7 +131,11 @@ static void pack(struct conv_case *test)
 		}
 		for (i = 0; i < group_in; i++) {
 			for (tap = 0; tap < taps; tap++) {
-				const size_t k = (size_t)tap * group_in + i;
+				const size_t depth = (size_t)tap * group_in + i;
+				/* Rows of the kernel follow each other in whole steps. */
+				const size_t k =
+					depth / piece_of(conv) * ((piece_of(conv) + 15) / 16) * 16 +
+					depth % piece_of(conv);
 				const size_t to =
 					is_depthwise(conv)
 						? (size_t)tap * conv->in_c + o
@@ -151,6 +176,8 @@ static void build(struct conv_case *test)
 				(size_t)conv->batch * conv->out_h * conv->out_w * conv->out_c);
 	if (scratch)
 		conv->scratch = stage_arena(&test->stage, scratch);
+	if (test->product_scratch)
+		test->product = stage_arena(&test->stage, test->product_scratch);
 	conv->weights = stage_weights(&test->stage, packed_size(conv));
 	conv->channels = stage_weights(
 		&test->stage,
@@ -313,10 +340,10 @@ TEST(conv2d_s8_1x1_matches_the_definition)
 
 		conv->op.kernel = CL_KERNEL_CONV2D_S8;
 		random_geometry(conv);
-		conv->kernel_h = conv->kernel_w = conv->stride_h = conv->stride_w = 1;
+		conv->kernel_h = conv->kernel_w = 1;
 		conv->pad_top = conv->pad_left = 0;
-		conv->out_h = conv->in_h;
-		conv->out_w = conv->in_w;
+		conv->out_h = (conv->in_h - 1) / conv->stride_h + 1;
+		conv->out_w = (conv->in_w - 1) / conv->stride_w + 1;
 		conv->group = random_range(1, 3);
 		conv->in_c = conv->group *
 			     (direct ? 16 * random_range(1, 5) : 16 * random_range(0, 4) + 7);
@@ -410,18 +437,35 @@ TEST(conv2d_s8_scratch_follows_the_documented_formula)
 	conv.kernel_w = 5;
 	conv.stride_h = conv.stride_w = conv.dilation_h = conv.dilation_w = conv.group = 1;
 	conv.in_c = 3;
-	EXPECT(cl_conv2d_s8_scratch(&conv) == 8 * 48, "45 bytes");
+	EXPECT(cl_conv2d_s8_scratch(&conv) == 64 * 3 + 16 + 3 * 12 * 3, "rows of 15 bytes");
+	conv.in_c = 2;
+	EXPECT(cl_conv2d_s8_scratch(&conv) == 64 * 3 + 16 + 3 * 12 * 2 + 128 * 2 + 16,
+	       "rows of 10 bytes");
 	conv.in_c = 32;
-	EXPECT(cl_conv2d_s8_scratch(&conv) == 8 * 480, "480 bytes");
+	EXPECT(cl_conv2d_s8_scratch(&conv) == 64 * 3 + 16 + 3 * 12 * 32, "rows of 160 bytes");
+	conv.out_w = 7;
+	conv.stride_h = 2;
+	EXPECT(cl_conv2d_s8_scratch(&conv) == 64 * 3 + 16 + 5 * 11 * 32, "two rows of 7 pixels");
+	conv.out_w = 8;
+	conv.stride_h = 1;
+	conv.dilation_h = 2;
+	EXPECT(cl_conv2d_s8_scratch(&conv) == 128 * 30 + 16, "dilated");
+	conv.dilation_h = 1;
 	conv.group = 2;
-	EXPECT(cl_conv2d_s8_scratch(&conv) == 8 * 240, "two groups");
+	EXPECT(cl_conv2d_s8_scratch(&conv) == 128 * 15 + 16, "two groups");
 	conv.kernel_h = conv.kernel_w = 1;
 	EXPECT(cl_conv2d_s8_scratch(&conv) == 0, "1x1");
-	conv.stride_w = 2;
-	EXPECT(cl_conv2d_s8_scratch(&conv) == 8 * 16, "1x1 with a stride");
-	conv.stride_w = 1;
+	conv.out_h = conv.out_w = 4;
+	conv.stride_h = conv.stride_w = 2;
+	EXPECT(cl_conv2d_s8_scratch(&conv) == 0, "1x1 with a stride");
+	conv.out_w = 5;
+	EXPECT(cl_conv2d_s8_scratch(&conv) == 128 + 16, "1x1 with a border, two groups");
+	conv.out_h = conv.out_w = 8;
+	conv.stride_h = conv.stride_w = 1;
 	conv.in_c = 34;
-	EXPECT(cl_conv2d_s8_scratch(&conv) == 8 * 32, "1x1 with an odd number of channels");
+	EXPECT(cl_conv2d_s8_scratch(&conv) == 128 * 2 + 16, "1x1 with an odd number of channels");
+	conv.group = 1;
+	EXPECT(cl_conv2d_s8_scratch(&conv) == 64 + 16 + 8 * 34, "the same without groups");
 	conv.op.kernel = CL_KERNEL_DEPTHWISE_S8;
 	conv.kernel_h = 3;
 	conv.kernel_w = 5;
@@ -575,8 +619,8 @@ static void build_gemm(struct conv_case *test, struct cl_gemm_s8 *gemm, uint32_t
 		       uint32_t n)
 {
 	struct cl_conv2d_s8 *conv = &test->conv;
-	const size_t scratch = k % 16 ? (k + 15) / 16 * 16 * 8 : 0;
 
+	test->product_scratch = k % 16 ? (k + 15) / 16 * 16 * 8 : 0;
 	conv->op.kernel = CL_KERNEL_CONV2D_S8;
 	conv->batch = conv->in_h = conv->out_h = conv->kernel_h = conv->kernel_w = 1;
 	conv->stride_h = conv->stride_w = conv->dilation_h = conv->dilation_w = conv->group = 1;
@@ -585,14 +629,13 @@ static void build_gemm(struct conv_case *test, struct cl_gemm_s8 *gemm, uint32_t
 	conv->out_c = n;
 	conv->weights_kind = random_range(0, 3);
 	build(test);
-	EXPECT(conv->scratch.size == scratch, "scratch of k = %u", k);
 	gemm->op.kernel = CL_KERNEL_GEMM_S8;
 	gemm->op.size = sizeof(*gemm);
 	gemm->in = conv->in;
 	gemm->weights = conv->weights;
 	gemm->channels = conv->channels;
 	gemm->out = conv->out;
-	gemm->scratch = conv->scratch;
+	gemm->scratch = test->product;
 	gemm->m = m;
 	gemm->k = k;
 	gemm->n = n;

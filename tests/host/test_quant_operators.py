@@ -269,6 +269,6 @@ def test_kinds_of_panels() -> None:
     rows[4, 16::8] = 64  # 256
     rows[8, 20] = -128
     rows[12, :8] = 127  # in the first step only
-    assert panel_kinds(pack_panels_s8(rows)).tolist() == [
+    assert panel_kinds(pack_panels_s8(rows)[:, None]).tolist() == [
         C.CL_WEIGHTS_S8_FOURS, C.CL_WEIGHTS_S8_SYMMETRIC, C.CL_WEIGHTS_S8_ANY, C.CL_WEIGHTS_S8_FOURS
     ]  # fmt: skip

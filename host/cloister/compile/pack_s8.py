@@ -34,25 +34,37 @@ def pack_panels_s8(rows: Array) -> Array:
     return np.ascontiguousarray(padded.reshape(panels, PANEL_S8, steps, DEPTH_S8).transpose(0, 2, 1, 3))
 
 
-def pack_conv2d_s8(weights: Array, group: int) -> Array:
-    """int8 (out_c, in_c / group, kh, kw) as (group, panels, depth / 16, 4, 16), the depth in the order kh, kw, c."""
-    rows = weights.transpose(0, 2, 3, 1).reshape(group, weights.shape[0] // group, -1)
-    return np.stack([pack_panels_s8(part) for part in rows])
+def lies_by_rows(kernel_h: int, row: int, group: int, dilations: tuple[int, int]) -> bool:
+    """Whether each row of the kernel begins a step: where that takes no more steps (struct cl_conv2d_s8)."""
+    return group == 1 and dilations == (1, 1) and kernel_h * rounded_depth(row) == rounded_depth(kernel_h * row)
+
+
+def pack_conv2d_s8(weights: Array, group: int, by_rows: bool) -> Array:
+    """int8 (out_c, in_c / group, kh, kw) as (group, panels, pieces, steps, 4, 16), the depth in the order kh, kw, c.
+
+    A piece is a row of the kernel where the weights lie by rows, else there is one.
+    """
+    rows = weights.transpose(0, 2, 3, 1).reshape(group, weights.shape[0] // group, weights.shape[2], -1)
+    if not by_rows:
+        rows = rows.reshape(*rows.shape[:2], 1, -1)
+    pieces = [np.stack([pack_panels_s8(part[:, piece]) for piece in range(rows.shape[2])], axis=1) for part in rows]
+    return np.stack(pieces)
 
 
 def panel_kinds(packed: Array) -> Array:
-    """enum cl_weights_s8 of each panel of (..., panels, depth / 16, 4, 16), as uint8 (..., panels).
+    """enum cl_weights_s8 of each panel of (..., panels, pieces, steps, 4, 16), as uint8 (..., panels).
 
-    From the last step on, steps are taken in pairs; sums of four weights that the kernel adds up in 16 bits decide.
+    In each piece steps are taken in pairs from the last one on; sums of four weights that the kernel adds up in 16
+    bits decide.
     """
     steps = packed.shape[-3]
     sizes = np.abs(packed.astype(np.int16))
     paired = sizes[..., steps % 2 :, :, :]
     # Lanes j and j + 8 of both steps of a pair meet in one 16-bit sum.
     pairs = paired.reshape(*packed.shape[:-3], steps // 2, 2, PANEL_S8, 2, DEPTH_S8 // 2).sum(axis=(-4, -2))
-    most = pairs.max(axis=(-3, -2, -1), initial=0)
+    most = pairs.max(axis=(-4, -3, -2, -1), initial=0)
     kinds = np.where(most <= FOUR, C.CL_WEIGHTS_S8_FOURS, C.CL_WEIGHTS_S8_SYMMETRIC)
-    lowest = packed.min(axis=(-3, -2, -1))
+    lowest = packed.min(axis=(-4, -3, -2, -1))
     return np.asarray(np.where(lowest == -128, C.CL_WEIGHTS_S8_ANY, kinds), np.uint8)
 
 

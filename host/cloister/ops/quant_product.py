@@ -18,6 +18,9 @@ from cloister.compile.layout import channels_last, plain
 from cloister.compile.lowering import Buffer, Lowering
 from cloister.compile.pack import pack_depthwise
 from cloister.compile.pack_s8 import (
+    DEPTH_S8,
+    PANEL_S8,
+    lies_by_rows,
     pack_channels,
     pack_channels_depthwise,
     pack_conv2d_s8,
@@ -50,17 +53,33 @@ def weights_kind(weights: Array) -> int:
     return int(C.CL_WEIGHTS_S8_ANY if np.any(weights == -128) else C.CL_WEIGHTS_S8_SYMMETRIC)
 
 
+def fields_by_rows(fields: dict[str, Any]) -> bool:
+    """Whether a CONV2D_S8 record's weights lie by rows of the kernel."""
+    row = fields["kernel_w"] * fields["in_c"] // fields["group"]
+    dilations = (fields["dilation_h"], fields["dilation_w"])
+    return lies_by_rows(fields["kernel_h"], row, fields["group"], dilations)
+
+
 def conv2d_s8_scratch(fields: dict[str, Any], depthwise: bool) -> int:
     """Bytes of scratch of a record: the formulas at struct cl_conv2d_s8 in cloister_format.h."""
     taps = fields["kernel_h"] * fields["kernel_w"]
     if depthwise:
         return int(GATHERED * taps + fields["in_c"])
     depth = taps * fields["in_c"] // fields["group"]
-    moves = (fields["stride_h"], fields["stride_w"], fields["pad_top"], fields["pad_left"]) != (1, 1, 0, 0)
-    resized = (fields["out_h"], fields["out_w"]) != (fields["in_h"], fields["in_w"])
-    if taps == 1 and not moves and not resized and depth == rounded_depth(depth):
+    inside = all((fields[f"out_{x}"] - 1) * fields[f"stride_{x}"] < fields[f"in_{x}"] for x in "hw")
+    pads = (fields["pad_top"], fields["pad_left"]) != (0, 0)
+    if taps == 1 and not pads and inside and depth == rounded_depth(depth):
         return 0
-    return int(GATHERED * rounded_depth(depth))
+    size = 0
+    if (fields["group"], fields["dilation_h"], fields["dilation_w"]) == (1, 1, 1):
+        width = fields["out_w"]
+        touched = 1 if width % GATHERED == 0 else min(fields["out_h"], (GATHERED - 2) // width + 2)
+        rows = (touched - 1) * fields["stride_h"] + fields["kernel_h"]
+        pixels = (width - 1) * fields["stride_w"] + fields["kernel_w"]
+        size += 8 * GATHERED * fields["kernel_h"] + DEPTH_S8 + rows * pixels * fields["in_c"]
+    if not fields_by_rows(fields):
+        size += GATHERED * rounded_depth(depth) + DEPTH_S8
+    return int(size)
 
 
 class Int8Product(Operator):
@@ -123,15 +142,18 @@ class Int8Conv(Int8Product):
         size = conv2d_s8_scratch(fields, False)
         scratch = ctx.scratch(size) if size else None
         depth = prod(weights.shape[1:])
+        by_rows = fields_by_rows(fields)
+        pieces = kernel[0] if by_rows else 1
 
         def emit(channels: slice, target: Buffer) -> None:
             part = weights[channels]
-            key = (node.inputs[1], channels.start, channels.stop, group)
-            shape = (group, *panels_shape(len(part) // group, depth))
-            kinds = self.kinds(node, key, lambda: pack_conv2d_s8(part, group))
+            key = (node.inputs[1], channels.start, channels.stop, group, by_rows)
+            panels, steps, _, _ = panels_shape(len(part) // group, depth // pieces)
+            shape = (group, panels, pieces, steps, PANEL_S8, DEPTH_S8)
+            kinds = self.kinds(node, key, lambda: pack_conv2d_s8(part, group, by_rows))
             kind, words = pack_kinds(pack_channels(bias[channels], factors[channels], group), kinds)
             own = {
-                "weights": ctx.packed(shape, lambda: pack_conv2d_s8(part, group), key, np.int8),
+                "weights": ctx.packed(shape, lambda: pack_conv2d_s8(part, group, by_rows), key, np.int8),
                 "channels": ctx.constant(words),
                 "out": target,
                 "out_c": target.shape[1],
@@ -172,7 +194,7 @@ class Int8Gemm(Int8Product):
         def emit(columns: slice, target: Buffer) -> None:
             part = rows[columns]
             key = (node.inputs[1], columns.start, columns.stop, None if order is None else order.tobytes())
-            kinds = self.kinds(node, key, lambda: pack_panels_s8(part))
+            kinds = self.kinds(node, key, lambda: pack_panels_s8(part)[:, None])
             kind, words = pack_kinds(pack_channels(bias[columns], factors[columns]), kinds)
             fields = {
                 "in": x,
