@@ -179,6 +179,81 @@ static void compute_row(uint32_t function, const struct cl_run *row, const float
 	}
 }
 
+/* Vectors of sums that are computed together. */
+#define SUMS 4
+
+/* The literal `bounds` of sums. */
+#define UNBOUNDED 0
+#define BELOW     1
+#define BOTH      2
+
+static inline __attribute__((always_inline)) float32x4_t
+bounded(float32x4_t x, float32x4_t least, float32x4_t most, const unsigned int bounds)
+{
+	if (bounds >= BELOW)
+		x = cl_max4(x, least);
+	return bounds == BOTH ? cl_min4(x, most) : x;
+}
+
+/* Sums of two dense rows. */
+static inline __attribute__((always_inline)) void add_bounded(const float *a, const float *b,
+							      size_t count, float low, float high,
+							      float *out, const unsigned int bounds)
+{
+	const float32x4_t least = vdupq_n_f32(low);
+	const float32x4_t most = vdupq_n_f32(high);
+	float32x4_t sums[SUMS];
+	size_t i = 0;
+	unsigned int v = 0;
+
+	for (; i + SUMS * CL_LANES <= count; i += SUMS * CL_LANES) {
+#pragma GCC unroll 4
+		for (v = 0; v < SUMS; v++)
+			sums[v] =
+				vaddq_f32(vld1q_f32(a + v * CL_LANES), vld1q_f32(b + v * CL_LANES));
+#pragma GCC unroll 4
+		for (v = 0; v < SUMS; v++)
+			sums[v] = bounded(sums[v], least, most, bounds);
+#pragma GCC unroll 4
+		for (v = 0; v < SUMS; v++)
+			vst1q_f32(out + v * CL_LANES, sums[v]);
+		a += SUMS * CL_LANES;
+		b += SUMS * CL_LANES;
+		out += SUMS * CL_LANES;
+	}
+	for (; i < count; i += CL_LANES) {
+		const size_t some = count - i < CL_LANES ? count - i : CL_LANES;
+
+		sums[0] = vaddq_f32(cl_load_some(a, some, 0), cl_load_some(b, some, 0));
+		cl_store_some(out, bounded(sums[0], least, most, bounds), some);
+		a += some;
+		b += some;
+		out += some;
+	}
+}
+
+/*
+ * A residual connection: the sums' activation takes place in registers. False, and nothing is
+ * done, where the operation is another.
+ */
+static bool add_activated(const struct cl_binary_op *binary, const struct cl_run *row,
+			  const float *a, const float *b, float *out)
+{
+	const struct cl_activation *activation = &binary->activation;
+
+	if (binary->function != CL_BINARY_ADD || row->strides[0] != 1 || row->strides[1] != 1)
+		return false;
+	if (activation->function == CL_UNARY_IDENTITY)
+		add_bounded(a, b, row->count, 0, 0, out, UNBOUNDED);
+	else if (activation->function == CL_UNARY_RELU)
+		add_bounded(a, b, row->count, 0, 0, out, BELOW);
+	else if (activation->function == CL_UNARY_CLIP)
+		add_bounded(a, b, row->count, activation->a, activation->b, out, BOTH);
+	else
+		return false;
+	return true;
+}
+
 static void run(const struct cl_op *op, const struct cl_memory *memory)
 {
 	const struct cl_binary_op *binary = (const struct cl_binary_op *)op;
@@ -203,6 +278,12 @@ static void run(const struct cl_op *op, const struct cl_memory *memory)
 		for (done = 0; done < count; done += row.count) {
 			row.count =
 				count - done < ACTIVATION_BLOCK ? count - done : ACTIVATION_BLOCK;
+			if (add_activated(binary, &row, a_row + done * row.strides[0],
+					  b_row + done * row.strides[1], out)) {
+				out += row.count;
+				finished = out;
+				continue;
+			}
 			compute_row(binary->function, &row, a_row + done * row.strides[0],
 				    b_row + done * row.strides[1], out);
 			out += row.count;

@@ -338,10 +338,11 @@ static void conv2d_run(const struct cl_op *op, const struct cl_memory *memory)
 	const float *weights = cl_source(&conv->weights, memory);
 	const float *bias = cl_source(&conv->bias, memory);
 	float *out = cl_target(&conv->out, memory);
-	const float *own_table[CL_TILE_ROWS] = {NULL};
+	const float *own_table[CL_TILE_STRIP] = {NULL};
 	const float **table = kind == SCRATCH_NONE
 				      ? own_table
 				      : (const float **)cl_target(&conv->scratch, memory);
+	const unsigned int most = kind == SCRATCH_NONE ? CL_TILE_STRIP : CL_TILE_ROWS;
 	float *floats = NULL;
 	struct cl_fusion fusion = {0};
 	struct cl_tile tile = {0};
@@ -369,13 +370,13 @@ static void conv2d_run(const struct cl_op *op, const struct cl_memory *memory)
 		return;
 	}
 
-	for (done = 0; done < pixel_count; done += CL_TILE_ROWS) {
+	for (done = 0; done < pixel_count; done += most) {
 		const size_t left = pixel_count - done;
-		const unsigned int count = left < CL_TILE_ROWS ? (unsigned int)left : CL_TILE_ROWS;
+		const unsigned int count = left < most ? (unsigned int)left : most;
 
 		if (kind == SCRATCH_NONE)
-			for (i = 0; i < count; i++)
-				table[i] = next.image + (done + i) * conv->in_c;
+			for (i = 0; i < count; i++, next.image += conv->in_c)
+				table[i] = next.image;
 		else
 			fill_table(conv, &next, count, floats, table);
 		for (group = 0; group < conv->group; group++) {

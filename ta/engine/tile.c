@@ -237,6 +237,7 @@ static void run_narrow(const struct cl_tile *tile, unsigned int row_count)
 void cl_tile_run(const struct cl_tile *tile, unsigned int row_count)
 {
 	struct cl_tile rest = *tile;
+	unsigned int left = row_count;
 	size_t done = 0;
 
 	if (tile->columns >= CL_TILE_WIDE)
@@ -247,28 +248,35 @@ void cl_tile_run(const struct cl_tile *tile, unsigned int row_count)
 	rest.weights += done * tile->taps * tile->depth;
 	rest.bias = tile->bias ? tile->bias + done : NULL;
 	rest.out += done;
-	run_narrow(&rest, row_count);
+	for (; left > CL_TILE_ROWS; left -= CL_TILE_ROWS) {
+		run_narrow(&rest, CL_TILE_ROWS);
+		rest.rows += CL_TILE_ROWS;
+		rest.out += CL_TILE_ROWS * rest.out_stride;
+	}
+	run_narrow(&rest, left);
 }
 
 void cl_tile_run_rows(const struct cl_tile *tile, const float *in, size_t row_count)
 {
-	const float *rows[CL_TILE_ROWS] = {NULL};
+	const float *rows[CL_TILE_STRIP] = {NULL};
 	struct cl_tile strip = *tile;
 	size_t row = 0;
 
 	strip.rows = rows;
-	for (row = 0; row < row_count; row += CL_TILE_ROWS) {
+	for (row = 0; row < row_count; row += CL_TILE_STRIP) {
 		const size_t left = row_count - row;
-		const unsigned int count = left < CL_TILE_ROWS ? (unsigned int)left : CL_TILE_ROWS;
+		const unsigned int count =
+			left < CL_TILE_STRIP ? (unsigned int)left : CL_TILE_STRIP;
 		unsigned int i = 0;
 
-		for (i = 0; i < count; i++)
-			rows[i] = in + (row + i) * tile->depth;
+		for (i = 0; i < count; i++, in += tile->depth)
+			rows[i] = in;
 		cl_tile_run(&strip, count);
-		for (i = 0; i < count; i++)
-			cl_fusion_finish(tile->fusion, strip.out + i * tile->out_stride,
-					 tile->columns);
-		strip.out += CL_TILE_ROWS * tile->out_stride;
+		if (tile->fusion->kind == CL_FUSED_LATER)
+			for (i = 0; i < count; i++)
+				cl_fusion_finish(tile->fusion, strip.out + i * tile->out_stride,
+						 tile->columns);
+		strip.out += CL_TILE_STRIP * tile->out_stride;
 	}
 }
 

@@ -43,7 +43,13 @@ struct cl_tile {
 	const struct cl_fusion *fusion;
 };
 
-/* Computes row_count rows (1 to CL_TILE_ROWS); the pointers of further rows are not used. */
+/* Rows for which a caller with one tap should have pointers: weights then stay in the cache. */
+#define CL_TILE_STRIP 32
+
+/*
+ * Computes row_count rows: 1 to CL_TILE_ROWS, or with one tap as many as there are pointers. The
+ * pointers of further rows are not used.
+ */
 void cl_tile_run(const struct cl_tile *tile, unsigned int row_count);
 
 /*
