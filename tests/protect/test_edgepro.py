@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""EdgePro: selection, locks, lock training, what is exported."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from digits_data import digits_splits
+from torch import nn
+
+from cloister.password import Password
+from cloister.protect.edgepro import LockSettings, authorised, fold_in, fold_out, from_password, lock_model, to_password
+from cloister.protect.edgepro.draw import draw_locks, output_statistics
+from cloister.protect.edgepro.exposed import ExposedPrefix, LeakedLock
+from cloister.protect.edgepro.lock import Locked
+from cloister.protect.edgepro.locks import fold_normalisation, lockable, width_of
+from cloister.protect.edgepro.select import channel_scores, draw_channels
+from cloister.protect.training import Augmentation, Recipe, TrainingError, accuracy, fit, network
+
+RECIPE = Recipe(epochs=12, batch=64, rate=0.1, augmentation=Augmentation(crop=1), seed=3)
+LOCKING = LockSettings(recipe=Recipe(epochs=6, batch=64, rate=0.03, clip=5.0), jitter=0.02)
+
+
+@cache
+def victim() -> nn.Module:
+    return fit(network("digits", 1, 10, 5), digits_splits(), RECIPE, device="cpu", quiet=True).module
+
+
+@cache
+def folded() -> nn.Module:
+    return fold_normalisation(victim())
+
+
+@cache
+def locked() -> Locked:
+    return lock_model(victim(), digits_splits(), LOCKING, device="cpu", quiet=True)
+
+
+def images() -> torch.Tensor:
+    splits = digits_splits()
+    return splits.normalise(splits.test.pixels[:100])
+
+
+@pytest.mark.parametrize("name", ["digits", "resnet20"])
+def test_folding_normalisation_changes_no_answer(name: str) -> None:
+    module = network(name, 1, 10, 1)
+    module(torch.randn(32, 1, 16, 16) if name == "resnet20" else torch.randn(32, 1, 8, 8))
+    module.eval()
+    data = torch.randn(8, 1, 16, 16) if name == "resnet20" else torch.randn(8, 1, 8, 8)
+    assert torch.allclose(fold_normalisation(module)(data), module(data), atol=1e-4)
+    assert all(layer.bias is not None for layer in lockable(fold_normalisation(module)).values())
+
+
+def test_folding_a_lock_in_is_applying_it_and_folding_it_out_undoes_it() -> None:
+    locks = draw_locks(folded(), digits_splits(), replace(LOCKING, constant_share=0.0))
+    out = fold_out(folded(), locks)
+    with torch.no_grad():
+        wanted = folded()(images())
+        assert torch.allclose(fold_in(out, locks)(images()), wanted, atol=1e-3)
+        with authorised(out, locks):
+            assert torch.allclose(out(images()), wanted, atol=1e-3)
+        assert not torch.allclose(out(images()), wanted, atol=1.0)
+
+
+def test_locks_are_drawn_as_the_settings_say() -> None:
+    settings = replace(LOCKING, constant_share=0.25, turned_share=0.5, constant_range=(0.5, 2.0))
+    locks = draw_locks(folded(), digits_splits(), settings)
+    statistics = output_statistics(folded(), digits_splits().normalise(digits_splits().train.pixels))
+    assert list(locks) == list(lockable(folded()))
+    for name, lock in locks.items():
+        width = width_of(lockable(folded())[name])
+        constant = lock.scales == 0
+        assert int(constant.sum()) == round(0.25 * width) and int((lock.scales == -1).sum()) == round(0.5 * width)
+        ratio = lock.values[constant] / statistics[name][2][lock.channels[constant]]
+        assert float(ratio.min()) > 0.3 and float(ratio.max()) < 3, "a lock of 0 is pruning"
+    again, other = (draw_locks(folded(), digits_splits(), replace(settings, seed=seed)) for seed in (0, 1))
+    assert all(torch.equal(again[name].values, lock.values) for name, lock in locks.items())
+    assert any(not torch.equal(other[name].channels, lock.channels) for name, lock in locks.items())
+    some = draw_locks(folded(), digits_splits(), replace(settings, layers=("3",)))
+    assert list(some) == ["3"]
+    with pytest.raises(TrainingError, match="cannot be locked"):
+        draw_locks(folded(), digits_splits(), replace(settings, layers=("99",)))
+
+
+def test_rankings_and_draws() -> None:
+    scores = torch.tensor([0.0, 5.0, 1.0, 4.0, 3.0, 2.0, 0.0, 0.0, 0.0, 0.0])
+    chance = torch.Generator().manual_seed(0)
+    assert draw_channels(scores, 0.3, 0.3, "top", chance).tolist() == [1, 3, 4]
+    seen = torch.zeros(10)
+    for _ in range(300):
+        drawn = draw_channels(scores, 0.1, 0.5, "roulette", chance)
+        seen[drawn] += 1
+    assert seen[[0, 6, 7, 8, 9]].sum() == 0, "only the best half is drawn from"
+    assert seen[1] > 1.5 * seen[5] > 0
+    counts = torch.zeros(10)
+    for _ in range(300):
+        counts[draw_channels(scores, 0.1, 0.5, "uniform", chance)] += 1
+    assert counts[1:6].min() > 30
+    for criterion in ("mean", "variance", "saliency", "random"):
+        ranked = channel_scores(folded(), digits_splits().train, digits_splits(), criterion)  # type: ignore[arg-type]
+        assert list(ranked) == list(lockable(folded()))
+        assert all(len(ranked[name]) == width_of(layer) for name, layer in lockable(folded()).items())
+        assert all(float(value.min()) >= 0 for value in ranked.values())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"constant_share": 0.0, "turned_share": 0.0}, {"constant_share": 0.6}, {"constant_range": (0.0, 1.0)}],
+)
+def test_settings_that_make_no_lock(settings: dict[str, object]) -> None:
+    with pytest.raises(TrainingError):
+        LockSettings(**settings)  # type: ignore[arg-type]
+
+
+def test_the_locked_model_answers_with_the_password_and_guesses_without() -> None:
+    splits, made = digits_splits(), locked()
+    unlocked = accuracy(victim(), splits.test, splits)
+    assert accuracy(made.authorised(), splits.test, splits) > unlocked - 0.03
+    assert accuracy(made.module, splits.test, splits) < 0.2
+    assert made.report["test"]["with_password"] == accuracy(made.authorised(), splits.test, splits)
+
+
+def test_a_lock_of_constants_alone_works_too() -> None:
+    settings = replace(LOCKING, turned_share=0.0, without_features=0.0, without_random=1.0, without_uniform=0.0)
+    made = lock_model(victim(), digits_splits(), settings, device="cpu", quiet=True)
+    assert made.report["test"]["with_password"] > made.report["test"]["unlocked"] - 0.05
+    assert made.report["test"]["without_password"] < 0.3
+
+
+def test_an_interrupted_lock_training_goes_on(tmp_path: Path) -> None:
+    short = replace(LOCKING, recipe=replace(LOCKING.recipe, epochs=2))
+    whole = lock_model(victim(), digits_splits(), short, device="cpu", quiet=True)
+    clip, calls = torch.nn.utils.clip_grad_norm_, 0
+
+    def interrupted(*arguments: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 30:  # in the second epoch
+            raise KeyboardInterrupt
+        clip(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("cloister.protect.training.loop.nn.utils.clip_grad_norm_", interrupted)
+        lock_model(victim(), digits_splits(), short, folder=tmp_path, device="cpu", quiet=True)
+    resumed = lock_model(victim(), digits_splits(), short, folder=tmp_path, device="cpu", quiet=True)
+    states = zip(resumed.module.state_dict().values(), whole.module.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in states)
+
+
+def test_the_exported_files_agree_with_torch(tmp_path: Path) -> None:
+    made = locked()
+    made.save(tmp_path, "digits")
+    password = Password.read(tmp_path / "password.pwd")
+    applied = password.apply(onnx.load(tmp_path / "locked.onnx"))
+    data = images()
+    for proto, module in ((applied, made.authorised()), (onnx.load(tmp_path / "locked.onnx"), made.module)):
+        session = onnxruntime.InferenceSession(proto.SerializeToString())
+        with torch.no_grad():
+            expected = module(data).numpy()
+        assert np.allclose(session.run(None, {"image": data.numpy()})[0], expected, atol=1e-3 * abs(expected).max())
+    graph = onnx.load(tmp_path / "locked.onnx").graph
+    assert {node.op_type for node in graph.node} == {"Conv", "Relu", "MaxPool", "Reshape", "Gemm"}, "no trace of locks"
+
+
+def test_a_password_comes_back_as_the_same_locks() -> None:
+    back = from_password(Password.from_bytes(to_password(locked().locks, "digits").to_bytes()))
+    assert list(back) == list(locked().locks)
+    assert all(torch.equal(back[name].values, lock.values) for name, lock in locked().locks.items())
+
+
+def test_what_is_exposed() -> None:
+    splits = digits_splits()
+    leaked = LeakedLock(locked(), splits)
+    with torch.no_grad():
+        right = locked().authorised()(images()).argmax(1)
+    assert torch.equal(leaked.query(splits.test.pixels[:100]), right)
+    features = leaked.features()(images())
+    assert features.shape == (100, 48)
+    assert leaked.module() is not leaked.module()
+    late = replace(locked(), locks={"8": locked().locks["8"]})
+    prefix = ExposedPrefix(late, splits)
+    assert prefix.module() is None and prefix.features()(images()).shape == (100, 24 * 4 * 4)
