@@ -7,7 +7,9 @@
 
 #include "cloister_format.h"
 
-#define CL_LICENCE_SIZE (sizeof(struct cl_licence) + CL_SIGNATURE_SIZE)
+/* Without a password, and with the longest. */
+#define CL_LICENCE_SIZE     (sizeof(struct cl_licence) + CL_SIGNATURE_SIZE)
+#define CL_LICENCE_MAX_SIZE (CL_LICENCE_SIZE + CL_MAX_PASSWORD)
 
 /*
  * Checks the clear part of `size` bytes at the 8-byte aligned address `data`.
@@ -17,8 +19,14 @@
  */
 uint32_t cl_licence_parse(const void *data, size_t size);
 
-/* Checks the decrypted part; CL_ERROR_BAD_FORMAT: a field is out of range. */
-uint32_t cl_licence_check_secret(const struct cl_licence_secret *secret);
+/*
+ * Checks the decrypted part of a licence of `size` bytes: the secret and the password behind
+ * it, if there is one.
+ *
+ * CL_ERROR_BAD_FORMAT: a field is out of range.
+ * CL_ERROR_VERSION: a version of the password that this TA does not know.
+ */
+uint32_t cl_licence_check_secret(const struct cl_licence_secret *secret, size_t size);
 
 /*
  * The licence allows an answer of this kind (enum cl_output), with k entries a row for

@@ -7,16 +7,22 @@
 #include "crypto.h"
 #include "device.h"
 #include "embed.h"
+#include "engine/engine.h"
 #include "hpke.h"
 #include "params.h"
 #include "vendor.h"
 
 static const char manifest_domain[] = "cloister manifest v1";
 static const char licence_domain[] = "cloister licence v1";
+static const char long_licence_domain[] = "cloister licence v2";
+static const char layers_domain[] = "cloister layers v1";
 
 #define DOMAIN_SIZE(domain) (sizeof(domain) - 1)
 
-/* A licence and what its signature is over: the domain and its own clear and sealed bytes. */
+/*
+ * A licence and, without a password, what its signature is over: the domain and its own clear
+ * and sealed bytes. With a password it is longer than this structure.
+ */
 struct licence_copy {
 	uint8_t pad[8 - DOMAIN_SIZE(licence_domain) % 8]; /* aligns what follows the domain */
 	uint8_t domain[DOMAIN_SIZE(licence_domain)];
@@ -65,24 +71,51 @@ static TEE_Result take_manifest(struct cl_session *session, const void *data, si
 								       : CL_ERROR_CIPHER;
 }
 
-/* Copies the licence; checks its form, its signature, and that it is for this device and model. */
-static TEE_Result take_licence(const struct cl_model *model, const void *data, size_t size,
-			       struct licence_copy *copy, uint8_t public_key[CL_KEY_SIZE])
+/* The vendor signed the licence of `size` bytes. */
+static TEE_Result verify_licence(const struct licence_copy *copy, size_t size)
 {
-	uint8_t device_id[CL_DIGEST_SIZE] = {0};
+	uint8_t message[DOMAIN_SIZE(long_licence_domain) + CL_DIGEST_SIZE] = {0};
+	const size_t signed_size = size - CL_SIGNATURE_SIZE;
+	const uint8_t *bytes = (const uint8_t *)&copy->licence;
 	TEE_Result res = TEE_SUCCESS;
 
-	if (size != CL_LICENCE_SIZE)
+	if (size == CL_LICENCE_SIZE)
+		return cl_ed25519_verify(cl_vendor_key, copy->domain,
+					 sizeof(copy->domain) + signed_size, bytes + signed_size);
+	memcpy(message, long_licence_domain, DOMAIN_SIZE(long_licence_domain));
+	res = cl_sha256(bytes, signed_size, message + DOMAIN_SIZE(long_licence_domain));
+	return res ? res
+		   : cl_ed25519_verify(cl_vendor_key, message, sizeof(message),
+				       bytes + signed_size);
+}
+
+/*
+ * Copies the licence, a long one into pages of its own and any other to `copy`; checks its
+ * form, its signature, and that it is for this device and model.
+ */
+static TEE_Result take_licence(struct cl_session *session, const void *data, size_t size,
+			       struct licence_copy **copied, uint8_t public_key[CL_KEY_SIZE])
+{
+	struct cl_model *model = &session->model;
+	uint8_t device_id[CL_DIGEST_SIZE] = {0};
+	struct licence_copy *copy = *copied;
+	TEE_Result res = TEE_SUCCESS;
+
+	if (size < CL_LICENCE_SIZE || size > CL_LICENCE_MAX_SIZE)
 		return TEE_ERROR_BAD_FORMAT;
+	if (size > CL_LICENCE_SIZE) {
+		res = cl_pages_map(&session->memory, offsetof(struct licence_copy, licence) + size,
+				   &model->licence_pages);
+		if (res)
+			return res;
+		copy = model->licence_pages.address;
+		*copied = copy;
+	}
 	memcpy(copy->domain, licence_domain, sizeof(copy->domain));
-	memcpy(&copy->licence, data, sizeof(copy->licence));
-	memcpy(copy->signature, (const uint8_t *)data + sizeof(copy->licence),
-	       sizeof(copy->signature));
+	memcpy((uint8_t *)copy + offsetof(struct licence_copy, licence), data, size);
 	res = cl_licence_parse(&copy->licence, size);
 	if (!res)
-		res = cl_ed25519_verify(cl_vendor_key, copy->domain,
-					sizeof(copy->domain) + sizeof(copy->licence),
-					copy->signature);
+		res = verify_licence(copy, size);
 	if (!res)
 		res = cl_device_public_key(public_key);
 	if (!res)
@@ -123,25 +156,55 @@ static TEE_Result raise_version(const struct cl_manifest *manifest)
 	return res;
 }
 
-/* Opens the licence's secret and holds it against the manifest. */
-static TEE_Result open_licence(struct cl_model *model, const struct licence_copy *copy,
+/* The password's layers and channels are this model's. */
+static TEE_Result check_password(struct cl_session *session)
+{
+	const struct cl_manifest_view *manifest = &session->model.manifest;
+	const size_t size = manifest->layer_count * sizeof(struct cl_layer);
+	struct cl_model *model = &session->model;
+	struct cl_pages pages = {0};
+	TEE_Result res = TEE_SUCCESS;
+
+	if (!manifest->layers)
+		return CL_ERROR_PASSWORD;
+	res = cl_pages_map(&session->memory, size, &pages);
+	if (res)
+		return res;
+	res = cl_cipher_open(&model->cipher, manifest->layers->nonce, layers_domain,
+			     DOMAIN_SIZE(layers_domain), (const uint8_t *)(manifest->layers + 1),
+			     pages.address, size);
+	if (!res && !cl_password_fits(model->password, pages.address, manifest->layer_count))
+		res = CL_ERROR_PASSWORD;
+	cl_pages_unmap(&session->memory, &pages);
+	return res;
+}
+
+/* Opens the licence's secret where it lies, takes it out, and holds it against the manifest. */
+static TEE_Result open_licence(struct cl_session *session, struct licence_copy *copy,
 			       const uint8_t public_key[CL_KEY_SIZE])
 {
+	struct cl_model *model = &session->model;
 	const struct cl_manifest *manifest = model->manifest.header;
 	struct cl_licence_secret *secret = &model->licence;
-	const struct cl_licence *licence = &copy->licence;
+	struct cl_licence *licence = &copy->licence;
+	const uint32_t size = licence->total_size;
 	uint8_t key_id[CL_DIGEST_SIZE] = {0};
 	TEE_Result res = TEE_SUCCESS;
 
 	/* The key schedule's info is the domain and the clear fields: the message's begin. */
 	res = cl_hpke_open(licence->enc, public_key, copy->domain,
 			   sizeof(copy->domain) + offsetof(struct cl_licence, enc), licence->sealed,
-			   sizeof(licence->sealed), (uint8_t *)secret);
-	if (!res)
-		res = cl_licence_check_secret(secret);
+			   licence->sealed_size, licence->sealed);
+	if (!res) {
+		res = cl_licence_check_secret((const void *)licence->sealed, size);
+		memcpy(secret, licence->sealed, sizeof(*secret));
+		cl_wipe(licence->sealed, sizeof(*secret));
+	}
 	if (res)
 		return res;
 	memcpy(model->licence_id, licence->licence_id, CL_ID_SIZE);
+	if (secret->password_size)
+		model->password = (const void *)(licence->sealed + sizeof(*secret));
 
 	if (manifest->model_version < secret->min_model_version ||
 	    manifest->model_version > secret->max_model_version)
@@ -154,6 +217,8 @@ static TEE_Result open_licence(struct cl_model *model, const struct licence_copy
 	if (!res)
 		res = cl_cipher_set(&model->cipher, manifest->suite, secret->content_key);
 	cl_wipe(secret->content_key, sizeof(secret->content_key));
+	if (!res && model->password)
+		res = check_password(session);
 	return res;
 }
 
@@ -193,7 +258,8 @@ static TEE_Result load(struct cl_session *session, const TEE_Param params[4])
 	struct cl_model *model = &session->model;
 	const void *manifest = params[0].memref.buffer;
 	size_t manifest_size = params[0].memref.size;
-	_Alignas(8) struct licence_copy licence = {0};
+	_Alignas(8) struct licence_copy short_licence = {0};
+	struct licence_copy *licence = &short_licence;
 	uint8_t public_key[CL_KEY_SIZE] = {0};
 	TEE_Result res = TEE_SUCCESS;
 
@@ -214,10 +280,10 @@ static TEE_Result load(struct cl_session *session, const TEE_Param params[4])
 	    model->manifest.header->payload_size != cl_embedded_payload_size)
 		res = TEE_ERROR_BAD_FORMAT;
 	if (!res)
-		res = take_licence(model, params[1].memref.buffer, params[1].memref.size, &licence,
-				   public_key);
+		res = take_licence(session, params[1].memref.buffer, params[1].memref.size,
+				   &licence, public_key);
 	if (!res)
-		res = open_licence(model, &licence, public_key);
+		res = open_licence(session, licence, public_key);
 	if (!res)
 		res = take_memory(session);
 	if (!res)

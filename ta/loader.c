@@ -55,6 +55,9 @@ TEE_Result cl_loader_open(struct cl_model *model, uint32_t index, const uint8_t 
 	cl_sealed_aad(&model->manifest, model->digest, index, &aad);
 	res = cl_cipher_open(&model->cipher, model->manifest.partitions[index].nonce, &aad,
 			     sizeof(aad), sealed + sizeof(header), plain, size);
+	/* Before the check: it holds what the weights hold against the operators. */
+	if (!res && model->password)
+		res = from_status(cl_partition_unlock(plain, size, model->password));
 	if (!res)
 		res = from_status(
 			cl_partition_check(plain, size, model->manifest.header->arena_size, NULL));

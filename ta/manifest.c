@@ -121,7 +121,23 @@ static bool partitions_valid(const struct cl_partition_desc *desc, const struct 
 	return largest == header->largest_partition;
 }
 
-static uint32_t check_header(const struct cl_manifest *header, size_t size)
+/* The sealed layers are what is left between descriptors and signature: none, or some whole ones.
+ */
+static bool layers_valid(uint64_t size, uint32_t *count)
+{
+	const uint64_t frame = sizeof(struct cl_layers_head) + CL_TAG_SIZE;
+
+	*count = 0;
+	if (!size)
+		return true;
+	if (size <= frame || (size - frame) % sizeof(struct cl_layer) ||
+	    (size - frame) / sizeof(struct cl_layer) > CL_MAX_LAYERS)
+		return false;
+	*count = (uint32_t)((size - frame) / sizeof(struct cl_layer));
+	return true;
+}
+
+static uint32_t check_header(const struct cl_manifest *header, size_t size, uint32_t *layer_count)
 {
 	uint64_t expected = 0;
 
@@ -142,7 +158,10 @@ static uint32_t check_header(const struct cl_manifest *header, size_t size)
 		   ((uint64_t)header->input_count + header->output_count) * sizeof(struct cl_io) +
 		   (uint64_t)header->partition_count * sizeof(struct cl_partition_desc) +
 		   CL_SIGNATURE_SIZE;
-	return expected == size && name_valid(header->name) ? CL_SUCCESS : CL_ERROR_BAD_FORMAT;
+	return expected <= size && layers_valid(size - expected, layer_count) &&
+			       name_valid(header->name)
+		       ? CL_SUCCESS
+		       : CL_ERROR_BAD_FORMAT;
 }
 
 uint32_t cl_manifest_parse(const void *data, size_t size, struct cl_manifest_view *view)
@@ -153,7 +172,7 @@ uint32_t cl_manifest_parse(const void *data, size_t size, struct cl_manifest_vie
 
 	if (size < sizeof(*header) || size > CL_MANIFEST_MAX_SIZE)
 		return CL_ERROR_BAD_FORMAT;
-	res = check_header(header, size);
+	res = check_header(header, size, &found.layer_count);
 	if (res)
 		return res;
 
@@ -161,14 +180,17 @@ uint32_t cl_manifest_parse(const void *data, size_t size, struct cl_manifest_vie
 	found.inputs = (const struct cl_io *)(const void *)(header + 1);
 	found.outputs = found.inputs + header->input_count;
 	found.partitions = (const void *)(found.outputs + header->output_count);
-	found.signature = (const void *)(found.partitions + header->partition_count);
+	if (found.layer_count)
+		found.layers = (const void *)(found.partitions + header->partition_count);
 	found.signed_size = size - CL_SIGNATURE_SIZE;
+	found.signature = (const uint8_t *)data + found.signed_size;
 
 	if (!ios_valid(found.inputs, header->input_count, header->arena_size, &found.input_size) ||
 	    !ios_valid(found.outputs, header->output_count, header->arena_size,
 		       &found.output_size) ||
 	    !inputs_disjoint(found.inputs, header->input_count) ||
-	    !partitions_valid(found.partitions, header))
+	    !partitions_valid(found.partitions, header) ||
+	    (found.layers && !nonce_valid(found.layers->nonce, header->suite)))
 		return CL_ERROR_BAD_FORMAT;
 
 	*view = found;

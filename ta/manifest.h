@@ -10,7 +10,8 @@
 /* Of the largest manifest that the format allows. */
 #define CL_MANIFEST_MAX_SIZE                                                                       \
 	(sizeof(struct cl_manifest) + 2 * CL_MAX_IO * sizeof(struct cl_io) +                       \
-	 CL_MAX_PARTITIONS * sizeof(struct cl_partition_desc) + CL_SIGNATURE_SIZE)
+	 CL_MAX_PARTITIONS * sizeof(struct cl_partition_desc) + sizeof(struct cl_layers_head) +    \
+	 CL_MAX_LAYERS * sizeof(struct cl_layer) + CL_TAG_SIZE + CL_SIGNATURE_SIZE)
 
 /* A manifest whose every number was checked; all pointers lead into its bytes. */
 struct cl_manifest_view {
@@ -18,6 +19,8 @@ struct cl_manifest_view {
 	const struct cl_io *inputs;
 	const struct cl_io *outputs;
 	const struct cl_partition_desc *partitions;
+	const struct cl_layers_head *layers; /* sealed behind it; NULL: none */
+	uint32_t layer_count;
 	const uint8_t *signature; /* not verified here */
 	size_t signed_size;       /* bytes before the signature */
 	uint32_t input_size;      /* bytes of all inputs */

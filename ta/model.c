@@ -70,6 +70,7 @@ void cl_model_drop(struct cl_session *session)
 	cl_cipher_close(&model->cipher);
 	cl_pages_unmap(&session->memory, &model->pages);
 	cl_pages_unmap(&session->memory, &model->manifest_pages);
+	cl_pages_unmap(&session->memory, &model->licence_pages);
 	cl_wipe(model, sizeof(*model));
 	session->memory.peak = session->memory.held;
 	session->memory.limit = 0;

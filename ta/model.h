@@ -21,6 +21,8 @@ struct cl_model {
 	struct cl_licence_secret
 		licence; /* without its content key, of which `cipher` has its own */
 	uint8_t licence_id[CL_ID_SIZE];
+	struct cl_pages licence_pages;      /* of a licence with a password, opened where it lies */
+	const struct cl_password *password; /* in there; NULL: none */
 	struct cl_grant grant;
 
 	struct cl_pages pages; /* arena, then partitions */

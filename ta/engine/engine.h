@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The engine's whole interface: check a partition, run it. No allocation, no
+ * The engine's whole interface: check a partition, run it, and fold a password into it
+ * before. No allocation, no
  * operating system, no OP-TEE header; the caller owns all memory. The same
  * sources build into the TA, an aarch64 Linux library and a native library.
  */
@@ -22,6 +23,18 @@ enum cl_status {
 	CL_STOPPED = 5,       /* should_stop said so */
 };
 
+/* Instructions beyond Armv8.0 that kernels have a faster path for. */
+enum cl_cpu {
+	CL_CPU_DOTPROD = 1, /* FEAT_DotProd: sdot (Linux calls it asimddp) */
+	CL_CPU_ALL = 1,
+};
+
+/*
+ * The CPU has these features (enum cl_cpu; none at first), which cl_partition_run uses from then
+ * on; results stay the same to the bit. The Linux library for AArch64 says so by itself.
+ */
+void cl_engine_use(uint32_t features);
+
 /*
  * Checks every number in a partition of `size` bytes at the CL_ALIGN aligned
  * address `partition` against an arena of `arena_size` bytes. After CL_OK,
@@ -38,6 +51,21 @@ enum cl_status cl_partition_check(const void *partition, size_t size, size_t are
  */
 enum cl_status cl_partition_run(const void *partition, void *arena, int (*should_stop)(void *),
 				void *cookie);
+
+/* Checks every number in a password of `size` bytes at an 8-byte aligned address. */
+enum cl_status cl_password_check(const void *password, size_t size);
+
+/* Each layer that a checked password names is among `count` layers and has its channels. */
+_Bool cl_password_fits(const struct cl_password *password, const struct cl_layer *layers,
+		       uint32_t count);
+
+/*
+ * Folds a checked password into the weights of a partition of `size` bytes at a CL_ALIGN
+ * aligned address, as struct cl_site says. The partition's header and sites are checked;
+ * cl_partition_check comes afterwards, as it holds tables in the weights against their
+ * bounds. On any error nothing was changed.
+ */
+enum cl_status cl_partition_unlock(void *partition, size_t size, const void *password);
 /* cffi: end */
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "executor.h"
+#include "sites.h"
 
 /* Bytes between two sections are padding: zero. */
 static bool is_zero(const uint8_t *bytes, size_t begin, size_t end)
@@ -12,35 +13,33 @@ static bool is_zero(const uint8_t *bytes, size_t begin, size_t end)
 	return true;
 }
 
-/* The header agrees with itself, with `size` and with the arena. */
-static enum cl_status check_header(const struct cl_partition *header, size_t size,
-				   size_t arena_size)
+enum cl_status cl_partition_check_header(const void *partition, size_t size)
 {
-	const uint8_t *bytes = (const uint8_t *)header;
+	const struct cl_partition *header = partition;
+	const uint8_t *bytes = partition;
 	uint64_t ops_end = 0;
 	uint64_t weights_end = 0;
 
-	if (size < sizeof(*header) || header->magic != CL_MAGIC_PARTITION)
+	if (!partition || (uintptr_t)partition % CL_ALIGN || size < sizeof(*header) ||
+	    header->magic != CL_MAGIC_PARTITION)
 		return CL_BAD_FORMAT;
 	if (header->version != CL_FORMAT_VERSION)
 		return CL_BAD_VERSION;
-	if (header->header_size != sizeof(*header) || header->total_size != size ||
-	    header->reserved)
+	if (header->header_size != sizeof(*header) || header->total_size != size)
 		return CL_BAD_FORMAT;
 
-	ops_end = (uint64_t)header->ops_offset + header->ops_size;
+	ops_end = (uint64_t)header->ops_offset + header->ops_size +
+		  (uint64_t)header->site_count * sizeof(struct cl_site);
 	weights_end = (uint64_t)header->weights_offset + header->weights_size;
-	if (header->ops_offset < sizeof(*header) || header->ops_offset % 8 || ops_end > size ||
-	    header->weights_offset < ops_end || header->weights_offset % CL_ALIGN ||
-	    weights_end > size)
+	if (header->ops_offset < sizeof(*header) || header->ops_offset % 8 ||
+	    header->ops_size % 8 || ops_end > size || header->weights_offset < ops_end ||
+	    header->weights_offset % CL_ALIGN || weights_end > size)
 		return CL_BAD_FORMAT;
 	if (!is_zero(bytes, sizeof(*header), header->ops_offset) ||
 	    !is_zero(bytes, (size_t)ops_end, header->weights_offset) ||
 	    !is_zero(bytes, (size_t)weights_end, size))
 		return CL_BAD_FORMAT;
-	if (header->arena_size > arena_size)
-		return CL_OUT_OF_BOUNDS;
-	return CL_OK;
+	return cl_sites_check(header);
 }
 
 /* Checks the record at `op`, of which `left` bytes are inside the operator section. */
@@ -70,9 +69,9 @@ enum cl_status cl_partition_check(const void *partition, size_t size, size_t are
 
 	if (failed_op)
 		*failed_op = UINT32_MAX;
-	if (!partition || (uintptr_t)partition % CL_ALIGN)
-		return CL_BAD_FORMAT;
-	status = check_header(header, size, arena_size);
+	status = cl_partition_check_header(partition, size);
+	if (status == CL_OK && header->arena_size > arena_size)
+		status = CL_OUT_OF_BOUNDS;
 	if (status != CL_OK)
 		return status;
 

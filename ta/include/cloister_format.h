@@ -27,13 +27,18 @@
 #define CL_TAG_SIZE       16
 #define CL_SIGNATURE_SIZE 64
 #define CL_ALIGN          64
+#define CL_LAYER_ID_SIZE  8
+#define CL_MAX_LAYERS     4096
+#define CL_MAX_CHANNELS   65536 /* of a layer that can be locked */
+#define CL_MAX_PASSWORD   32768 /* bytes of a password in a licence */
 
-/* Four characters each, as they read in a hex dump: CLMF, CLPT, CLSP, CLLC, CLBD. */
+/* Four characters each, as they read in a hex dump: CLMF, CLPT, CLSP, CLLC, CLBD, CLPW. */
 #define CL_MAGIC_MANIFEST  0x464d4c43
 #define CL_MAGIC_PARTITION 0x54504c43
 #define CL_MAGIC_SEALED    0x50534c43
 #define CL_MAGIC_LICENCE   0x434c4c43
 #define CL_MAGIC_BUNDLE    0x44424c43
+#define CL_MAGIC_PASSWORD  0x57504c43
 
 /*
  * How partitions are sealed. Keys are derived from the content key as below; each
@@ -90,7 +95,7 @@ struct cl_bundle_header {
 /*
  * ---- Manifest ------------------------------------------------------------
  * cl_manifest, input_count + output_count cl_io, partition_count
- * cl_partition_desc, then an Ed25519 signature by the vendor over
+ * cl_partition_desc, the sealed layers, then an Ed25519 signature by the vendor over
  * "cloister manifest v1" (20 bytes, no terminator) and the manifest digest, which
  * is the SHA-256 of all bytes before the signature. total_size counts the
  * signature. (The digest and not the bytes, because OP-TEE copies a signed message
@@ -122,6 +127,21 @@ struct cl_io {
 	uint32_t dims[8];
 	uint32_t offset; /* in the arena */
 	uint32_t size;   /* bytes */
+};
+
+/*
+ * The sealed layers say which layers a password may name. Either absent, or this nonce,
+ * one cl_layer for each layer encrypted as a partition is, and the tag; the associated data
+ * are "cloister layers v1" (18 bytes, no terminator). Their number follows from total_size.
+ */
+struct cl_layers_head {
+	uint8_t nonce[16]; /* the suite's, then zeros */
+};
+
+struct cl_layer {
+	uint8_t id[8]; /* first bytes of SHA-256 of the ONNX tensor's name */
+	uint32_t channels;
+	uint32_t reserved;
 };
 
 struct cl_partition_desc {
@@ -158,11 +178,14 @@ struct cl_partition_aad {
 /*
  * ---- Licence -------------------------------------------------------------
  * cl_licence, then an Ed25519 signature by the vendor over
- * "cloister licence v1" (19 bytes) and all bytes before it.
+ * "cloister licence v1" (19 bytes) and all bytes before it. With a password `sealed` is
+ * longer than the structure shows, and the signature is over "cloister licence v2" (19
+ * bytes) and the SHA-256 of all bytes before it.
  * `sealed` is HPKE (RFC 9180) base mode, single shot, suite
  * DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM, empty associated data,
  * info = "cloister licence v1" followed by the bytes of cl_licence before `enc`,
- * so that the clear fields are bound as well.
+ * so that the clear fields are bound as well. Sealed are cl_licence_secret and, behind it,
+ * the password.
  */
 struct cl_licence_secret {
 	uint8_t content_key[32];
@@ -172,7 +195,7 @@ struct cl_licence_secret {
 	uint32_t top_k;             /* with CL_OUTPUT_TOP_K: largest k */
 	uint32_t min_model_version; /* lowest and highest version it opens */
 	uint32_t max_model_version;
-	uint32_t reserved;
+	uint32_t password_size; /* 0: none */
 };
 
 struct cl_licence {
@@ -180,18 +203,53 @@ struct cl_licence {
 	uint16_t version;
 	uint16_t header_size;
 	uint32_t total_size;
-	uint32_t sealed_size; /* of `sealed`: sizeof(struct cl_licence_secret) + CL_TAG_SIZE */
+	uint32_t sealed_size; /* sizeof(struct cl_licence_secret) + password_size + CL_TAG_SIZE */
 	uint8_t licence_id[16];
 	uint8_t model_id[16];
 	uint8_t device_id[32]; /* SHA-256 of the device's X25519 public key */
 	uint8_t enc[32];       /* HPKE encapsulated key */
-	uint8_t sealed[80];
+	uint8_t sealed[80];    /* more with a password */
+};
+
+/*
+ * ---- Password ------------------------------------------------------------
+ * What the channels of locked layers are set to: cl_password, lock_count cl_lock in
+ * ascending order of their layers' ids, entry_count cl_lock_entry in the locks' order, each
+ * lock's in ascending order of channels; then zeros up to total_size, a multiple of 8, so
+ * that a licence's length does not tell how many there are.
+ *
+ * With it a layer computes scale * z + value where its weights and bias say z, before its
+ * activation: the TA multiplies the channel's weights and bias by scale and adds value to
+ * the bias when it opens a partition (struct cl_site).
+ */
+struct cl_password {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t header_size;
+	uint32_t total_size;
+	uint32_t lock_count;
+	uint32_t entry_count;
+	uint32_t reserved;
+	uint8_t id[16]; /* of the password file, for people */
+};
+
+struct cl_lock {
+	uint8_t layer[8];
+	uint32_t entry_count;
+	uint32_t reserved;
+};
+
+struct cl_lock_entry {
+	uint32_t channel;
+	float scale; /* finite, as is value */
+	float value;
+	uint32_t reserved;
 };
 
 /*
  * ---- Partition (plain) ---------------------------------------------------
- * cl_partition, operator records, weights. Offsets count from the partition's
- * first byte. All of it is loaded at a CL_ALIGN aligned address.
+ * cl_partition, operator records, site_count cl_site right behind them, weights. Offsets
+ * count from the partition's first byte. All of it is loaded at a CL_ALIGN aligned address.
  */
 struct cl_partition {
 	uint32_t magic;
@@ -204,7 +262,7 @@ struct cl_partition {
 	uint32_t weights_offset; /* CL_ALIGN aligned */
 	uint32_t weights_size;
 	uint32_t arena_size; /* bytes of arena that the operators may touch */
-	uint32_t reserved;
+	uint32_t site_count;
 };
 
 enum cl_space {
@@ -268,6 +326,37 @@ enum cl_unary {
 	CL_UNARY_ERF = 15,
 	CL_UNARY_SOFTPLUS = 16,
 	CL_UNARY_COUNT = 17,
+};
+
+/* How the weights of a site lie; p = ceil(channels / groups / n) panels of n channels. */
+enum cl_packing {
+	CL_PACKING_PANELS = 1,    /* float [groups][p][depth][8], as in CONV2D and GEMM */
+	CL_PACKING_ROWS = 2,      /* float [depth][channels], as in DEPTHWISE */
+	CL_PACKING_PANELS_S8 = 3, /* int8 [groups][p][ceil(depth / 16)][4][16], as in CONV2D_S8 */
+	CL_PACKING_ROWS_S8 = 4,   /* int8 [depth][channels], as in DEPTHWISE_S8 */
+};
+
+/*
+ * Weights and bias of some channels of a layer, as far as they lie in this partition: where
+ * a password is folded in. Every convolution and product with constant weights has sites,
+ * locked or not; operators that share weights (bands of rows) share a site.
+ * Floats: weights and bias (float [channels]) are scaled, then value is added to the bias;
+ *   either may be absent. Factors of 8-bit weights are a site of depth 1.
+ * 8-bit: bias is the operator's `channels`. A scale of 0 clears the weights and makes the
+ *   bias round(value / step), step being multiplier * out_scale. Other scales multiply the
+ *   multiplier, and the bias grows by round(value / (scale * step)); where that exceeds 2^30
+ *   the scale counts as 0.
+ */
+struct cl_site {
+	uint8_t layer[8];
+	uint32_t packing; /* enum cl_packing */
+	uint32_t first;   /* of its channels among the layer's */
+	uint32_t channels;
+	uint32_t groups;
+	uint32_t depth;  /* weights of a channel */
+	float out_scale; /* 8-bit: of the layer's result; else 0 */
+	struct cl_ref weights;
+	struct cl_ref bias;
 };
 
 struct cl_activation {
@@ -745,13 +834,19 @@ struct cl_dequantize {
 CL_SIZE_IS(cl_bundle_header, 40);
 CL_SIZE_IS(cl_manifest, 144);
 CL_SIZE_IS(cl_io, 112);
+CL_SIZE_IS(cl_layers_head, 16);
+CL_SIZE_IS(cl_layer, 16);
 CL_SIZE_IS(cl_partition_desc, 32);
 CL_SIZE_IS(cl_sealed_header, 32);
 CL_SIZE_IS(cl_partition_aad, 48);
 CL_SIZE_IS(cl_licence_secret, 64);
 CL_SIZE_IS(cl_licence, 192);
+CL_SIZE_IS(cl_password, 40);
+CL_SIZE_IS(cl_lock, 16);
+CL_SIZE_IS(cl_lock_entry, 16);
 CL_SIZE_IS(cl_partition, 40);
 CL_SIZE_IS(cl_ref, 16);
+CL_SIZE_IS(cl_site, 64);
 CL_SIZE_IS(cl_activation, 16);
 CL_SIZE_IS(cl_op, 8);
 CL_SIZE_IS(cl_conv2d, 168);

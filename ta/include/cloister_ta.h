@@ -101,6 +101,7 @@ enum cl_command {
 #define CL_ERROR_NO_VENDOR       0x80c1000a /* this TA was built without a vendor's key */
 #define CL_ERROR_NO_LICENCE      0x80c1000b /* no licence was given */
 #define CL_ERROR_CIPHER          0x80c1000c /* sealed with a cipher suite this device has not */
+#define CL_ERROR_PASSWORD        0x80c1000d /* the licence's password is not for this model */
 
 struct cl_info {
 	uint32_t interface_version;

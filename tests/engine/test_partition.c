@@ -123,7 +123,8 @@ TEST(partition_check_refuses_each_bad_field)
 	       UINT32_MAX);
 	REFUSE(header.weights_size, UINT32_MAX, CL_BAD_FORMAT, UINT32_MAX);
 	REFUSE(header.weights_size, sizeof(sample.weights) - 1, CL_BAD_FORMAT, UINT32_MAX);
-	REFUSE(header.reserved, 1, CL_BAD_FORMAT, UINT32_MAX);
+	REFUSE(header.site_count, 1, CL_BAD_FORMAT, UINT32_MAX);
+	REFUSE(header.site_count, UINT32_MAX, CL_BAD_FORMAT, UINT32_MAX);
 	REFUSE(padding[31], 1, CL_BAD_FORMAT, UINT32_MAX);
 	REFUSE(end[63], 1, CL_BAD_FORMAT, UINT32_MAX);
 	REFUSE(header.arena_size, 16, CL_OUT_OF_BOUNDS, 2);

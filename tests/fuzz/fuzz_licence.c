@@ -28,8 +28,9 @@ static void use_quota(const uint8_t *data, size_t size)
 	memcpy(&record, data + sizeof(limits), sizeof(record));
 	data += sizeof(limits) + sizeof(record);
 	size -= sizeof(limits) + sizeof(record);
-	(void)cl_licence_check_secret(&limits);
-	(void)cl_licence_allows(&limits, limits.reserved, limits.top_k);
+	limits.password_size = 0;
+	(void)cl_licence_check_secret(&limits, CL_LICENCE_SIZE);
+	(void)cl_licence_allows(&limits, limits.output, limits.top_k);
 	if (!limits.query_limit && !limits.rate_per_minute)
 		return;
 	record.queries = 0;

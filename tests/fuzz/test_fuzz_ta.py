@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 TA = HERE.parents[1] / "ta"
 SOURCES = {
     "manifest": ["manifest.c", "plan.c", "sealed.c", "answer.c"],
-    "licence": ["licence.c", "quota.c"],
+    "licence": ["licence.c", "quota.c", "engine/password.c"],
 }
 
 

@@ -360,7 +360,8 @@ def test_wrong_content_key(ta: Ta, sample: Sample) -> None:
     ("fields", "code"),
     [
         ({}, SUCCESS),
-        ({"reserved": 1}, BAD_FORMAT),
+        ({"password_size": 1}, BAD_FORMAT),
+        ({"password_size": 1 << 31}, BAD_FORMAT),
         ({"output": 0}, BAD_FORMAT),
         ({"output": 77}, BAD_FORMAT),
         ({"output": C.CL_OUTPUT_TOP_K}, BAD_FORMAT),

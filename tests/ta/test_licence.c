@@ -60,10 +60,10 @@ static uint32_t secret(uint32_t output, uint32_t top_k, uint32_t low, uint32_t h
 		.top_k = top_k,
 		.min_model_version = low,
 		.max_model_version = high,
-		.reserved = rest,
+		.password_size = rest,
 	};
 
-	return cl_licence_check_secret(&s);
+	return cl_licence_check_secret(&s, CL_LICENCE_SIZE);
 }
 
 static void checks_secrets(void)
