@@ -21,7 +21,7 @@ from cloister.cli.plan import plan
 from cloister.compile import compile_onnx
 from cloister.compile.memory import TA_OWN, manifest_pages, manifest_size, pages, reside
 from cloister.errors import CloisterError
-from cloister.estimate.instructions import constants, kernel_instructions
+from cloister.estimate.instructions import constants
 from cloister.estimate.picture import save_picture
 from cloister.estimate.plan import plan_model
 from cloister.seal import VendorKey, seal_bundle
@@ -126,11 +126,13 @@ def test_a_model_that_does_not_fit_is_told_what_would() -> None:
 
 def test_every_kernel_has_an_estimate() -> None:
     from cloister.compile.lowering import STRUCTS
+    from cloister.estimate.features import KERNELS
 
-    known = constants()["kernels"]
-    assert not {name for name in STRUCTS if name != "WINOGRAD"} - set(known)
-    assert all(set(entry) == {"mac", "tap", "element", "call"} for entry in known.values())
-    assert kernel_instructions.__doc__
+    assert set(KERNELS) == set(STRUCTS)
+    kinds = {kind.split()[0] for kind in constants()["kernels"]}
+    # The pools' kinds name what they take before the precision.
+    assert set(STRUCTS) - {"POOL_S8"} <= kinds
+    assert {"POOL max_S8", "POOL average_S8", "RUN", "STEP"} <= set(constants()["kernels"])
 
 
 def test_the_estimate_grows_with_the_work_and_with_what_is_streamed() -> None:

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from cloister.cli.common import Dim, Size, human, show_facts, show_json
-from cloister.estimate.instructions import Instructions
+from cloister.estimate.instructions import Extrapolation, Instructions
 from cloister.estimate.plan import MemoryPlan, plan_model
 
 EXAMPLE = """
@@ -72,6 +72,7 @@ def facts(found: MemoryPlan, picture: Path | None) -> dict[str, object]:
         "streamed": f"{human(found.streamed)} ({found.streamed} bytes) at each inference",
         "multiply-accumulates": f"{found.macs:,}",
         "instructions": _told(found.instructions),
+        "estimate": trust(found.instructions),
         "without crypto": f"{found.instructions_without_crypto.total:,.0f} on a processor without AES instructions",
     }
     if found.smallest is not None:
@@ -84,3 +85,21 @@ def facts(found: MemoryPlan, picture: Path | None) -> dict[str, object]:
 def _told(count: Instructions) -> str:
     parts = f"{count.compute:,.0f} compute, {count.decrypt:,.0f} decryption, {count.boundary:,.0f} boundary"
     return f"about {count.total:,.0f}: {parts}"
+
+
+def trust(count: Instructions) -> str:
+    """How far the estimate can be trusted: its error as the calibration tells it, and what it could not know."""
+    text = f"within about {100 * count.error:.0f} %, as the calibration tells"
+    if not count.extrapolations:
+        return f"{text}; every kernel is of a size that was measured"
+    parts = sorted(count.extrapolations, key=lambda part: -part.cost)[:3]
+    more = len(count.extrapolations) - len(parts)
+    listed = "; ".join(_outside(part, count.total) for part in parts) + (f"; {more} more" if more else "")
+    return f"{text}, but EXTRAPOLATED for {100 * count.extrapolated:.1f} % of the total: {listed}"
+
+
+def _outside(part: Extrapolation, total: float) -> str:
+    share = f"{100 * part.cost / total:.1f} %"
+    if not part.size:
+        return f"{part.kind} was not measured ({share})"
+    return f"{part.kind} with {part.size} {part.value:g}, measured from {part.low:g} to {part.high:g} ({share})"

@@ -1,130 +1,225 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Instructions of one inference, estimated from the kernels' records and a table of measured constants.
+"""Cost of one inference, estimated from the kernels' records and constants that a calibration found.
 
-The estimate of a kernel is ``mac * MACs + tap * taps + element * results + call``: multiply-accumulates with channels
-rounded up to whole panels, windows laid out (one for each result pixel and cell of the filter), results written, and
-what a kernel costs however small it is. ``constants.json`` holds the factors; ``build/bench`` measures them.
+``constants.json`` is written by ``cloister calibrate``: for each kind of term (:mod:`cloister.estimate.features`) what
+its counts cost on the target, instructions on the emulator or nanoseconds on a board, with the error of that and the
+sizes for which it was found.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import prod
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from cloister.compile.lowering import Buffer, Op
-from cloister.compile.pack import PANEL
-from cloister.compile.winograd import DIRECT, saved, winograd_scratch
+from cloister.compile.lowering import Op
+from cloister.errors import FormatError
+from cloister.estimate.counting import Term
+from cloister.estimate.features import terms_of
+from cloister.estimate.fit import cost_of
 
 CONSTANTS = Path(__file__).with_name("constants.json")
+#: The layout of the table.
+VERSION = 2
+#: How partitions are opened with and without the processor's AES instructions.
+WITH_CRYPTO, WITHOUT_CRYPTO = "aegis-128l", "chacha20-poly1305"
+#: What a kind without constants costs, for each call and result.
+_UNKNOWN_CALL, _UNKNOWN_ELEMENT = 1500.0, 4.0
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a kernel does: the class of its constants, multiply-accumulates or cells, taps, results."""
+class Extrapolation:
+    """A part of the estimate that rests on no measurement.
+
+    Attributes:
+        kind: of the term.
+        size: what lies outside of the range; empty where nothing of the kind was measured.
+        value: its value that lies farthest outside.
+        low, high: the range.
+        cost: estimated cost of the terms concerned.
+    """
 
     kind: str
-    macs: int
-    taps: int
-    elements: int
+    size: str
+    value: float
+    low: float
+    high: float
+    cost: float
 
 
 @dataclass(frozen=True)
 class Instructions:
-    """Estimated instructions of one inference, by what they are spent on."""
+    """Estimated cost of one inference, by what it is spent on, in the unit of the table.
+
+    Attributes:
+        compute, decrypt, boundary: the parts.
+        error: what the calibration says of the whole, relative: about two in three estimates are as near.
+        extrapolations: parts for which it cannot say it.
+    """
 
     compute: float
     decrypt: float
     boundary: float
+    error: float = 0.0
+    extrapolations: tuple[Extrapolation, ...] = ()
 
     @property
     def total(self) -> float:
         """The sum."""
         return self.compute + self.decrypt + self.boundary
 
+    @property
+    def extrapolated(self) -> float:
+        """Share of the total that rests on no measurement; a kernel outside in several ways counts once for each."""
+        return min(1.0, sum(part.cost for part in self.extrapolations) / self.total) if self.total else 0.0
+
 
 @cache
 def constants(path: Path = CONSTANTS) -> dict[str, Any]:
-    """The table of a file."""
-    table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    """The table of a file.
+
+    Raises:
+        FormatError: it is no table of constants, or of another version.
+    """
+    try:
+        table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path}: {error}", "make the table again: cloister calibrate") from error
+    if not isinstance(table, dict) or table.get("version") != VERSION:
+        raise FormatError(f"{path} is no table of version {VERSION}", "make it again: cloister calibrate")
     return table
 
 
-def work_of(op: Op) -> Work:
-    """What a kernel does."""
-    f, out = op.fields, op.refs["out"]
-    kind, macs, taps = op.kernel, 0, 0
-    if kind in ("CONV2D", "WINOGRAD", "CONV2D_S8"):
-        columns = -(-f["out_c"] // f["group"] // PANEL) * PANEL * f["group"]
-        cells, pixels = f["kernel_h"] * f["kernel_w"], f["batch"] * f["out_h"] * f["out_w"]
-        macs = pixels * columns * cells * f["in_c"] // f["group"]
-        taps = pixels * cells * f["group"]
-        if kind == "CONV2D" and cells == 1 and (f["stride_h"], f["stride_w"]) == (1, 1):
-            kind = "CONV2D 1x1"
-    elif kind in ("DEPTHWISE", "DEPTHWISE_S8"):
-        macs = out.count * f["kernel_h"] * f["kernel_w"]
-    elif kind in ("GEMM", "GEMM_S8"):
-        macs = f["m"] * f["k"] * -(-f["n"] // PANEL) * PANEL
-        kind = "GEMM row" if kind == "GEMM" and f["m"] == 1 else kind
-    elif kind == "MATMUL":
-        macs = out.count * f["k"]
-    elif kind in ("POOL", "POOL_S8"):
-        macs = out.count * prod(f["kernel"])
-    elif kind in ("REDUCE", "ARGMAX"):
-        macs = op.refs["in"].count
-    elif kind == "RESAMPLE":
-        macs = out.count * f["taps"]
-    elif kind == "COPY" and f["in_strides"][-1] == f["out_strides"][-1] == 1 and f["dims"][-1] >= PANEL:
-        kind = "COPY run"
-    return Work(kind, macs, taps, _written(op))
-
-
-def _written(op: Op) -> int:
-    """Results that a kernel writes; a copy may write a part of its target only."""
-    return prod(op.fields["dims"]) if op.kernel == "COPY" else op.refs["out"].count
-
-
 def kernel_instructions(op: Op, table: Mapping[str, Any] | None = None) -> float:
-    """Estimated instructions of one kernel."""
-    if op.kernel == "WINOGRAD":
-        f = op.fields
-        columns = -(-f["out_c"] // PANEL) * PANEL
-        each = winograd_scratch(f, 1)
-        scratch = op.refs["scratch"]
-        assert isinstance(scratch, Buffer)
-        tiles = 1 + max(0, scratch.size - each) // max(1, 144 * (-(-f["in_c"] // 4) * 4))
-        direct = DIRECT * f["batch"] * f["out_h"] * f["out_w"] * 9 * f["in_c"] * columns
-        return float(direct - saved(op, tiles))
-    work = work_of(op)
-    found: dict[str, float] = (table or constants())["kernels"][work.kind]
-    total = found["mac"] * work.macs + found["tap"] * work.taps + found["element"] * work.elements + found["call"]
-    return float(total)
+    """Estimated cost of one kernel."""
+    return sum(_cost(term, (table or constants())["kernels"]) for term in terms_of(op))
+
+
+def _cost(term: Term, kinds: Mapping[str, Any]) -> float:
+    found = kinds.get(term.kind)
+    if found is not None:
+        return cost_of(term, found)
+    return _UNKNOWN_CALL * term.counts.get("call", 1) + _UNKNOWN_ELEMENT * term.counts.get("element", 0)
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """What is decrypted at each inference.
+
+    Attributes:
+        sizes: plain bytes of each partition.
+        operators: kernels in them.
+        payload: bytes of the sealed payload that the TA maps.
+        steps: it is too large to be mapped at once, and each partition is an invocation.
+    """
+
+    sizes: Sequence[int] = ()
+    operators: int = 0
+    payload: int = 0
+    steps: bool = False
+
+
+def run_terms(parts: int, operators: int, compute: float, input_bytes: int, answer_values: int) -> list[Term]:
+    """What the TA does around the kernels when all partitions are resident.
+
+    Args:
+        parts: partitions.
+        operators: kernels.
+        compute: their cost.
+        input_bytes: of all inputs.
+        answer_values: elements of the output among which the label is sought.
+    """
+    counts = {
+        "call": 1,
+        "partition": parts,
+        "operator": operators,
+        "input byte": input_bytes,
+        "answer value": answer_values,
+        "interrupts": compute,
+    }
+    return [Term("RUN", counts)]
+
+
+def open_terms(streaming: Streaming, suite: str) -> list[Term]:
+    """What opening the streamed partitions adds."""
+    if not streaming.sizes:
+        return []
+    counts = {
+        "partition": len(streaming.sizes),
+        "byte": sum(streaming.sizes),
+        "operator": streaming.operators,
+        "payload byte": streaming.payload,
+    }
+    if streaming.steps:
+        step = {"call": len(streaming.sizes), "byte": sum(streaming.sizes)}
+        return [Term(f"OPEN {suite}", {**counts, "payload byte": 0}), Term("STEP", step)]
+    return [Term(f"OPEN {suite}", counts)]
 
 
 def inference(
     parts: Sequence[Sequence[Op]],
-    streamed: Sequence[int],
+    streaming: Streaming,
     input_bytes: int,
+    answer_values: int,
     *,
-    crypto: bool = True,
+    suite: str = WITH_CRYPTO,
     table: Mapping[str, Any] | None = None,
 ) -> Instructions:
-    """Estimated instructions of one inference in the TA that answers with a label.
+    """Estimated cost of one inference in the TA that answers with a label.
 
     Args:
         parts: kernels of each partition.
-        streamed: plain bytes of each partition that is decrypted.
+        streaming: what is decrypted.
         input_bytes: of all inputs.
-        crypto: the processor has instructions for AES and GHASH.
+        answer_values: elements of the first output.
+        suite: cipher that the partitions are sealed with.
         table: the constants, where not those of the package.
     """
     chosen = table or constants()
-    tee = chosen["tee"]
-    compute = sum(kernel_instructions(op, chosen) for part in parts for op in part)
-    byte = tee["streamed_byte" if crypto else "streamed_byte_without_crypto"]
-    decrypt = byte * sum(streamed) + tee["streamed_partition"] * len(streamed)
-    return Instructions(compute, decrypt, tee["invocation"] + tee["input_byte"] * input_bytes)
+    kinds = chosen["kernels"]
+    terms = [term for part in parts for op in part for term in terms_of(op)]
+    costs = [_cost(term, kinds) for term in terms]
+    compute = sum(costs)
+    opened = open_terms(streaming, suite)
+    around = run_terms(len(parts), sum(map(len, parts)), compute, input_bytes, answer_values)
+    decrypt = sum(_cost(term, kinds) for term in opened)
+    boundary = sum(_cost(term, kinds) for term in around)
+    total = compute + decrypt + boundary
+    others = [(term, _cost(term, kinds)) for term in (*opened, *around)]
+    error = _error([*zip(terms, costs, strict=True), *others], kinds) / total if total else 0.0
+    outside = tuple(_extrapolations([*zip(terms, costs, strict=True), *others], kinds))
+    return Instructions(compute, decrypt, boundary, error, outside)
+
+
+def _error(costs: Iterable[tuple[Term, float]], kinds: Mapping[str, Any]) -> float:
+    """Kernels of one kind are taken to err alike, kinds independently of each other."""
+    sums: dict[str, float] = defaultdict(float)
+    for term, cost in costs:
+        sums[term.kind] += cost
+    return sqrt(sum((cost * (kinds[kind]["error"] if kind in kinds else 1.0)) ** 2 for kind, cost in sums.items()))
+
+
+def _extrapolations(costs: Iterable[tuple[Term, float]], kinds: Mapping[str, Any]) -> list[Extrapolation]:
+    found: dict[tuple[str, str], Extrapolation] = {}
+    for term, cost in costs:
+        if term.kind not in kinds:
+            before = found.get((term.kind, ""))
+            found[term.kind, ""] = Extrapolation(term.kind, "", 0, 0, 0, cost + (before.cost if before else 0))
+            continue
+        for size, value in term.shape.items():
+            low, high = kinds[term.kind]["shape"].get(size, (value, value))
+            if low <= value <= high:
+                continue
+            before = found.get((term.kind, size))
+            worst = (
+                value if before is None else max(value, before.value, key=lambda it: max(it / high, low / (it or 1)))
+            )
+            found[term.kind, size] = Extrapolation(
+                term.kind, size, worst, low, high, cost + (before.cost if before else 0)
+            )
+    return list(found.values())

@@ -10,13 +10,17 @@ from typing import Any
 from cloister.compile.arrange import Arrangement, MemoryBudgetError, arrange, smallest_budget
 from cloister.compile.memory import TA_OWN, manifest_pages
 from cloister.compile.planner import align, alive_at
-from cloister.estimate.instructions import Instructions, inference
+from cloister.estimate.instructions import WITH_CRYPTO, WITHOUT_CRYPTO, Instructions, Streaming, inference
 from cloister.ir.check import check_graph
 from cloister.ir.graph import Graph
 from cloister.ir.importer import import_onnx, raise_problems
 from cloister.ir.load import ModelSource
 from cloister.ir.passes.pipeline import clean, optimise
 from cloister.ops.base import find
+
+#: Largest payload that the TA maps at once, beside its own memory: OP-TEE maps CFG_PGT_CACHE_ENTRIES (8) times 2 MiB.
+#: Of a larger one each partition is an invocation.
+MAPPED = 12 << 20
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ class MemoryPlan:
         found = {name: value for name, value in vars(self).items() if name != "moments"}
         for name in ("instructions", "instructions_without_crypto"):
             value = found[name]
-            found[name] = None if value is None else {**asdict(value), "total": value.total}
+            if value is not None:
+                found[name] = {**asdict(value), "total": value.total, "extrapolated": value.extrapolated}
         return {**found, "peak_over_bound": self.ratio}
 
 
@@ -128,8 +133,16 @@ def plan_arrangement(graph: Graph, made: Arrangement, budget: int, smallest: int
     if lies is None:
         return MemoryPlan(budget, False, smallest or made.least)
     sizes = made.sizes
-    streamed = [size for index, size in enumerate(sizes) if index not in set(lies.resident)]
+    streamed = [index for index in range(len(sizes)) if index not in set(lies.resident)]
+    payload = sum(sizes)
+    streaming = Streaming(
+        [sizes[index] for index in streamed],
+        sum(len(made.parts[index]) for index in streamed),
+        payload,
+        payload > MAPPED,
+    )
     inputs = sum(buffer.size for buffer in made.lowered.inputs.values())
+    values = next(iter(made.lowered.outputs.values())).count
     costs = [operator.cost(node, graph).macs for node in graph.nodes if (operator := find(node.op)) is not None]
     return MemoryPlan(
         budget=budget,
@@ -148,8 +161,8 @@ def plan_arrangement(graph: Graph, made: Arrangement, budget: int, smallest: int
         resident_bytes=lies.resident_bytes,
         streamed=lies.streamed,
         macs=sum(costs),
-        instructions=inference(made.parts, streamed, inputs),
-        instructions_without_crypto=inference(made.parts, streamed, inputs, crypto=False),
+        instructions=inference(made.parts, streaming, inputs, values, suite=WITH_CRYPTO),
+        instructions_without_crypto=inference(made.parts, streaming, inputs, values, suite=WITHOUT_CRYPTO),
         moments=_moments(made, set(lies.resident)),
     )
 

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What matrix products, pools, elementwise functions, copies and reductions do, counted."""
+
+from __future__ import annotations
+
+from math import prod
+
+from cloister.compile.lowering import Op
+from cloister.estimate.counting import (
+    PANEL,
+    ROWS,
+    Term,
+    activation,
+    function_of,
+    inside,
+    later,
+    merged,
+    tile_counts,
+    up,
+)
+from cloister.wire import C
+
+#: What places the windows of a pool along one axis.
+_WINDOWS = ("out_dims", "kernel", "stride", "dilation", "pad_begin", "in_dims")
+
+
+def _matrix(op: Op) -> list[Term]:
+    f = op.fields
+    function = function_of(f)
+    counts = {"call": 1.0, **tile_counts(up(f["m"], ROWS), f["m"], f["n"], 1, f["k"], function)}
+    shape = {"rows": f["m"], "columns": f["n"], "depth": f["k"]}
+    return [Term("GEMM", counts, shape), *later(function, f["m"] * f["n"], f["m"])]
+
+
+def _matmul(op: Op) -> list[Term]:
+    f = op.fields
+    times = prod(f["batch_dims"][: f["batch_rank"]])
+    counts = tile_counts(up(f["m"], ROWS), f["m"], f["n"], 1, f["k"], "CL_UNARY_IDENTITY", times)
+    panels = times * up(f["n"], PANEL)
+    partial = times * (f["n"] % PANEL > 0)
+    counts |= {"call": 1, "batch": times, "packed": panels * f["k"], "packed partial": partial * f["k"]}
+    return [Term("MATMUL", counts, {"rows": f["m"], "columns": f["n"], "depth": f["k"]})]
+
+
+def _unary(op: Op) -> list[Term]:
+    return activation(function_of(op.fields, "function"), op.fields["count"]) or [Term("UNARY identity", {"call": 1})]
+
+
+def _binary(op: Op) -> list[Term]:
+    f = op.fields
+    walk = merged(f["dims"][: f["rank"]], f["a_strides"], f["b_strides"])
+    count, (a, b) = walk[-1] if walk else (1, (1, 1))
+    rows = prod(size for size, _ in walk[:-1])
+    whole = (a, b) in ((1, 1), (1, 0), (0, 1))
+    name = {getattr(C, f"CL_BINARY_{name}"): name.lower() for name in ("DIV", "PRELU", "POW")}
+    kind = f"BINARY {name.get(f['function'], 'add')}"
+    counts = {
+        "call": 1,
+        "row": rows,
+        "vector": rows * (count // 4) if whole else 0,
+        "rest": rows * (up(count % 4, 4) if whole else up(count, 4)),
+    }
+    total = rows * count
+    return [Term(kind, counts, {"row": count, "rows": rows}), *activation(function_of(f), total, up(total, 2048))]
+
+
+def _pool(op: Op) -> list[Term]:
+    f = op.fields
+    channels, average = f["channels"], f["kind"] != C.CL_POOL_MAX
+    places = [inside(*(f[name][axis] if name in f else 0 for name in _WINDOWS)) for axis in range(3)]
+    windows = f["batch"] * prod(f["out_dims"])
+    cells = f["batch"] * prod(map(sum, places))
+    lines = f["batch"] * sum(places[0]) * sum(places[1]) * f["out_dims"][2]
+    kind = ("POOL average" if average else "POOL max") + ("" if op.kernel == "POOL" else "_S8")
+    shape = {"channels": channels, "cells": prod(f["kernel"])}
+    counts: dict[str, float] = {"call": 1, "window": windows, "rows": f["batch"] * f["out_dims"][0] * f["out_dims"][1]}
+    if op.kernel == "POOL":
+        wide, narrow = channels // 16, channels % 16 // 4 + (channels % 4 > 0 and channels >= 4)
+        single = channels if channels < 4 else 0
+    else:
+        wide, narrow = channels // 16 + (channels % 16 > 0 and channels >= 16), 0
+        single = channels if channels < 16 else 0
+    for name, vectors in (("wide", wide), ("narrow", narrow), ("single", single)):
+        counts |= {name: windows * vectors, f"{name} line": lines * vectors, f"{name} cell": cells * vectors}
+    if op.kernel != "POOL":
+        return [Term(kind, counts, shape)]
+    function, results = function_of(f), windows * channels
+    return [Term(kind, counts, shape), *activation(function, results, f["batch"] * f["out_dims"][1])]
+
+
+def _copy(op: Op) -> list[Term]:
+    f = op.fields
+    size, rank = f["elem_size"], f["rank"]
+    axes = [
+        (count, abs(to), step if to > 0 else -step)
+        for count, step, to in zip(f["dims"][:rank], f["in_strides"], f["out_strides"], strict=False)
+        if count != 1
+    ]
+    axes.sort(key=lambda axis: -axis[1])
+    walk = merged([axis[0] for axis in axes], [axis[2] for axis in axes], [axis[1] for axis in axes])
+    if not walk:
+        return [Term("COPY run", {"call": 1})]
+    count, (step, to) = walk[-1]
+    outer = prod(size for size, _ in walk[:-1])
+    if step == to == 1:
+        length = count * size
+        long = length >= 32
+        counts = {"call": 1, "long run": outer * long, "run": outer * (not long)}
+        counts |= {"long byte": outer * length * long, "byte": outer * length * (not long)}
+        return [Term("COPY run", counts, {"run": length})]
+    column = next((size for size, (other, _) in walk[:-1] if other == 1), 0) if to == 1 else 0
+    total = outer * count
+    if not column:
+        return [Term("COPY strided", {"call": 1, "run": outer, "element": total}, {"run": count})]
+    times = outer // column
+    squares = (count // 4) * (column // 4) if size == 4 else 0
+    rest = count * column - 16 * squares
+    strips = up(column, 16)
+    counts = {
+        "call": 1,
+        "block": times,
+        "strip": times * strips,
+        "strip line": times * strips * (count // 4 if squares else 0),
+        "square": times * squares,
+        "rest": times * rest,
+        "rest line": times * (strips * (count % 4) + (column % 4) * (count % 4 > 0) if squares else column),
+    }
+    return [Term("COPY transpose", counts, {"rows": count, "columns": column})]
+
+
+def _reduce(op: Op) -> list[Term]:
+    f = op.fields
+    dims, axes = f["dims"][: f["rank"]], f["axes"]
+    kept = [(size, axis) for axis, size in enumerate(dims) if not axes >> axis & 1]
+    total, results = prod(dims), prod(size for size, _ in kept)
+    last = f["rank"] - 1
+    while last > 0 and dims[last] == 1:
+        last -= 1
+    sums = f["kind"] in (C.CL_REDUCE_MEAN, C.CL_REDUCE_SUM)
+    kind = f"REDUCE {'sum' if sums else 'extreme'}"
+    if axes >> last & 1:
+        row = dims[last]
+        rows = total // row
+        counts = {"call": 1, "result": results, "row": rows, "quad": rows * up(row, 4)}
+        return [Term(f"{kind} along rows", counts, {"row": row})]
+    columns = dims[last]
+    runs = results // columns
+    each = total // results if results else 1
+    pairs, rest = columns // 8, up(columns % 8, 4)
+    counts = {
+        "call": 1,
+        "pair": runs * pairs,
+        "pair value": runs * pairs * each,
+        "rest": runs * rest,
+        "rest value": runs * rest * each,
+    }
+    return [Term(f"{kind} along columns", counts, {"columns": columns, "values": each})]
+
+
+def _softmax(op: Op) -> list[Term]:
+    f = op.fields
+    log = " log" if f["log"] else ""
+    if f["inner"] == 1:
+        counts = {"call": 1, "row": f["outer"], "quad": f["outer"] * up(f["n"], 4)}
+        return [Term(f"SOFTMAX{log} along rows", counts, {"row": f["n"]})]
+    columns = f["outer"] * up(f["inner"], 4)
+    counts = {"call": 1, "row": columns, "quad": columns * f["n"]}
+    return [Term(f"SOFTMAX{log} along columns", counts, {"row": f["n"]})]
+
+
+def _lrn(op: Op) -> list[Term]:
+    f = op.fields
+    power = "three quarters" if abs(float(f["beta"]) - 0.75) < 1e-6 else "any"
+    quads = f["outer"] * (up(f["channels"], 4) if f["inner"] == 1 else f["channels"] * up(f["inner"], 4))
+    counts = {"call": 1, "row": f["outer"], "quad": quads, "square": quads * f["window"]}
+    where = "channels last" if f["inner"] == 1 else "planes"
+    return [Term(f"LRN {where}, power {power}", counts, {"channels": f["channels"], "window": f["window"]})]
+
+
+def _resample(op: Op) -> list[Term]:
+    f = op.fields
+    rows, inner = f["outer"] * f["out_n"], f["inner"]
+    if "factor" not in op.refs:
+        if inner == 1:
+            return [Term("RESAMPLE gather elements", {"call": 1, "outer": f["outer"], "element": rows})]
+        counts = {"call": 1, "row": rows, "element": rows * inner}
+        return [Term("RESAMPLE gather rows", counts, {"inner": inner})]
+    if inner == 1:
+        return [Term("RESAMPLE elements", {"call": 1, "row": rows, "tap": rows * f["taps"]}, {"taps": f["taps"]})]
+    wide, narrow = inner // 16, up(inner % 16, 4)
+    counts = {"call": 1, "row": rows}
+    for name, blocks in (("wide", wide), ("narrow", narrow)):
+        counts |= {name: rows * blocks, f"{name} tap": rows * blocks * f["taps"]}
+    return [Term("RESAMPLE rows", counts, {"inner": inner, "taps": f["taps"]})]
+
+
+def _argmax(op: Op) -> list[Term]:
+    f = op.fields
+    where = "rows" if f["inner"] == 1 else "columns"
+    counts = {"call": 1, "result": f["outer"] * f["inner"], "element": f["outer"] * f["n"] * f["inner"]}
+    return [Term(f"ARGMAX along {where}", counts, {"row": f["n"]})]
+
+
+def _fill(op: Op) -> list[Term]:
+    return [Term("FILL", {"call": 1, "byte": op.refs["out"].size})]
+
+
+def _each(op: Op) -> list[Term]:
+    """Kernels over ``count`` elements in vectors of 16."""
+    count = op.fields["count"]
+    return [Term(op.kernel, {"call": 1, "vector": count // 16, "rest": count % 16})]
+
+
+#: By the kernel's name.
+DESCRIBED = {
+    "GEMM": _matrix,
+    "MATMUL": _matmul,
+    "UNARY": _unary,
+    "BINARY": _binary,
+    "POOL": _pool,
+    "POOL_S8": _pool,
+    "COPY": _copy,
+    "REDUCE": _reduce,
+    "SOFTMAX": _softmax,
+    "LRN": _lrn,
+    "RESAMPLE": _resample,
+    "ARGMAX": _argmax,
+    "FILL": _fill,
+    "UNARY_S8": _each,
+    "QUANTIZE": _each,
+    "DEQUANTIZE": _each,
+}
