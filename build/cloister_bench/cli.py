@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ from cloister_bench.records import Record, append_history, compare, read_records
 from cloister_bench.suites import SUITES
 from cloister_bench.suites.base import Options, Suite
 from cloister_bench.tables import TABLES, compare_table
-from cloister_build.paths import REPO, cache_dir
+from cloister_build.paths import REPO, cache_dir, index_without_crypto
 from cloister_build.report import Report
 
 HISTORY = REPO / "out" / "bench" / "history.jsonl"
@@ -43,6 +44,7 @@ EPILOG = """examples:
   build/bench --suite tee --quick                 a minute: is all well?
   build/bench --suite models --network resnet50 --network mobilenetv2
   build/bench --suite models --models DIR         ONNX files of your own
+  build/bench --suite tee --without-crypto        what a CPU without crypto instructions pays
   build/bench --json now.json --compare before.json
 
 Every run is added to out/bench/history.jsonl, which --compare takes as well (its last run). Each measurement stands
@@ -68,6 +70,11 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--models", type=Path, metavar="DIR", help="measure the .onnx files in DIR instead")
     parser.add_argument("--without-onnxruntime", action="store_true", help="leave onnxruntime out")
+    parser.add_argument(
+        "--without-crypto",
+        action="store_true",
+        help="with a secure world that does not use the CPU's crypto instructions, as on a Raspberry Pi 3",
+    )
     parser.add_argument("--repeats", type=int, help="samples of each measurement (default: 5, quick: 3)")
     parser.add_argument("--timeout", type=float, default=7200.0, help="seconds for the device (default: 7200)")
     parser.add_argument(
@@ -83,7 +90,9 @@ def _options(chosen: argparse.Namespace) -> Options:
         if not models:
             raise BenchError(f"{chosen.models} holds no .onnx file", "give a directory with ONNX models")
     networks = chosen.network or (() if models else SMALL)
-    return Options(chosen.quick, tuple(networks), tuple(models), not chosen.without_onnxruntime)
+    return Options(
+        chosen.quick, tuple(networks), tuple(models), not chosen.without_onnxruntime, not chosen.without_crypto
+    )
 
 
 @contextlib.contextmanager
@@ -130,7 +139,7 @@ def measure(suites: Sequence[Suite], chosen: argparse.Namespace, console: Consol
         key = device_key(client, progress)
         files: dict[str, bytes | Path] = {"bench_client": client}
         for work in works:
-            files |= work.files(key, vendor, work.directory in wanted)
+            files |= work.files(key, vendor, work.directory in wanted, suites[0].options.ciphers[0])
         if wanted:
             files |= tools.below(tools.fetch_onnxruntime(cache_dir(), report) / "onnxruntime", "python/onnxruntime")
             files["ort_client.py"] = tools.GUEST / "ort_client.py"
@@ -180,6 +189,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not console.is_terminal:
         # A table in a file or a pipe is not squeezed into 80 columns.
         console = Console(width=160)
+    if chosen.without_crypto:
+        # build/bench has built it; everything below boots the firmware that this names.
+        os.environ["CLOISTER_FIRMWARE"] = str(index_without_crypto())
     try:
         # Read first: a mistyped name must not cost a whole run.
         before = read_records(chosen.compare) if chosen.compare else []

@@ -31,7 +31,7 @@ class Workload:
         name: as the tables show it.
         directory: on the device, below the input directory.
         precision: `int8` for models with quantised tensors, else `fp32`.
-        cipher: what it is sealed with; by default the fastest that the emulated device has.
+        cipher: what it is sealed with; "": the fastest that the device has.
         compiled: None where Cloister does not support the model yet; `refusal` then says why.
     """
 
@@ -42,7 +42,7 @@ class Workload:
     inputs: dict[str, Array] = field(repr=False)
     compiled: CompiledModel | None = None
     refusal: str = ""
-    cipher: str = "aegis-128l"
+    cipher: str = ""
 
     @property
     def macs(self) -> int:
@@ -56,11 +56,11 @@ class Workload:
         sizes = [self.compiled.arena_size, *map(len, self.compiled.partitions)]
         return sum(-(-size // ALIGN) * ALIGN for size in sizes)
 
-    def files(self, device_key: bytes, vendor: VendorKey, with_onnx: bool) -> dict[str, bytes]:
-        """All that the device needs, by path below the input directory."""
+    def files(self, device_key: bytes, vendor: VendorKey, with_onnx: bool, cipher: str) -> dict[str, bytes]:
+        """All that the device needs, by path below the input directory; `cipher` is the fastest that it has."""
         made: dict[str, bytes] = {"inputs": b"".join(np.ascontiguousarray(a).tobytes() for a in self.inputs.values())}
         if self.compiled is not None:
-            bundle, content_key = seal_bundle(self.compiled, vendor, name=MODEL_NAME, cipher=self.cipher)
+            bundle, content_key = seal_bundle(self.compiled, vendor, name=MODEL_NAME, cipher=self.cipher or cipher)
             licence = issue_licence(bundle, content_key, device_key, vendor, output="full")
             table, partitions = plain_files(self.compiled)
             made |= {"manifest": bundle.manifest, "payload": bundle.payload, "licence": licence.data}

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from cloister.errors import CloisterError
 from cloister_build import pipeline
 from cloister_build.archive import read_lock
-from cloister_build.paths import cache_dir, firmware_index
+from cloister_build.paths import cache_dir, firmware_index, index_without_crypto
 from cloister_build.process import disk_full, handle_interruption, is_disk_full
 from cloister_build.report import Report
 from cloister_build.store import Store
@@ -43,6 +43,14 @@ def _all(report: Report) -> None:
     report.summary(f"firmware and trusted application are ready: {path}")
 
 
+def _without_crypto(report: Report) -> None:
+    store = Store(cache_dir(), report)
+    system = pipeline.build_firmware(store, crypto=False)
+    application = pipeline.build_application(store, system, crypto=False)
+    path = pipeline.write_index(pipeline.index(system, application), index_without_crypto())
+    report.summary(f"firmware without crypto instructions is ready: CLOISTER_FIRMWARE={path}")
+
+
 def _clean(report: Report) -> None:
     root = cache_dir()
     if root.exists():
@@ -50,6 +58,7 @@ def _clean(report: Report) -> None:
             for name in ("artifacts", "work", "downloads", "logs", "apt"):
                 shutil.rmtree(root / name, ignore_errors=True)
     firmware_index().unlink(missing_ok=True)
+    index_without_crypto().unlink(missing_ok=True)
     report.summary(f"removed the cache below {root}")
 
 
@@ -73,6 +82,7 @@ COMMANDS: dict[str, tuple[Callable[[Report], None], str]] = {
     "firmware": (_firmware, "build the device's system"),
     "ta": (_all, "the same as all: the trusted application needs the system's dev kit"),
     "all": (_all, "build the system, the trusted application, the engine and the bridge"),
+    "without-crypto": (_without_crypto, "the same as all for a CPU without crypto instructions, beside it"),
     "clean": (_clean, "remove everything that is cached; keys and devices stay"),
     "versions": (_versions, "list the versions that the last build used"),
     "path": (_path, "print where the firmware index lies"),

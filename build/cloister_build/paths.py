@@ -32,3 +32,8 @@ def firmware_index() -> Path:
     if value := os.environ.get("CLOISTER_FIRMWARE"):
         return Path(value).expanduser().absolute()
     return REPO / "out" / "firmware" / "qemu.json"
+
+
+def index_without_crypto() -> Path:
+    """The index of the same firmware for a CPU without crypto instructions, which benchmarks build on demand."""
+    return firmware_index().parent / "qemu-without-crypto.json"

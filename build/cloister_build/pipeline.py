@@ -45,10 +45,13 @@ class Application:
     bridge: Artifact
 
 
-def build_firmware(store: Store) -> Firmware:
-    """Make the device's system, each step from the cache if nothing that it depends on has changed."""
+def build_firmware(store: Store, *, crypto: bool = True) -> Firmware:
+    """Make the device's system, each step from the cache if nothing that it depends on has changed.
+
+    crypto: the secure world uses the CPU's crypto instructions.
+    """
     archive = Archive(store)
-    optee = firmware.optee_os(store, archive.fetch("optee-os"))
+    optee = firmware.optee_os(store, archive.fetch("optee-os"), crypto=crypto)
     flash = firmware.trusted_firmware(store, archive.fetch("tf-a"), optee, archive.fetch("u-boot"))
     kernel = linux.kernel(store, archive.fetch("linux"))
     packages = archive.fetch("guest")
@@ -60,10 +63,10 @@ def build_firmware(store: Store) -> Firmware:
     return Firmware(optee, flash, kernel, initrd, image, headers, foreign)
 
 
-def build_application(store: Store, system: Firmware) -> Application:
-    """Make our TA, the engine and the bridge."""
+def build_application(store: Store, system: Firmware, *, crypto: bool = True) -> Application:
+    """Make our TA (with AES instructions where ``crypto``), the engine and the bridge."""
     vendor = vendor_public_key() or _new_vendor_key()
-    ta = device.trusted_application(store, system.optee, vendor)
+    ta = device.trusted_application(store, system.optee, vendor, aes=crypto)
     return Application(ta, device.engine(store), device.bridge(store, system.headers))
 
 

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from cloister.seal.ciphers import SUITES
 from cloister_bench.device import Job, Outcome
 from cloister_bench.prepare import Workload
 from cloister_bench.records import Record, Samples
@@ -28,12 +29,19 @@ class Options:
         networks: names of own networks.
         models: ONNX files to measure as well.
         onnxruntime: whether it is measured.
+        crypto: the device's secure world uses the CPU's crypto instructions.
     """
 
     quick: bool = False
     networks: Sequence[str] = ()
     models: Sequence[Path] = ()
     onnxruntime: bool = True
+    crypto: bool = True
+
+    @property
+    def ciphers(self) -> Sequence[str]:
+        """The cipher suites that the device has, the fastest first."""
+        return [name for name in SUITES if self.crypto or name != "aegis-128l"]
 
 
 @dataclass
@@ -78,6 +86,8 @@ class Suite(ABC):
         spread: float | None = None,
     ) -> None:
         """Add a record of this suite."""
+        if not self.options.crypto:
+            name += ", without crypto instructions"
         self.found.records.append(Record(self.name, name, where, precision, metric, value, unit, spread))
 
     def instructions(self, name: str, where: str, samples: Samples, precision: str = "") -> None:

@@ -58,16 +58,19 @@ class TeeSuite(Suite):
         """A small network for LOAD, weights alone for decryption, inputs alone for the copy."""
         self.load = prepare("lenet", "tee/lenet", lenet())
         width = 256
-        self.weights = prepare("weights", "tee/weights", dense(4, width), max_partition=width * width * 4 + 4096)
+        self.weights = {}
+        for cipher in self.options.ciphers:
+            work = prepare("weights", f"tee/{cipher}", dense(4, width), max_partition=width * width * 4 + 4096)
+            work.cipher = cipher
+            self.weights[cipher] = work
         b = Builder("idle", [1, 1])
         self.idle = prepare("one number", "tee/idle", b.finish(b.relu("x")))
         self.long = prepare("one number, many operators", "tee/long", _chain(_OPERATORS))
         self.copies = [prepare(f"inputs {size}", f"tee/inputs{size}", _model(size)) for size in (_SMALL, _LARGE)]
-        return [self.load, self.weights, self.idle, self.long, *self.copies]
+        return [self.load, *self.weights.values(), self.idle, self.long, *self.copies]
 
     def jobs(self) -> list[Job]:
         """All of them are short."""
-        assert self.weights.compiled is not None
         ours = (OURS, _UNKNOWN, _NOT_SUPPORTED)
         self._empty = _job("empty", "empty invocation", "invoke", OURS, _UNLOAD, _SUCCESS, "none", 0)
         self._memrefs = {
@@ -85,9 +88,12 @@ class TeeSuite(Suite):
             for size in (_SMALL, _LARGE)
         }
         self._load = _job("load", "LOAD of lenet", "load", "$INPUT/tee/lenet", 0)
-        least = self.weights.compiled.arena_size + max(map(len, self.weights.compiled.partitions)) + 4 * _PAGE
-        self._resident = ta_job("tee-resident", self.weights, 0, ", resident")
-        self._streamed = ta_job("tee-streamed", self.weights, least, ", streamed")
+        self._resident, self._streamed = {}, {}
+        for cipher, work in self.weights.items():
+            assert work.compiled is not None
+            least = work.compiled.arena_size + max(map(len, work.compiled.partitions)) + 4 * _PAGE
+            self._resident[cipher] = ta_job(f"tee-resident-{cipher}", work, 0, f", resident, {cipher}")
+            self._streamed[cipher] = ta_job(f"tee-streamed-{cipher}", work, least, f", streamed, {cipher}")
         self._idle = ta_job("tee-idle", self.idle)
         self._long = {"ta": ta_job("tee-long", self.long), "normal": normal_job("tee-long-normal", self.long)}
         self._copies = [ta_job(f"tee-copy-{index}", work) for index, work in enumerate(self.copies)]
@@ -97,8 +103,8 @@ class TeeSuite(Suite):
             *self._opens.values(),
             *self._bytes.values(),
             self._load,
-            self._resident,
-            self._streamed,
+            *self._resident.values(),
+            *self._streamed.values(),
             self._idle,
             *self._long.values(),
             *self._copies,
@@ -119,7 +125,8 @@ class TeeSuite(Suite):
         self._per_byte(outcomes, self._copies, "copy of inputs into the TA", _LARGE - _SMALL)
         pair = [self._memrefs["registered", size] for size in (_SMALL, _LARGE)]
         self._per_byte(outcomes, pair, "registered memref mapped", _LARGE - _SMALL)
-        self._opened(outcomes)
+        for cipher in self.weights:
+            self._opened(outcomes, cipher)
         self._operators(outcomes)
 
     def _call(self, outcomes: Mapping[str, Outcome], job: Job, name: str) -> None:
@@ -141,17 +148,18 @@ class TeeSuite(Suite):
             value = (ta.samples.median - idle.samples.median - normal.samples.median) / (_OPERATORS - 1)
             self.add("each operator, above the normal world", "ta", "instructions", value, "instructions")
 
-    def _opened(self, outcomes: Mapping[str, Outcome]) -> None:
-        """A partition copied in, decrypted, its tag and numbers checked: streamed against resident."""
-        resident, streamed = self.take(outcomes, self._resident), self.take(outcomes, self._streamed)
+    def _opened(self, outcomes: Mapping[str, Outcome], cipher: str) -> None:
+        """A partition decrypted out of shared memory, its tag and numbers checked: streamed against resident."""
+        resident, streamed = (self.take(outcomes, jobs[cipher]) for jobs in (self._resident, self._streamed))
         if not (resident and streamed and resident.samples and streamed.samples):
             return
         count = streamed.values.get("decrypted", 0)
         if not count or resident.values.get("decrypted"):
-            self.found.problems.append(f"{self.name}: {self._streamed.step}: it decrypted {count} partitions")
+            self.found.problems.append(f"{self.name}: {self._streamed[cipher].step}: it decrypted {count} partitions")
             return
-        assert self.weights.compiled is not None
-        size = sum(map(len, self.weights.compiled.partitions)) * count / len(self.weights.compiled.partitions)
+        compiled = self.weights[cipher].compiled
+        assert compiled is not None
+        size = sum(map(len, compiled.partitions)) * count / len(compiled.partitions)
         value = (streamed.samples.median - resident.samples.median) / size
         spread = streamed.samples.spread
-        self.add("partition opened by our TA", "ta", "per_byte", value, "instructions/byte", spread=spread)
+        self.add(f"partition opened by our TA, {cipher}", "ta", "per_byte", value, "instructions/byte", spread=spread)

@@ -26,9 +26,6 @@ SHDR_SUBKEY = 3
 
 ENGINE = "libcloister_engine.so"
 
-# QEMU's cortex-a53 has the Armv8 crypto instructions: the TA may use them
-CPU_AES = "y"
-
 
 def sysroot(store: Store, package: Artifact) -> Artifact:
     """Return headers and libraries of the device to compile against: libteec and CPython 3.13."""
@@ -116,16 +113,17 @@ def _ours(*names: str) -> list[Path]:
     return [REPO / name for name in names]
 
 
-def trusted_application(store: Store, optee: Artifact, vendor_key: str) -> Artifact:
+def trusted_application(store: Store, optee: Artifact, vendor_key: str, *, aes: bool = True) -> Artifact:
     """Build our TA with the plain dev kit, signed with the user's key, with the vendor's public key inside.
 
-    vendor_key: 32 bytes in hex. The artifact holds ``<uuid>.ta`` and ``<uuid>.elf``.
+    vendor_key: 32 bytes in hex. aes: the CPU has AES instructions, as QEMU's cortex-a53 has. The artifact holds
+    ``<uuid>.ta`` and ``<uuid>.elf``.
     """
     kit = optee.path / "export-ta_arm64"
 
     def build(shop: Workshop) -> None:
         work = shop.tmp / "out"
-        shop.run(*ta_make_command(REPO / "ta", kit, work, vendor_key), env=path_with_this_python())
+        shop.run(*ta_make_command(REPO / "ta", kit, work, vendor_key, aes), env=path_with_this_python())
         built = sorted(work.glob("*.ta"))
         if not built:
             raise BuildError(f"step '{shop.step}': the build left no .ta file", f"look at {shop.log}")
@@ -135,11 +133,11 @@ def trusted_application(store: Store, optee: Artifact, vendor_key: str) -> Artif
             if elf.exists():
                 shutil.copy2(elf, shop.out / elf.name)
 
-    inputs = {"optee": optee.identity, "vendor": vendor_key, "key": public_digest(ta_sign_key()), "aes": CPU_AES}
+    inputs = {"optee": optee.identity, "vendor": vendor_key, "key": public_digest(ta_sign_key()), "aes": aes}
     return store.make("ta", "build the trusted application", inputs, build, _ours("ta"))
 
 
-def ta_make_command(ta: Path, kit: Path, out: Path, vendor_key: str) -> list[str]:
+def ta_make_command(ta: Path, kit: Path, out: Path, vendor_key: str, aes: bool = True) -> list[str]:
     """Return the command that builds the TA, as any OP-TEE build calls it."""
     return [
         "make",
@@ -150,7 +148,7 @@ def ta_make_command(ta: Path, kit: Path, out: Path, vendor_key: str) -> list[str
         f"TA_DEV_KIT_DIR={kit}",
         f"O={out}",
         f"CLOISTER_VENDOR_KEY={vendor_key}",
-        f"CLOISTER_CPU_AES={CPU_AES}",
+        f"CLOISTER_CPU_AES={'y' if aes else 'n'}",
     ]
 
 

@@ -49,10 +49,14 @@ def path_with_this_python() -> dict[str, str]:
     return {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
-def optee_os(store: Store, source: Artifact) -> Artifact:
-    """Build OP-TEE OS and its TA dev kit (``export-ta_arm64``); it trusts TAs signed with the user's key only."""
+def optee_os(store: Store, source: Artifact, *, crypto: bool = True) -> Artifact:
+    """Build OP-TEE OS and its TA dev kit (``export-ta_arm64``); it trusts TAs signed with the user's key only.
+
+    crypto: use the CPU's crypto instructions; without them it is as on a CPU that has none.
+    """
     key = ta_sign_key()
-    inputs = {"source": source.identity, "flags": OPTEE_FLAGS, "key": public_digest(key)}
+    flags = OPTEE_FLAGS | ({} if crypto else {"CFG_CRYPTO_WITH_CE": "n"})
+    inputs = {"source": source.identity, "flags": flags, "key": public_digest(key)}
 
     def build(shop: Workshop) -> None:
         tree = _copy_source(shop, source)
@@ -66,7 +70,7 @@ def optee_os(store: Store, source: Artifact) -> Artifact:
             f"CROSS_COMPILE_ta_arm64={CROSS}",
             f"TA_SIGN_KEY={key}",
             f"TEE_IMPL_VERSION={source.versions['optee-os']}",
-            *(f"{name}={value}" for name, value in OPTEE_FLAGS.items()),
+            *(f"{name}={value}" for name, value in flags.items()),
             "all",
             cwd=tree,
             env=path_with_this_python(),
@@ -85,7 +89,8 @@ def optee_os(store: Store, source: Artifact) -> Artifact:
         shop.versions["optee-os"] = source.versions["optee-os"]
         shop.versions["gcc (aarch64)"] = shop.output(f"{CROSS}gcc", "-dumpfullversion").strip()
 
-    return store.make("optee", "build OP-TEE OS and its TA dev kit", inputs, build)
+    text = "build OP-TEE OS and its TA dev kit" + ("" if crypto else ", without crypto instructions")
+    return store.make("optee", text, inputs, build)
 
 
 def _copy_source(shop: Workshop, source: Artifact) -> Path:
