@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "aead.h"
+#include "race.h"
 #include "vectors.h"
 
 #define MAX_SIZE 1200
@@ -282,6 +283,41 @@ static void test_pieces(const struct cipher *cipher)
 	}
 }
 
+struct racing {
+	const struct cipher *cipher;
+	uint8_t key[32];
+	uint8_t nonce[16];
+	uint8_t tag[16];
+};
+
+static bool open_racing(void *cookie, const uint8_t *sealed, uint8_t *plain, size_t size)
+{
+	const struct racing *racing = cookie;
+
+	return opens(racing->cipher, racing->key, racing->nonce, NULL, 0, sealed, size, racing->tag,
+		     plain);
+}
+
+static void test_memory_that_changes(const struct cipher *cipher)
+{
+	struct racing racing = {.cipher = cipher};
+	uint8_t *plain = copy_of(NULL, race_size);
+	uint8_t *sealed = copy_of(NULL, race_size);
+	union context context;
+	int refused = 0;
+
+	fill(racing.key, sizeof(racing.key), 6);
+	fill(racing.nonce, sizeof(racing.nonce), 7);
+	fill(plain, race_size, 8);
+	cipher->start(&context, racing.key, racing.nonce, NULL, 0);
+	cipher->seal(&context, plain, sealed, race_size);
+	cipher->tag(&context, racing.tag);
+	CHECK(race(sealed, plain, open_racing, &racing, &refused) == 0);
+	printf("%s: %d of %d refused under attack\n", cipher->name, refused, race_rounds);
+	free(plain);
+	free(sealed);
+}
+
 static void test_tags_equal(void)
 {
 	uint8_t a[16] = {0};
@@ -312,6 +348,9 @@ int main(void)
 		test_lengths(&ciphers[i],
 			     ciphers[i].open == aegis_open ? &ciphers[2] : &ciphers[i]);
 		test_pieces(&ciphers[i]);
+		/* The portable one takes too long, and is no device's. */
+		if (ciphers[i].open != portable_open)
+			test_memory_that_changes(&ciphers[i]);
 		printf("%s: passed\n", ciphers[i].name);
 	}
 	return 0;

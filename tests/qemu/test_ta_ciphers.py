@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +16,16 @@ from ta_driver import HEADER, MAC_INVALID, SAMPLE_INPUT, SIGNATURE_INVALID, Samp
 from test_ta_hostile import resealed_manifest
 
 from cloister.device import Device
+from cloister.device.ta import CLOISTER_TA
 from cloister.seal import VendorKey, seal_bundle
-from cloister.seal.ciphers import SUITES
-from cloister.wire import C
+from cloister.seal.ciphers import SUITES, suites_of
+from cloister.teec.errors import TeecError
+from cloister.teec.params import TempMemory
+from cloister.wire import C, unpack
+from cloister_qemu.paths import firmware_file
 
 ROOT = Path(__file__).parents[2]
+INSTALLED = f"/lib/optee_armtz/{CLOISTER_TA}.ta"
 #: Around the ciphers' groups and the TA's chunks of 64 KiB.
 SIZES = (64, 128, 192, 256, 320, 1024, 65472, 65536, 65600, 131072, 131136, 262144 + 64)
 
@@ -110,6 +118,55 @@ def test_partitions_are_bound_to_manifest_and_suite(device: Device, ta: Ta, ciph
             if ta.load_code(manifest, sample.licence()) == 0:
                 assert ta.run_code(sample.bundle.payload) == MAC_INVALID
             ta.load(sample)
+
+
+@pytest.fixture
+def ta_without_aes(device: Device, tmp_path: Path) -> Iterator[Ta]:
+    """A TA as it is built for a CPU without AES instructions, in place of the device's own."""
+    index = json.loads(firmware_file().read_text())
+    settings = {
+        "CROSS_COMPILE": "aarch64-linux-gnu-",
+        "TA_DEV_KIT_DIR": index["ta_dev_kit"],
+        "TA_SIGN_KEY": index["ta_sign_key"],
+        "CLOISTER_VENDOR_KEY": VendorKey.load().public.hex(),
+        "CLOISTER_CPU_AES": "n",
+        "O": tmp_path / "out",
+    }
+    done = subprocess.run(
+        ["make", "-C", str(ROOT / "ta"), *(f"{name}={value}" for name, value in settings.items())],
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    original = device.download(INSTALLED)
+    try:
+        device.install_ta(tmp_path / "out" / f"{CLOISTER_TA}.ta")
+        with Ta(device) as session:
+            yield session
+    finally:
+        device.upload(original, INSTALLED)
+
+
+def test_a_ta_without_aes_instructions_refuses_what_needs_them(device: Device, ta_without_aes: Ta) -> None:
+    ta = ta_without_aes
+    info = unpack("struct cl_info", ta.invoke(C.CL_CMD_INFO, TempMemory(bytearray(120), "out"))[0])
+    assert suites_of(info.suites) == ["chacha20-poly1305", "aes-256-gcm"]
+    fast = make(device, "aegis-128l", (1024,))
+    assert ta.load_code(fast.bundle.manifest, fast.licence()) == C.CL_ERROR_CIPHER
+    assert ta.state() == C.CL_STATE_OPEN
+    for cipher in ("chacha20-poly1305", "aes-256-gcm"):
+        ta.works(make(device, cipher, (1024, 65600)))
+
+
+def test_a_user_reads_what_to_do_about_a_missing_cipher(device: Device, ta_without_aes: Ta) -> None:
+    fast = make(device, "aegis-128l", (1024,))
+    del ta_without_aes  # the same device opens sessions of its own with it
+    with pytest.raises(TeecError, match=r"(?s)CIPHER.*cloister provision.*--cipher chacha20-poly1305") as caught:
+        device.load(fast.bundle, fast.licence())
+    assert caught.value.code == C.CL_ERROR_CIPHER
 
 
 def test_a_suite_that_the_ta_lacks_is_refused_after_the_signature(device: Device, ta: Ta) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -84,6 +85,27 @@ def test_kernels_are_compiled_for_speed(built: Path) -> None:
 
 def test_vendor_key_is_in_the_binary(built: Path) -> None:
     assert VENDOR in (built / f"{CLOISTER_TA}.stripped.elf").read_bytes()
+
+
+def aes_instructions(elf: Path) -> int:
+    listing = subprocess.run(["aarch64-linux-gnu-objdump", "-d", str(elf)], capture_output=True, text=True, check=True)
+    return len(re.findall(r"\t(?:aes(?:e|d|mc|imc)|pmull2?|sha256\w+)\t", listing.stdout))
+
+
+def test_crypto_instructions_only_where_the_platform_has_them(built: Path, tmp_path: Path) -> None:
+    """A TA cannot ask its CPU, and would be killed by one: nothing of them is in it unless the build says so."""
+    assert aes_instructions(built / f"{CLOISTER_TA}.stripped.elf") == 0
+    source = shutil.copytree(TA, tmp_path / "ta")
+    result = make(tmp_path / "out", "CLOISTER_CPU_AES=y", "CFG_WERROR=y", source=source)
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert aes_instructions(tmp_path / "out" / f"{CLOISTER_TA}.stripped.elf") > 100
+
+
+@pytest.mark.parametrize("value", ["yes", "1", "", "Y"])
+def test_other_words_for_the_cpu_are_refused(tmp_path: Path, value: str) -> None:
+    result = make(tmp_path, f"CLOISTER_CPU_AES={value}")
+    assert result.returncode != 0
+    assert "CLOISTER_CPU_AES must be y or n" in result.stderr
 
 
 @pytest.mark.parametrize("key", ["12", "g" * 64, "0" * 63, "0" * 65, "0" * 64 + " 00"])
