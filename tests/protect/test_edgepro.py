@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,9 +13,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from click.testing import CliRunner
 from digits_data import digits_splits
 from torch import nn
 
+from cloister.cli.main import cloister
 from cloister.password import Password
 from cloister.protect.edgepro import LockSettings, authorised, fold_in, fold_out, from_password, lock_model, to_password
 from cloister.protect.edgepro.draw import draw_locks, output_statistics
@@ -173,6 +176,25 @@ def test_a_password_comes_back_as_the_same_locks() -> None:
     back = from_password(Password.from_bytes(to_password(locked().locks, "digits").to_bytes()))
     assert list(back) == list(locked().locks)
     assert all(torch.equal(back[name].values, lock.values) for name, lock in locked().locks.items())
+
+
+def test_the_command_locks_a_model_from_a_factory(tmp_path: Path) -> None:
+    splits = digits_splits()
+    whole = {f"{part}_{kind}": getattr(getattr(splits, part), field).numpy()
+             for part in ("train", "test") for kind, field in (("image", "pixels"), ("label", "labels"))}  # fmt: skip
+    np.savez(tmp_path / "digits.npz", **whole)
+    torch.save(victim().state_dict(), tmp_path / "victim.pt")
+    arguments = [
+        "edgepro", "cloister.protect.training.networks:Digits", "--checkpoint", str(tmp_path / "victim.pt"),
+        "--data", str(tmp_path / "digits.npz"), "-o", str(tmp_path / "out"), "--epochs", "1", "--constant", "0",
+        "--device", "cpu",
+    ]  # fmt: skip
+    result = CliRunner().invoke(cloister, arguments, catch_exceptions=False)
+    assert result.exit_code == 0 and "password.pwd" in result.output
+    password = Password.read(tmp_path / "out" / "password.pwd")
+    assert password.model == "out" and all(np.all(lock.scales == -1) for lock in password.locks)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["test"]["with_password"] > 0.9 > report["test"]["without_password"]
 
 
 def test_what_is_exposed() -> None:

@@ -46,7 +46,7 @@ class ExposedPrefix(LeakedLock):
         super().__init__(locked, splits, name)
         self._prefix = prefix_before(locked.module, next(iter(locked.locks)))
 
-    def module(self) -> None:  # type: ignore[override]
+    def module(self) -> None:
         """None: what is exposed gives no answers."""
         return
 

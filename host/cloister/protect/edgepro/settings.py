@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from cloister.protect.edgepro.select import Criterion, Draw
+from cloister.protect.training.augment import Augmentation
 from cloister.protect.training.errors import TrainingError
 from cloister.protect.training.loop import Recipe
 
@@ -65,3 +67,17 @@ class LockSettings:
                 f"locking values go from {self.constant_range[0]} to {self.constant_range[1]} means",
                 "choose above 0: a locking value of 0 is what pruning the channel gives",
             )
+
+
+def settings_with(
+    *, epochs: int | None = None, rate: float | None = None, augmentation: Augmentation | None = None, **given: Any
+) -> LockSettings:
+    """The default settings, but for what is given and not None; the recipe's own by name.
+
+    Raises:
+        TrainingError: as :class:`LockSettings`.
+    """
+    plain = {key: value for key, value in given.items() if value is not None}
+    parts = {"epochs": epochs, "rate": rate, "augmentation": augmentation, "seed": plain.get("seed")}
+    recipe = replace(LockSettings().recipe, **{key: value for key, value in parts.items() if value is not None})  # type: ignore[arg-type]
+    return LockSettings(recipe=recipe, **plain)
