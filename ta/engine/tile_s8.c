@@ -4,6 +4,8 @@
  * is 16 products of one sum: two widening multiplies and one pairwise add. The four
  * partial sums of every output are added up at the end.
  */
+#include "cpu.h"
+#include "engine.h"
 #include "panel_s8.h"
 
 #define ROWS CL_S8_TILE_ROWS
@@ -267,6 +269,10 @@ void cl_tile_s8_run(const struct cl_tile_s8 *tile, unsigned int row_count)
 	const size_t panels = (tile->columns + CL_S8_COLUMNS - 1) / CL_S8_COLUMNS;
 	size_t panel = 0;
 
+	if (cl_cpu_features & CL_CPU_DOTPROD) {
+		cl_tile_s8_run_dot(tile, row_count);
+		return;
+	}
 	for (panel = 0; panel < panels; panel++) {
 		switch (tile->kinds ? tile->kinds[panel] : tile->weights_kind) {
 		case CL_WEIGHTS_S8_SYMMETRIC:

@@ -47,6 +47,9 @@ static inline uint64_t cl_s8_channels_size(uint64_t panels, uint32_t weights_kin
  */
 void cl_tile_s8_run(const struct cl_tile_s8 *tile, unsigned int row_count);
 
+/* The same with FEAT_DotProd, for which cl_tile_s8_run looks itself. */
+void cl_tile_s8_run_dot(const struct cl_tile_s8 *tile, unsigned int row_count);
+
 /* Steps that hold `depth` bytes. */
 static inline uint64_t cl_s8_steps(uint64_t depth)
 {

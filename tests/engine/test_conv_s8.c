@@ -3,7 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 #include "conv2d_s8.h"
+#include "engine.h"
 #include "quant_reference.h"
 
 /* An operator on its stage; weights in ONNX's order (out_c, in_c / group, kh, kw). */
@@ -252,6 +258,37 @@ static int64_t reference(const struct conv_case *test, uint32_t n, uint32_t y, u
 	return sum;
 }
 
+/* SIMDe computes dot products on any machine. */
+static bool has_dot_products(void)
+{
+#if defined(__aarch64__)
+	return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+#else
+	return true;
+#endif
+}
+
+/* With dot products the record, which has run, gives the same bytes. */
+static void expect_same_with_dot_products(const struct stage *stage,
+					  const struct cl_kernel_ops *kernel, const void *op,
+					  const struct cl_ref *out)
+{
+	void *before = NULL;
+
+	if (!has_dot_products())
+		return;
+	before = malloc(out->size);
+	if (!before)
+		abort();
+	memcpy(before, stage_at(stage, out), out->size);
+	memset(stage_at(stage, out), 0x55, out->size);
+	cl_engine_use(CL_CPU_DOTPROD);
+	kernel->run(op, &stage->memory);
+	cl_engine_use(0);
+	EXPECT(!memcmp(before, stage_at(stage, out), out->size), "dot products differ");
+	free(before);
+}
+
 static void run_and_compare(struct conv_case *test, const struct cl_kernel_ops *kernel)
 {
 	const struct cl_conv2d_s8 *conv = &test->conv;
@@ -261,7 +298,9 @@ static void run_and_compare(struct conv_case *test, const struct cl_kernel_ops *
 	uint32_t x = 0;
 	uint32_t o = 0;
 
+	cl_engine_use(0);
 	stage_run_scratch(&test->stage, kernel, conv, &conv->out, &conv->scratch);
+	expect_same_with_dot_products(&test->stage, kernel, conv, &conv->out);
 	out = stage_at(&test->stage, &conv->out);
 	for (n = 0; n < conv->batch; n++) {
 		for (y = 0; y < conv->out_h; y++) {
@@ -658,7 +697,9 @@ TEST(gemm_s8_matches_the_definition)
 
 		build_gemm(&test, &gemm, random_range(0, 1) ? 1 : random_range(1, 21), k,
 			   random_range(1, 21));
+		cl_engine_use(0);
 		stage_run_scratch(&test.stage, &cl_gemm_s8_kernel, &gemm, &gemm.out, &gemm.scratch);
+		expect_same_with_dot_products(&test.stage, &cl_gemm_s8_kernel, &gemm, &gemm.out);
 		out = stage_at(&test.stage, &gemm.out);
 		for (i = 0; i < gemm.m; i++) {
 			for (j = 0; j < gemm.n; j++, out++) {
