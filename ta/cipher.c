@@ -81,37 +81,46 @@ static TEE_Result open_gcm(TEE_OperationHandle gcm, const uint8_t *nonce, const 
 static void start(const struct cl_cipher *cipher, union own_context *context, const uint8_t *nonce,
 		  const void *aad, size_t aad_size)
 {
+	switch (cipher->suite) {
 #ifdef CL_CPU_AES
-	if (cipher->suite == CL_SUITE_AEGIS_128L) {
+	case CL_SUITE_AEGIS_128L:
 		cl_aegis128l_start(&context->aegis, cipher->key, nonce, aad, aad_size);
-		return;
-	}
+		break;
 #endif
-	cl_chacha20_poly1305_start(&context->chacha, cipher->key, nonce, aad, aad_size);
+	default:
+		cl_chacha20_poly1305_start(&context->chacha, cipher->key, nonce, aad, aad_size);
+		break;
+	}
 }
 
 static void decrypt(const struct cl_cipher *cipher, union own_context *context,
 		    const uint8_t *sealed, uint8_t *plain, size_t size)
 {
+	switch (cipher->suite) {
 #ifdef CL_CPU_AES
-	if (cipher->suite == CL_SUITE_AEGIS_128L) {
+	case CL_SUITE_AEGIS_128L:
 		cl_aegis128l_open(&context->aegis, sealed, plain, size);
-		return;
-	}
+		break;
 #endif
-	cl_chacha20_poly1305_open(&context->chacha, sealed, plain, size);
+	default:
+		cl_chacha20_poly1305_open(&context->chacha, sealed, plain, size);
+		break;
+	}
 }
 
 static void finish(const struct cl_cipher *cipher, union own_context *context,
 		   uint8_t tag[CL_TAG_SIZE])
 {
+	switch (cipher->suite) {
 #ifdef CL_CPU_AES
-	if (cipher->suite == CL_SUITE_AEGIS_128L) {
+	case CL_SUITE_AEGIS_128L:
 		cl_aegis128l_tag(&context->aegis, tag);
-		return;
-	}
+		break;
 #endif
-	cl_chacha20_poly1305_tag(&context->chacha, tag);
+	default:
+		cl_chacha20_poly1305_tag(&context->chacha, tag);
+		break;
+	}
 }
 
 /* The TA's own ciphers read memory of others once by themselves: nothing is copied first. */
