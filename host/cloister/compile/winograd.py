@@ -5,7 +5,8 @@ A WINOGRAD record is a CONV2D record with more scratch: weights and geometry are
 last, over kernels whose place in memory and in partitions is settled. It pays where the estimate of instructions is
 lower. Scratch is paid for in secure memory: without a budget the model's memory may grow by a :data:`GROWTH`-th part;
 with one, more scratch may leave less room for resident partitions, and every byte that is then streamed counts as
-:data:`BYTE` instructions.
+:data:`BYTE` instructions. Where activations are computed in bands, the search for these leaves room for the least
+scratch that is worth while (:func:`reserve`).
 """
 
 from __future__ import annotations
@@ -21,19 +22,29 @@ from cloister.compile.planner import align, alive_at
 
 #: The model's memory grows by at most this part where no budget is given.
 GROWTH = 8
-#: Instructions that decrypting one byte takes without the crypto extension.
-BYTE = 16.0
+#: Instructions that a streamed byte counts: 1.2 where devices have the crypto extension, ten times as many where not.
+BYTE = 4.0
 #: Tiles between two transformations of the weights that are tried, most first; all tiles at once is tried before.
 TILES = (64, 32, 24, 16, 8)
-#: Measured instructions (aarch64, GCC 12, -O3; within 3 % on 12 of 13 shapes): for a multiply-accumulate of CONV2D
+#: Tiles of one matrix product: fewer at once are slower.
+BLOCK = 8
+#: Measured instructions (aarch64, GCC 12, -O3; within 7 % on 16 shapes): for a multiply-accumulate of CONV2D
 #: over many channels, what is added to that divided by the channels, for one of WINOGRAD's products, and for the
-#: transformations of four channels of a tile's input, of its results, and of the weights of four pairs.
-DIRECT, SHALLOW, PRODUCT, INPUT, RESULT, WEIGHT = 0.30, 0.5, 0.32, 340.0, 500.0, 160.0
+#: transformations of four channels of a tile's input, of its results, and of the weights of four pairs; and what a
+#: vector of fewer than four channels costs more.
+DIRECT, SHALLOW, PRODUCT, INPUT, RESULT, WEIGHT, NARROW = 0.30, 0.5, 0.282, 336.0, 453.0, 188.0, 390.0
 
 
 def winograd_scratch(fields: dict[str, Any], tiles: int) -> int:
     """Bytes of scratch of a WINOGRAD record for ``tiles``: the formula at struct cl_conv2d in cloister_format.h."""
     return int(3072 + 48 * (8 + min(tiles, tile_count(fields))) * _up(fields["in_c"], 4))
+
+
+def winograd_room(fields: dict[str, Any], size: int) -> int:
+    """Tiles between two transformations of the weights with ``size`` bytes of scratch."""
+    count = tile_count(fields)
+    room = min((size - 3072) // (48 * _up(fields["in_c"], 4)) - 8, count)
+    return int(room if room in range(BLOCK) or room == count else room // BLOCK * BLOCK)
 
 
 def tile_count(fields: dict[str, Any]) -> int:
@@ -52,10 +63,24 @@ def saved(op: Op, tiles: int) -> float:
     f = op.fields
     in_c, columns, count = _up(f["in_c"], 4), _up(f["out_c"], 8), tile_count(f)
     direct = (DIRECT + SHALLOW / f["in_c"]) * f["batch"] * f["out_h"] * f["out_w"] * 9 * f["in_c"] * columns
-    room = tiles if tiles < 8 else tiles // 8 * 8
-    groups = -(-count // max(1, min(room, count)))
-    each = PRODUCT * 36 * in_c * columns + INPUT * in_c / 4 + RESULT * columns / 4
+    groups = -(-count // max(1, winograd_room(f, winograd_scratch(f, tiles))))
+    each = PRODUCT * 36 * in_c * columns + INPUT * in_c / 4 + RESULT * columns / 4 + NARROW * (f["in_c"] % 4 > 0)
     return float(direct - count * each - groups * WEIGHT * in_c * columns / 4)
+
+
+def gained(ops: Sequence[Op]) -> float:
+    """Instructions that the WINOGRAD kernels among ``ops`` save against CONV2D."""
+    return sum(saved(op, winograd_room(op.fields, op.refs["scratch"].size)) for op in ops if op.kernel == "WINOGRAD")
+
+
+def reserve(ops: Sequence[Op]) -> list[Op]:
+    """The kernels; those that WINOGRAD can compute faster have scratch for :data:`BLOCK` of its tiles."""
+    reserved = []
+    for op in ops:
+        tiles = min(BLOCK, tile_count(op.fields)) if is_winograd(op) else 0
+        worth = tiles > 0 and saved(op, tiles) > 0
+        reserved.append(_with_scratch(op, winograd_scratch(op.fields, tiles)) if worth else op)
+    return reserved
 
 
 def choose(ops: Sequence[Op], inputs: Sequence[Buffer], outputs: Sequence[Buffer], limit: int) -> dict[int, int]:
@@ -82,9 +107,12 @@ def apply(ops: Sequence[Op], chosen: dict[int, int]) -> list[Op]:
 
 
 def _winograd(op: Op, tiles: int) -> Op:
-    size = winograd_scratch(op.fields, tiles)
+    return replace(_with_scratch(op, winograd_scratch(op.fields, tiles)), kernel="WINOGRAD")
+
+
+def _with_scratch(op: Op, size: int) -> Op:
     scratch = Buffer(Storage(size, "scratch"), (size,), np.dtype(np.uint8), (0,))
-    return replace(op, kernel="WINOGRAD", fields={**op.fields, "scratch": scratch})
+    return replace(op, fields={**op.fields, "scratch": scratch})
 
 
 def _up(value: int, to: int) -> int:

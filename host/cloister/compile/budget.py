@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The search for partitions, bands and scratch with which a model costs least in a budget of secure memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+
+from cloister.compile.arrangement import Arrangement, Lowered, Progress, lower
+from cloister.compile.lowering import Op
+from cloister.compile.memory import PAGE, TA_OWN, manifest_pages, reside
+from cloister.compile.partition import PartitionError, split
+from cloister.compile.planner import Plan, align, plan_arena
+from cloister.compile.striping import Striping
+from cloister.compile.winograd import BYTE, GROWTH, apply, choose, gained, reserve, saved
+from cloister.errors import CloisterError
+from cloister.ir.graph import Graph
+
+#: Limits of a partition that are tried for a budget, as divisors of it, and the least.
+DIVISORS = (4, 8, 16, 24, 32)
+MIN_PARTITION = 1 << 14
+#: Limits tried besides, just above the weights of a layer, so that it stays in one piece.
+LAYERS = 3
+#: Instructions: for a streamed partition, for a kernel, and for an element that a copy moves.
+PARTITION, KERNEL, ELEMENT = 4000.0, 400.0, 0.4
+#: Budgets tried where none is asked for, and how much larger a model may become to run in the first as well.
+BUDGETS = tuple(1 << power for power in range(22, 33))
+GAIN = 1.02
+#: Header, padding, and the records of a kernel and of a copy behind it.
+PARTITION_OVERHEAD = 640
+#: Arrangements that are finished, of those that were found.
+FINISHED = 3
+#: Relative accuracy of the smallest budget that an error names.
+ACCURACY = 0.01
+
+
+class MemoryBudgetError(CloisterError):
+    """The model cannot run in the budget.
+
+    Attributes:
+        smallest: bytes of the smallest budget in which it can.
+    """
+
+    def __init__(self, message: str, remedy: str, smallest: int) -> None:
+        super().__init__(message, remedy)
+        self.smallest = smallest
+
+
+def smallest_budget(graph: Graph, max_partition: int | None = None) -> int:
+    """The smallest budget in which an optimised graph can be made to run, to about :data:`ACCURACY`."""
+    found = []
+    known: Known = {}
+    for partition in [max_partition] if max_partition else [1 << 17, 1 << 18, 1 << 19]:
+        tries = _Tries(graph, partition, known)
+        high = tries.whole.plan.size
+        found.append(tries.whole.least)
+        low = 0
+        while high - low > ACCURACY * high:
+            middle = (low + high) // 2
+            made = tries.fit(middle)
+            if made is None:
+                low = middle
+            else:
+                high = min(middle, made.plan.size)
+                found.append(made.least)
+    return min(found)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Kernels, the search for their bands, and the same with room reserved for WINOGRAD."""
+
+    lowered: Lowered
+    striping: Striping
+    reserved: Striping
+    #: The kernel for each that has reserved scratch, by identity.
+    originals: dict[int, Op]
+
+
+#: Lowered models by what tells them apart, see _Tries.
+Known = dict[tuple[object, ...], _Known]
+
+
+class _Tries:
+    """One limit of partitions, tried with several sizes of the arena.
+
+    ``known`` are the kernels that other limits gave: where the limit cuts no kernel, they are the same, and what was
+    found out about them need not be found again.
+    """
+
+    def __init__(self, graph: Graph, partition: int, known: Known, progress: Progress | None = None) -> None:
+        self.partition = partition
+        lowered = lower(graph, max(1, partition - PARTITION_OVERHEAD), progress)
+        cuts = tuple((op.kernel, *(ref.shape for ref in op.refs.values())) for op in lowered.ops)
+        if cuts not in known:
+            ops = reserve(lowered.ops)
+            originals = {id(new): old for new, old in zip(ops, lowered.ops, strict=True) if new is not old}
+            striping = Striping(lowered.ops, *lowered.ends)
+            known[cuts] = _Known(lowered, striping, Striping(ops, *lowered.ends), originals)
+        self.known = known[cuts]
+        self.whole = self._arrangement(self.known.lowered.ops, self.known.striping.whole, 0)
+
+    @property
+    def can_reserve(self) -> bool:
+        """WINOGRAD can be worth while."""
+        return bool(self.known.originals)
+
+    def fit(self, arena: int, reserved: bool = False) -> Arrangement | None:
+        """An arrangement with an arena of at most so many bytes; ``reserved``: with room for WINOGRAD's scratch."""
+        if self.whole.plan.size <= arena and not reserved:
+            return self.whole
+        striping = self.known.reserved if reserved else self.known.striping
+        fitted = striping.fit(arena, self.partition)
+        if fitted is None:
+            return None
+        if not reserved:
+            return self._arrangement(fitted.ops, fitted.plan, fitted.regions)
+        ops = [self.known.originals.get(id(op), op) for op in fitted.ops]
+        plan = plan_arena(ops, *self.known.lowered.ends)
+        return self._arrangement(ops, plan, fitted.regions) if plan.size <= arena else None
+
+    def _arrangement(self, ops: list[Op], plan: Plan, regions: int) -> Arrangement:
+        parts = split(ops, self.partition, None) or [[]]
+        return Arrangement(replace(self.known.lowered, ops=ops), plan, parts, regions)
+
+
+def for_any_budget(
+    graph: Graph, max_partition: int | None, winograd: bool, progress: Progress | None = None
+) -> tuple[int, Arrangement | None]:
+    """The smallest of :data:`BUDGETS` that costs little against the next, else the smallest that is enough at all."""
+    small, large = BUDGETS[:2]
+    first = for_budget(graph, small, max_partition, winograd, progress)
+    if first is not None and not first.regions:
+        return small, first
+    second = for_budget(graph, large, max_partition, winograd, progress)
+    if first is not None and second is not None and sum(first.sizes) <= GAIN * sum(second.sizes):
+        return small, first
+    if second is not None:
+        return large, second
+    for budget in BUDGETS[2:]:
+        found = for_budget(graph, budget, max_partition, winograd, progress)
+        if found is not None:
+            return budget, found
+    return 0, None
+
+
+def _too_small(graph: Graph, budget: int, max_partition: int | None) -> MemoryBudgetError:
+    smallest = smallest_budget(graph, max_partition)
+    mib = -(-smallest * 100 // (1 << 20)) / 100
+    return MemoryBudgetError(
+        f"the model does not fit into {budget} bytes of secure memory, however it is cut; "
+        f"the smallest that it can run in is {smallest} bytes",
+        f"give at least --secure-memory {mib:.2f}MiB, or a smaller input",
+        smallest,
+    )
+
+
+def too_small(graph: Graph, budget: int, max_partition: int | None) -> MemoryBudgetError:
+    """The error that a model does not fit, with the smallest budget that it would."""
+    smallest = smallest_budget(graph, max_partition)
+    mib = -(-smallest * 100 // (1 << 20)) / 100
+    return MemoryBudgetError(
+        f"the model does not fit into {budget} bytes of secure memory, however it is cut; "
+        f"the smallest that it can run in is {smallest} bytes",
+        f"give at least --secure-memory {mib:.2f}MiB, or a smaller input",
+        smallest,
+    )
+
+
+def for_budget(
+    graph: Graph, budget: int, max_partition: int | None, winograd: bool, progress: Progress | None = None
+) -> Arrangement | None:
+    """The arrangement that costs least in ``budget``; None where there is none."""
+    limits = _limits(graph, budget) if max_partition is None else [max_partition]
+    found: list[Arrangement] = []
+    known: Known = {}
+    for done, partition in enumerate(limits):
+        if progress:
+            progress("plan", done, len(limits))
+        try:
+            tries = _Tries(graph, partition, known)
+        except PartitionError:
+            continue
+        for reserved in (False, True) if winograd and tries.can_reserve else (False,):
+            made = _with_partition(tries, budget, reserved)
+            if made is not None:
+                found.append(made)
+        if found and not found[-1].regions and _lies(found[-1], budget)[1] == 0:
+            break
+    best: Arrangement | None = None
+    least = 0.0
+    # The first are finished; what they then cost is not far from what was expected.
+    for made in sorted(found, key=lambda each: _expected(each, budget, winograd))[:FINISHED]:
+        finished = with_winograd(made, budget) if winograd else made
+        cost = _cost(finished, budget)
+        if best is None or cost < least:
+            best, least = finished, cost
+    return best
+
+
+def _limits(graph: Graph, budget: int) -> list[int]:
+    """Limits of a partition that are tried, largest first."""
+    room = budget - TA_OWN - PAGE
+    limits = {max(MIN_PARTITION, room // divisor // PAGE * PAGE) for divisor in DIVISORS}
+    layers = {sum(align(constant.size) for constant in op.constants) for op in lower(graph, None).ops}
+    taken: list[int] = []
+    for size in sorted(layers, reverse=True):
+        if MIN_PARTITION <= size <= room // 2 and len(taken) < LAYERS and (not taken or size < 0.9 * taken[-1]):
+            taken.append(size)
+    return sorted(limits | {size + 4 * PARTITION_OVERHEAD for size in taken}, reverse=True)
+
+
+def _with_partition(tries: _Tries, budget: int, reserved: bool) -> Arrangement | None:
+    made = tries.whole
+    for _ in range(4):
+        # The table grows with the number of partitions, which grows with the bands.
+        arena = budget - TA_OWN - manifest_pages(len(made.parts), made.ios) - align(max(made.sizes))
+        fitted = tries.fit(min(arena, made.plan.size), reserved) if arena > 0 else None
+        if fitted is None:
+            return None
+        made = fitted
+        if made.reside(budget) is not None:
+            return made
+    return None
+
+
+def _lies(made: Arrangement, budget: int) -> tuple[int, int]:
+    """Partitions and bytes that are streamed."""
+    lies = made.reside(budget)
+    assert lies is not None
+    return len(made.parts) - len(lies.resident), lies.streamed
+
+
+def _cost(made: Arrangement, budget: int) -> float:
+    """Instructions of an inference, but for those that all arrangements of a model have in common."""
+    partitions, streamed = _lies(made, budget)
+    copied = sum(prod(op.fields["dims"]) for op in made.lowered.ops if op.kernel == "COPY")
+    fixed = PARTITION * partitions + KERNEL * len(made.lowered.ops) + ELEMENT * copied
+    return BYTE * streamed + fixed - gained(made.lowered.ops)
+
+
+def _expected(made: Arrangement, budget: int, winograd: bool) -> float:
+    """The cost with WINOGRAD, before that is settled."""
+    prospects = _prospects(made, budget) if winograd else []
+    return _cost(made, budget) - (prospects[0].gain if prospects else 0.0)
+
+
+@dataclass(frozen=True)
+class _Prospect:
+    """Kernels that could be WINOGRAD with an arena of ``limit`` bytes, and the instructions that this gains."""
+
+    gain: float
+    limit: int
+    chosen: dict[int, int]
+
+
+def _prospects(made: Arrangement, budget: int | None) -> list[_Prospect]:
+    """Choices of WINOGRAD that gain something, the best first; bytes that are streamed for them are charged."""
+    size = made.plan.size
+    before = made.reside(budget) if budget is not None else None
+    if budget is None or before is None:
+        limits = [size + (size + sum(made.sizes)) // GROWTH]
+    else:
+        limits = [size, size + budget - before.used, *(size + (1 << power) for power in range(12, 24))]
+    found = []
+    for limit in limits:
+        lies = reside(limit, made.sizes, made.ios, budget) if budget is not None else None
+        if budget is not None and lies is None:
+            continue
+        streamed = lies.streamed - before.streamed if lies and before else 0
+        for aim in (limit, limit - limit // 20, limit - limit // 10):
+            chosen = choose(made.lowered.ops, *made.lowered.ends, aim)
+            gain = sum(saved(made.lowered.ops[index], tiles) for index, tiles in chosen.items()) - BYTE * streamed
+            if gain > 0:
+                found.append(_Prospect(gain, limit, chosen))
+    return sorted(found, key=lambda prospect: -prospect.gain)
+
+
+def with_winograd(made: Arrangement, budget: int | None) -> Arrangement:
+    """The arrangement with those convolutions as WINOGRAD that are worth their scratch."""
+    for prospect in _prospects(made, budget):
+        ops = apply(made.lowered.ops, prospect.chosen)
+        plan = plan_arena(ops, *made.lowered.ends)
+        if plan.size <= prospect.limit:
+            following = iter(ops)
+            parts = [[next(following) for _ in part] for part in made.parts]
+            return Arrangement(replace(made.lowered, ops=ops), plan, parts, made.regions)
+    return made
