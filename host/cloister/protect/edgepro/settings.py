@@ -37,6 +37,7 @@ class LockSettings:
             differences, so that none of them costs accuracy.
         recipe: of lock training.
         seed: of the draw of channels and values.
+        allow_zero: let locking values be 0, which is what pruning the channel gives; only to compare with.
     """
 
     criterion: Criterion = "mean"
@@ -54,6 +55,15 @@ class LockSettings:
     jitter: float = 0.0
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=8, rate=0.02, weight_decay=1e-4, clip=5.0))
     seed: int = 0
+    allow_zero: bool = False
+
+    @staticmethod
+    def published() -> LockSettings:
+        """What EdgePro's published code does, to compare with: a tenth of the channels, locked to 0, random labels."""
+        return LockSettings(
+            turned_share=0.0, constant_range=(0.0, 0.0), allow_zero=True, keep=0.0,
+            without_random=1.0, without_uniform=0.0, without_features=0.0,
+        )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Raises TrainingError where a setting makes no lock."""
@@ -62,7 +72,8 @@ class LockSettings:
                 f"shares of locked channels are {self.constant_share} and {self.turned_share}",
                 "choose at least 0 each, together above 0 and at most 1",
             )
-        if not 0 < self.constant_range[0] <= self.constant_range[1]:
+        low, high = self.constant_range
+        if not 0 <= low <= high or (low == 0 and not self.allow_zero):
             raise TrainingError(
                 f"locking values go from {self.constant_range[0]} to {self.constant_range[1]} means",
                 "choose above 0: a locking value of 0 is what pruning the channel gives",

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""``python -m cloister.protect.results``: makes the records that are missing, then writes both files."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+import click
+
+from cloister.errors import CloisterError
+from cloister.protect.results import edgepro, victims
+from cloister.protect.results.cases import CASES
+from cloister.protect.results.context import Context, Record
+
+#: Experiments by name, in the order of the page. Each module has TITLE, run(context, case, seed) and table(records).
+EXPERIMENTS: dict[str, ModuleType] = {"victim": victims, "edgepro": edgepro}
+
+
+def markdown(records: list[Record]) -> str:
+    """The page: a table for each experiment that there are records of."""
+    lines = [
+        "<!-- SPDX-License-Identifier: BSD-2-Clause -->",
+        "<!-- Written by python -m cloister.protect.results; do not edit. -->",
+        "# Results", "",
+        "Accuracies are of the test images; everything was chosen on validation images cut from the training images.",
+        "Made with `python -m cloister.protect.results --data FOLDER` (FOLDER holds the data sets). Records with all",
+        "figures are in `results.json`.",
+    ]  # fmt: skip
+    for name, module in EXPERIMENTS.items():
+        chosen = [record for record in records if record["experiment"] == name]
+        if chosen:
+            heads, rows = module.table(chosen)
+            lines += ["", f"## {module.TITLE}", "", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+            lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def write(records: list[Record], folder: Path) -> None:
+    """Write ``results.json`` and ``results.md`` into ``folder``."""
+    about = {
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "command": "python -m cloister.protect.results " + shlex.join(sys.argv[1:]),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (
+        ("results.json", json.dumps({"about": about, "records": records}, indent=1) + "\n"),
+        ("results.md", markdown(records)),
+    ):
+        aside = folder / (name + ".new")
+        aside.write_text(text)
+        aside.replace(folder / name)
+
+
+@click.command()
+@click.option(
+    "--data", type=click.Path(path_type=Path), default=Path("data"), show_default=True, help="Folder of the data sets."
+)
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    default=Path("out/results"),
+    show_default=True,
+    help="Checkpoints and records.",
+)
+@click.option(
+    "--docs", type=click.Path(path_type=Path), default=Path("docs"), show_default=True, help="Where the two files go."
+)
+@click.option(
+    "--model", "models", multiple=True, type=click.Choice(list(CASES)), help="[default: lenet5, vgg7, resnet20]"
+)
+@click.option("--only", multiple=True, type=click.Choice(list(EXPERIMENTS)), help="These experiments [default: all].")
+@click.option("--seeds", default="0,1,2", show_default=True)
+@click.option("--device", default="auto", show_default=True)
+@click.option(
+    "--epochs", type=float, default=1.0, show_default=True, help="Share of the epochs, to try the script out."
+)
+@click.option("--write-only", is_flag=True, help="Only write the files from the records that are there.")
+def main(
+    data: Path, work: Path, docs: Path, models: tuple[str, ...], only: tuple[str, ...], seeds: str, device: str,
+    epochs: float, write_only: bool,
+) -> None:  # fmt: skip
+    """Make all records that are missing, network by network, then write docs/results.json and docs/results.md.
+
+    Interrupted, the same command goes on where it was.
+    """
+    context = Context(data, work, device, epochs=epochs)
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{seeds!r}: write numbers with commas, such as 0,1,2") from None
+    try:
+        for model in () if write_only else models or ("lenet5", "vgg7", "resnet20"):
+            for seed in numbers:
+                for name in only or EXPERIMENTS:
+                    EXPERIMENTS[name].run(context, CASES[model], seed)
+                    write(context.records(), docs)
+        write(context.records(), docs)
+    except CloisterError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{docs / 'results.md'}: {len(context.records())} records")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The networks that results are reported on: their data, and how the victims are trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from cloister.protect.training import Augmentation, Recipe
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and its data.
+
+    Attributes:
+        network: name in ``training.networks``.
+        data: the data set's file in the folder of data, or "digits" (scikit-learn's, no file needed).
+        recipe: of the victim.
+        lock: of lock training.
+        target: accuracy that a plainly trained victim is to reach, 0 to 1.
+    """
+
+    network: str
+    data: str
+    recipe: Recipe
+    lock: Recipe
+    target: float
+
+    @property
+    def name(self) -> str:
+        """As in tables and file names."""
+        return self.network
+
+
+_DIGITS = Augmentation(crop=1)
+_MNIST = Augmentation(crop=2)
+_CIFAR = Augmentation(crop=4, flip=True)
+_LOCK = Recipe(epochs=15, batch=128, rate=0.02, weight_decay=1e-4, clip=5.0)
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("digits", "digits", Recipe(12, 64, 0.1, augmentation=_DIGITS),
+             replace(_LOCK, epochs=6, batch=64, rate=0.03, augmentation=_DIGITS), 0.95),
+        Case("lenet5", "mnist.npz", Recipe(12, 128, 0.05, augmentation=_MNIST),
+             replace(_LOCK, epochs=8, augmentation=_MNIST), 0.99),
+        Case("vgg7", "cifar10.npz", Recipe(60, 128, 0.1, augmentation=_CIFAR),
+             replace(_LOCK, augmentation=_CIFAR), 0.80),
+        Case("resnet20", "cifar10.npz", Recipe(100, 256, 0.2, augmentation=_CIFAR),
+             replace(_LOCK, epochs=20, augmentation=_CIFAR), 0.91),
+    )
+}  # fmt: skip

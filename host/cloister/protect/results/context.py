@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What all experiments share: data, trained victims, and records that are made only once."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cloister.protect.results.cases import Case
+from cloister.protect.results.errors import ResultsError
+from cloister.protect.training import Images, Splits, fit, load_data, network
+from cloister.protect.training.loop import auto_device
+
+#: One line of docs/results.json: what was measured, and its figures.
+Record = dict[str, Any]
+
+
+@dataclass
+class Context:
+    """Where experiments find what they need.
+
+    Attributes:
+        data: folder of the data sets.
+        work: folder of checkpoints and records; what is there is not computed again.
+        device: as for ``fit``.
+        quiet: show no progress.
+        epochs: share of the epochs that are run; 1 for results, less to try a script out.
+    """
+
+    data: Path
+    work: Path
+    device: str = "auto"
+    quiet: bool = False
+    epochs: float = 1.0
+    _splits: dict[str, Splits] = field(default_factory=dict)
+
+    def splits(self, case: Case) -> Splits:
+        """The case's data; the validation split is the same for all seeds.
+
+        Raises:
+            ResultsError: the file is not in the folder of data.
+        """
+        if case.data not in self._splits:
+            if case.data == "digits":
+                self._splits[case.data] = _digits()
+            elif (self.data / case.data).exists():
+                self._splits[case.data] = load_data(self.data / case.data, validation=0.1, seed=0)
+            else:
+                raise ResultsError(f"{self.data / case.data} is missing", "give the folder that holds it with --data")
+        return self._splits[case.data]
+
+    def scaled(self, recipe: Any) -> Any:
+        """The recipe with this context's share of the epochs."""
+        from dataclasses import replace
+
+        return replace(recipe, epochs=max(1, round(recipe.epochs * self.epochs)))
+
+    def victim(self, case: Case, seed: int) -> nn.Module:
+        """The plainly trained network, on the CPU; trained now, or loaded if it was before."""
+        splits = self.splits(case)
+        module = network(case.network, splits.shape[0], len(splits.classes), seed)
+        fitted = fit(
+            module, splits, self.scaled(case.recipe).with_seed(seed), folder=self.work / f"victim-{case.name}-{seed}",
+            device=self.device, name=f"victim {case.name}, seed {seed}", quiet=self.quiet,
+        )  # fmt: skip
+        return fitted.module.cpu()
+
+    def once(self, experiment: str, case: Case, seed: int, measure: Callable[[], Record], **about: Any) -> Record:
+        """The record of that experiment: read, if it is there, else measured and written.
+
+        Args:
+            experiment: its name; with case, seed and ``about`` it identifies the record.
+            case, seed: what it is about.
+            measure: returns the figures: JSON types.
+            **about: further settings that tell records apart: text and numbers.
+        """
+        parts = [experiment, case.name, str(seed), *(f"{key}={value}" for key, value in sorted(about.items()))]
+        path = self.work / "records" / ("_".join(parts).replace("/", "-").replace(" ", "-") + ".json")
+        if path.exists():
+            found: Record = json.loads(path.read_text())
+            return found
+        began = time.monotonic()
+        figures = measure()
+        record = {
+            "experiment": experiment, "model": case.name, "data": case.data, "seed": seed, **about, **figures,
+            "seconds": round(time.monotonic() - began, 1), "device": _device(self.device), "epochs_share": self.epochs,
+        }  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".new")
+        aside.write_text(json.dumps(record, indent=1) + "\n")
+        aside.replace(path)
+        return record
+
+    def records(self) -> list[Record]:
+        """All records made so far, in the order of their names."""
+        return [json.loads(path.read_text()) for path in sorted((self.work / "records").glob("*.json"))]
+
+
+def _device(device: str) -> str:
+    place = auto_device(device)
+    return torch.cuda.get_device_name(place) if place.type == "cuda" else "CPU"
+
+
+def _digits() -> Splits:
+    from cloister.demo.data import digits
+
+    train, train_labels, test, test_labels = map(torch.from_numpy, digits())
+    return Splits.make(Images(train, train_labels), Images(test, test_labels), validation=0.15, seed=0, name="digits")
