@@ -19,6 +19,10 @@ HERE = Path(__file__).parent
 TA = HERE.parents[1] / "ta"
 SOURCES = {
     "manifest": ["manifest.c", "plan.c", "sealed.c", "answer.c"],
+    "aead": [
+        *("aead/chacha20.c", "aead/chacha20poly1305.c", "aead/poly1305.c"),
+        *("aead/aegis128l.c", "aead/aegis128l_portable.c", "aead/usable.c"),
+    ],
     "licence": ["licence.c", "quota.c", "engine/password.c"],
 }
 
@@ -36,13 +40,23 @@ def seeds() -> dict[str, bytes]:
     vendor = VendorKey.generate()
     bundle, key = seal_bundle(SampleModel(), vendor, name="fuzz")
     licence = issue_licence(bundle, key, X25519PrivateKey.generate().public_key().public_bytes_raw(), vendor)
-    return {"manifest": bundle.manifest, "licence": licence.data}
+    return {"manifest": bundle.manifest, "licence": licence.data, "aead": bytes(range(256)) * 4}
 
 
 @pytest.mark.parametrize("target", SOURCES)
 def test_fuzz(target: str, tmp_path: Path) -> None:
     program = tmp_path / f"fuzz_{target}"
-    flags = ["-g", "-O1", "-std=c11", "-Wall", "-Wextra", "-Werror", f"-I{TA}", f"-I{TA / 'include'}"]
+    flags = [
+        "-g",
+        "-O1",
+        "-std=c11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        f"-I{TA}",
+        f"-I{TA / 'include'}",
+        f"-I{TA / 'aead'}",
+    ]
     sanitizers = "-fsanitize=fuzzer,address,undefined"
     sources = [str(HERE / f"fuzz_{target}.c"), *(str(TA / name) for name in SOURCES[target])]
     compiled = subprocess.run(
