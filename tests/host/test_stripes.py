@@ -25,17 +25,17 @@ from cloister.ir.passes.pipeline import clean, optimise
 
 PIECES = (
     "conv", "strided", "dilated", "grouped", "depthwise", "max", "average", "ceil", "relu", "scale", "lrn", "shift",
-    "residual", "concat", "skip",
+    "residual", "concat", "skip", "nearest", "linear", "shrink",
 )  # fmt: skip
 
 
 class Chain:
     """A random network, one operator after the other."""
 
-    def __init__(self, seed: int, channels: int, height: int, width: int) -> None:
+    def __init__(self, seed: int, channels: int, height: int, width: int, batch: int = 1) -> None:
         self.seed = seed
         self.shape = (channels, height, width)
-        self.input = (1, channels, height, width)
+        self.input = (batch, channels, height, width)
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, np.ndarray[Any, Any]] = {}
         self.value = "x"
@@ -99,8 +99,20 @@ class Chain:
         elif piece == "concat":
             self.value = self.add("Concat", f"{x} {self.conv(x, 4, 1)} {self.conv(x, 4)}", axis=1)
             self.shape = (channels + 8, height, width)
+        elif piece in ("nearest", "linear", "shrink"):
+            self.resize("linear" if piece == "shrink" else piece, 0.6 if piece == "shrink" else 2.0)
         elif piece == "skip":
             self.value = self.add("Add", f"{self.conv(x, channels, 1)} {self.add('Tanh', x)}")
+
+    def resize(self, mode: str, factor: float) -> None:
+        channels, height, width = self.shape
+        sizes = [int(np.floor(np.float32(factor) * np.float32(size))) for size in (height, width)]
+        if max(sizes) > 60 or min(sizes) < 4:
+            return
+        scales = f"c{len(self.constants)}"
+        self.constants[scales] = np.array([1, 1, factor, factor], np.float32)
+        self.value = self.add("Resize", f"{self.value} - {scales}", mode=mode)
+        self.shape = (channels, sizes[0], sizes[1])
 
     def model(self) -> onnx.ModelProto:
         last = self.add("Relu", self.value)
@@ -122,12 +134,12 @@ def compiled(graph: Any, ops: list[Any], base: Lowered) -> CompiledModel:
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(st.sampled_from(PIECES), min_size=1, max_size=6), st.integers(5, 20), st.integers(2, 9),
-    st.integers(0, 99), st.integers(1, 7), st.sampled_from([None, 2000]),
+    st.integers(0, 99), st.integers(1, 7), st.sampled_from([None, 2000]), st.sampled_from([1, 1, 3]),
 )  # fmt: skip
 def test_bands_compute_the_same_bits(
-    pieces: list[str], height: int, width: int, seed: int, rows: int, limit: int | None
+    pieces: list[str], height: int, width: int, seed: int, rows: int, limit: int | None, batch: int
 ) -> None:
-    chain = Chain(seed, 4, height, 2 * width)
+    chain = Chain(seed, 4, height, 2 * width, batch)
     for piece in pieces:
         chain.grow(piece)
     graph, base = lowered(chain.model(), limit)

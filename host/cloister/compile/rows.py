@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """How one kernel computes some rows of its result: which rows of its operands it reads, and its record for them.
 
-A row is a step of the second axis in memory: an image (1, H, W, C) has H rows of W * C elements. A kernel that is
-given only the rows that some rows of its result depend on, with pads at the image's own edges alone, does the same
-arithmetic in the same order, so the results are equal bit by bit.
+A row is a step of the second axis in memory: an image (1, H, W, C) has H rows of W * C elements, a signal (1, L, C)
+L rows of C. Where the first axis is larger than one, its steps are the rows: the samples of a batch, or the rows of a
+matrix. A kernel that is given only the rows that some rows of its result depend on, with pads at the image's own
+edges alone, does the same arithmetic in the same order, so the results are equal bit by bit.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cloister.compile.layout import Shape
 from cloister.compile.lowering import REF_ALIGN, Buffer, Constant, Op, Storage
 
 Ints = npt.NDArray[np.int64]
@@ -46,6 +48,37 @@ class Window:
     def ends(self, rows: Ints) -> Ints:
         """How many rows of the operand must be there for so many of the result."""
         return np.where(rows > 0, np.clip((rows - 1) * self.stride - self.pad + self.reach, 1, self.height), 0)
+
+
+class Table(Window):
+    """Rows of an operand that are read by a table, in any order."""
+
+    def __init__(self, height: int, index: Ints) -> None:
+        """``index`` is (rows of the result, taps): rows of the operand, or -1 for none."""
+        super().__init__(height)
+        none = index < 0
+        low = np.where(none, height, index).min(axis=1)
+        high = np.where(none, 0, index + 1).max(axis=1)
+        # What every later row of the result needs, and what every earlier one does.
+        later = np.minimum.accumulate(low[::-1])[::-1]
+        object.__setattr__(self, "_low", np.append(np.minimum(later, height - 1), height - 1))
+        object.__setattr__(self, "_high", np.concatenate(([0], np.maximum(np.maximum.accumulate(high), 1))))
+
+    _low: Ints
+    _high: Ints
+
+    def rows(self, begin: int, end: int) -> tuple[int, int]:
+        """The rows that the result's rows ``begin`` to ``end`` lie between, and perhaps more."""
+        low = int(self._low[begin])
+        return low, max(low + 1, int(self._high[end]))
+
+    def begins(self, rows: Ints) -> Ints:
+        """First row that is still needed when so many of the result are done."""
+        return self._low[rows]
+
+    def ends(self, rows: Ints) -> Ints:
+        """How many rows of the operand must be there for so many of the result."""
+        return self._high[rows]
 
 
 @dataclass(frozen=True)
@@ -80,15 +113,21 @@ class Cut:
 def rows_of(buffer: Buffer) -> tuple[int, int] | None:
     """Rows of a buffer and bytes of one; None where it has no rows that could be told apart."""
     dims = buffer.dims
-    if len(dims) < 3 or dims[0] != 1 or dims[1] < 2:
+    axis = _row_axis(dims)
+    if len(dims) < 2 + axis or dims[axis] < 2:
         return None
-    row = prod(dims[2:]) * buffer.itemsize
-    return None if row % REF_ALIGN or buffer.start % REF_ALIGN else (dims[1], row)
+    row = prod(dims[axis + 1 :]) * buffer.itemsize
+    return None if row % REF_ALIGN or buffer.start % REF_ALIGN else (dims[axis], row)
+
+
+def _row_axis(dims: Shape) -> int:
+    """The axis in memory whose steps are rows."""
+    return 0 if len(dims) < 2 or dims[0] > 1 else 1
 
 
 def take_rows(buffer: Buffer, memory: Storage | Constant, start: int, rows: int) -> Buffer:
     """``rows`` rows of what ``buffer`` describes, which lie at ``start`` of ``memory``."""
-    axis = buffer.layout[1]
+    axis = buffer.layout[_row_axis(buffer.dims)]
     shape = tuple(rows if place == axis else size for place, size in enumerate(buffer.shape))
     return replace(buffer, memory=memory, shape=shape, start=start)
 
@@ -118,20 +157,49 @@ Rule = Callable[[Op, int, int], tuple[Windows, Fields] | None]
 
 def _conv(op: Op, height: int, _each: int) -> tuple[Windows, Fields] | None:
     f = op.fields
-    reach = (f["kernel_h"] - 1) * f["dilation_h"] + 1
-    window = Window(f["in_h"], f["stride_h"], f["pad_top"], reach)
-    if f["batch"] != 1 or f["out_h"] != height or window.first(height - 1) >= window.height:
+    dims = op.refs["out"].dims
+    if dims[0] > 1:
+        return _samples(f["batch"], height)
+    # A signal (1, L, C) is an image of height 1: its rows are columns.
+    long, top = ("w", "pad_left") if len(dims) == 3 else ("h", "pad_top")
+    reach = (f[f"kernel_{long}"] - 1) * f[f"dilation_{long}"] + 1
+    window = Window(f[f"in_{long}"], f[f"stride_{long}"], f[top], reach)
+    if f["batch"] != 1 or f[f"out_{long}"] != height or window.first(height - 1) >= window.height:
         return None
 
     def fields(begin: int, end: int) -> dict[str, Any]:
         low, high = window.rows(begin, end)
-        return {"in_h": high - low, "out_h": end - begin, "pad_top": max(0, -window.first(begin))}
+        return {f"in_{long}": high - low, f"out_{long}": end - begin, top: max(0, -window.first(begin))}
 
     return {"in": window}, fields
 
 
+def _samples(batch: int, height: int) -> tuple[Windows, Fields] | None:
+    if batch != height:
+        return None
+    return {"in": Window(height)}, lambda begin, end: {"batch": end - begin}
+
+
+def _gemm(op: Op, height: int, _each: int) -> tuple[Windows, Fields] | None:
+    if op.fields["m"] != height:
+        return None
+    return {"in": Window(height)}, lambda begin, end: {"m": end - begin}
+
+
+def _reduce(op: Op, height: int, each: int) -> tuple[Windows, Fields] | None:
+    f = op.fields
+    outer = f["dims"][0]
+    kept = prod(size for axis, size in enumerate(f["dims"]) if not f["axes"] >> axis & 1)
+    if f["axes"] & 1 or outer % height or kept != height * each:
+        return None
+    unit = outer // height
+    return {"in": Window(height)}, lambda begin, end: {"dims": [(end - begin) * unit, *f["dims"][1:]]}
+
+
 def _pool(op: Op, height: int, _each: int) -> tuple[Windows, Fields] | None:
     f = op.fields
+    if op.refs["out"].dims[0] > 1:
+        return _samples(f["batch"], height)
     axis = 3 - (len(op.refs["out"].dims) - 2)
     if f["batch"] != 1 or f["out_dims"][axis] != height:
         return None
@@ -242,11 +310,41 @@ def _lrn(op: Op, height: int, each: int) -> tuple[Windows, Fields] | None:
 
 
 def _resample(op: Op, height: int, each: int) -> tuple[Windows, Fields] | None:
-    # Only along an axis inside the rows: across them any row may read any other. Elements are words of four bytes.
-    out = op.fields["out_n"] * op.fields["inner"]
-    if each % out or op.fields["outer"] * out != height * each:
+    f = op.fields
+    out = f["out_n"] * f["inner"]
+    if f["outer"] == 1 and (f["out_n"], f["inner"]) == (height, each):
+        return _resample_rows(op)
+    # Along an axis inside the rows. Elements are words of four bytes.
+    if each % out or f["outer"] * out != height * each:
         return None
     return {"in": Window(height)}, lambda begin, end: {"outer": (end - begin) * each // out}
+
+
+def _resample_rows(op: Op) -> tuple[Windows, Fields]:
+    f = op.fields
+    index = _table(op.refs["index"], np.dtype("<i4"))
+    factor = _table(op.refs["factor"], np.dtype("<f4")) if "factor" in op.refs else None
+    window = Table(f["in_n"], index.astype(np.int64))
+    made: dict[bytes, Constant] = {}
+
+    def constant(values: npt.NDArray[Any]) -> Buffer:
+        data = values.tobytes()
+        # Bands of one height mostly read the same rows of their own: their tables are one.
+        memory = made.setdefault(data, Constant(len(data), lambda: data))
+        return Buffer(memory, values.shape, values.dtype, (0, 1))
+
+    def fields(begin: int, end: int) -> dict[str, Any]:
+        low, high = window.rows(begin, end)
+        part = index[begin:end]
+        shifted = {"in_n": high - low, "out_n": end - begin, "index": constant(np.where(part < 0, part, part - low))}
+        return shifted if factor is None else {**shifted, "factor": constant(factor[begin:end])}
+
+    return {"in": window}, fields
+
+
+def _table(buffer: Buffer, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    assert isinstance(buffer.memory, Constant)
+    return np.frombuffer(buffer.memory.data, dtype).reshape(buffer.shape)
 
 
 RULES: dict[str, Rule] = {
@@ -260,9 +358,12 @@ RULES: dict[str, Rule] = {
     "SOFTMAX": _softmax,
     "LRN": _lrn,
     "RESAMPLE": _resample,
+    "GEMM": _gemm,
+    "REDUCE": _reduce,
     "CONV2D_S8": _conv,
     "DEPTHWISE_S8": _conv,
     "POOL_S8": _pool,
+    "GEMM_S8": _gemm,
     "BINARY_S8": _binary,
     "UNARY_S8": _unary,
     "QUANTIZE": _unary,

@@ -46,12 +46,18 @@ class Fitted:
 
 
 class Striping:
-    """A list of kernels that is to fit into arenas of several sizes: what is learned for one serves the next."""
+    """A list of kernels that is to fit into arenas of several sizes: what is learned for one serves the next.
 
-    def __init__(self, ops: Sequence[Op], inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+    ``regions`` of the kernels are striped already, and numbered from 0 on.
+    """
+
+    def __init__(
+        self, ops: Sequence[Op], inputs: Sequence[Buffer], outputs: Sequence[Buffer], regions: int = 0
+    ) -> None:
         self.ops = ops
         self.inputs = inputs
         self.outputs = outputs
+        self.regions = regions
 
     @cached_property
     def whole(self) -> Plan:
@@ -69,25 +75,43 @@ class Striping:
         ``partition`` is the most bytes of a partition.
         """
         if self.whole.size <= limit:
-            return Fitted(list(self.ops), self.whole, 0)
+            return Fitted(list(self.ops), self.whole, self.regions)
         aim = limit
         for _ in range(RETRIES):
             choices = self.choose(aim, partition)
             if choices is None:
-                return None
+                break
             striped = self._apply(choices)
             plan = plan_arena(striped, self.inputs, self.outputs)
             if plan.size <= limit:
-                return Fitted(striped, plan, len(choices))
+                return Fitted(striped, plan, self.regions + len(choices))
             aim -= max(plan.size - limit, limit // 50)
-        return None
+        return self.apart.fit(limit, partition) if self.apart else None
+
+    @cached_property
+    def apart(self) -> Striping | None:
+        """A batch with its samples far apart, so that each can be cut by its own rows; None without one."""
+        if self.regions or not any(op.refs["out"].dims[0] > 1 and len(op.refs["out"].dims) > 2 for op in self.ops):
+            return None
+        low, high = 0, max(self.prospects.alive)
+        best: list[Choice] | None = None
+        while high - low > high // 50:
+            middle = (low + high) // 2
+            choices = self.choose(middle, middle)
+            if choices is None:
+                low = middle
+            else:
+                best, high = choices, middle
+        if best is None:
+            return None
+        return Striping(self._apply(best), self.inputs, self.outputs, len(best))
 
     def _apply(self, choices: Sequence[Choice]) -> list[Op]:
         result: list[Op] = []
         at = 0
         for number, choice in enumerate(choices):
             result += self.ops[at : choice.region.start]
-            result += stripe(choice.region, choice.rows, number)
+            result += stripe(choice.region, choice.rows, self.regions + number)
             at = choice.region.stop
         return result + list(self.ops[at:])
 
