@@ -319,7 +319,7 @@ TEE_Result cl_command_load(struct cl_session *session, uint32_t types, TEE_Param
 		return res;
 	if (session->state == CL_STATE_RUNNING)
 		return TEE_ERROR_BAD_STATE;
-	if (params[3].value.b)
+	if (params[3].value.b & ~(uint32_t)CL_CPU_ALL)
 		return TEE_ERROR_BAD_PARAMETERS;
 	res = cl_params_room(&params[2], sizeof(loaded));
 	if (res)
@@ -327,6 +327,7 @@ TEE_Result cl_command_load(struct cl_session *session, uint32_t types, TEE_Param
 
 	cl_model_drop(session);
 	session->memory.limit = params[3].value.a;
+	cl_engine_use(params[3].value.b);
 	res = load(session, params);
 	if (!res)
 		res = queries_left(&session->model, &loaded.queries_left);

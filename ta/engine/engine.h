@@ -23,12 +23,6 @@ enum cl_status {
 	CL_STOPPED = 5,       /* should_stop said so */
 };
 
-/* Instructions beyond Armv8.0 that kernels have a faster path for. */
-enum cl_cpu {
-	CL_CPU_DOTPROD = 1, /* FEAT_DotProd: sdot (Linux calls it asimddp) */
-	CL_CPU_ALL = 1,
-};
-
 /*
  * The CPU has these features (enum cl_cpu; none at first), which cl_partition_run uses from then
  * on; results stay the same to the bit. The Linux library for AArch64 says so by itself.

@@ -30,7 +30,7 @@
 #define CL_LAYER_ID_SIZE  8
 #define CL_MAX_LAYERS     4096
 #define CL_MAX_CHANNELS   65536 /* of a layer that can be locked */
-#define CL_MAX_PASSWORD   32768 /* bytes of a password in a licence */
+#define CL_MAX_PASSWORD   65536 /* bytes of a password in a licence */
 
 /* Four characters each, as they read in a hex dump: CLMF, CLPT, CLSP, CLLC, CLBD, CLPW. */
 #define CL_MAGIC_MANIFEST  0x464d4c43
@@ -263,6 +263,12 @@ struct cl_partition {
 	uint32_t weights_size;
 	uint32_t arena_size; /* bytes of arena that the operators may touch */
 	uint32_t site_count;
+};
+
+/* Instructions beyond Armv8.0 that kernels have a faster path for; results are the same. */
+enum cl_cpu {
+	CL_CPU_DOTPROD = 1, /* FEAT_DotProd (Linux: asimddp) */
+	CL_CPU_ALL = 1,
 };
 
 enum cl_space {

@@ -41,7 +41,9 @@ enum cl_command {
 	/*
 	 * in memref[0]: manifest (zero bytes: the one embedded in the TA). in memref[1]: licence.
 	 * out memref[2]: struct cl_loaded. inout value[3]: a = most bytes of secure memory that
-	 * may be used (0: as much as there is), b = 0; out a = bytes taken.
+	 * may be used (0: as much as there is), b = enum cl_cpu: what the normal world says the CPU
+	 * has, which a TA cannot read itself; out a = bytes taken. A claim that is not true makes
+	 * the CPU refuse the first such instruction: this session's instance dies, and no other.
 	 * State OPEN or READY (the earlier model is dropped first, whatever the outcome).
 	 */
 	CL_CMD_LOAD = 2,

@@ -501,4 +501,4 @@ def test_no_embedded_model(ta: Ta, sample: Sample) -> None:
 
 def test_reserved_value_is_zero(ta: Ta, sample: Sample) -> None:
     manifest, licence, out, _ = ta.load_params(sample.bundle.manifest, sample.licence())
-    assert ta.code(C.CL_CMD_LOAD, manifest, licence, out, Value(0, 1, "inout")) == BAD_PARAMETERS
+    assert ta.code(C.CL_CMD_LOAD, manifest, licence, out, Value(0, 2, "inout")) == BAD_PARAMETERS

@@ -29,6 +29,18 @@ MODES = ("auto", "whole", "steps")
 FILE_SIZE = 64 << 20
 
 
+def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> int:
+    """``enum cl_cpu`` of this machine, as Linux lists it; the TA cannot read it itself."""
+    try:
+        lines = cpuinfo.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return 0
+    # Linux gives each core its own line; what it counts on, all of them have.
+    features = [line.partition(":")[2].split() for line in lines if line.startswith("Features")]
+    dot_products = bool(features) and all("asimddp" in names for names in features)
+    return int(C.CL_CPU_DOTPROD) if dot_products else 0
+
+
 class ModelRunner:
     """A session of the TA with a model loaded, and the model's sealed payload in shared memory.
 
@@ -71,7 +83,7 @@ class ModelRunner:
                 TempMemory(manifest),
                 TempMemory(licence),
                 TempMemory(ffi.sizeof("struct cl_loaded"), "out"),
-                Value(memory, 0, "inout"),
+                Value(memory, cpu_features(), "inout"),
             )
             #: `struct cl_loaded` as the TA gave it.
             self.loaded = bytes(out[2])
