@@ -9,6 +9,7 @@ bias, so whoever has the password can fold it into them (:meth:`Password.apply`)
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import struct
 from collections.abc import Sequence
@@ -30,6 +31,8 @@ _HEAD = struct.Struct("<8sII")  # magic, version, bytes of the JSON part
 _DIGEST = hashlib.sha256().digest_size
 #: Most channels that a lock may name; indices are 16 bits wide.
 MAX_CHANNELS = 1 << 16
+#: Share of itself by which a value differs from device to device.
+FINGERPRINT = 0.02
 
 
 class PasswordError(CloisterError):
@@ -164,6 +167,55 @@ class Password:
         except OSError as error:
             raise FormatError(f"{path} cannot be read: {error.strerror}", "check the path") from error
         return Password.from_bytes(data, str(path))
+
+    def for_device(self, device: bytes, share: float = FINGERPRINT) -> Password:
+        """The password of one device: each value larger or smaller by ``share`` of itself, as the device's id decides.
+
+        Lock training has drawn such differences (``LockSettings.jitter``), so the model answers as well. A password
+        that turns up elsewhere tells by :meth:`trace` whose it was. It opens the same model on every device all the
+        same: this finds who leaked, it locks nobody out.
+
+        Args:
+            device: its id, as licences have it (SHA-256 of its public key).
+            share: at most the jitter that the lock was trained with.
+        """
+        signs = self._signs(device)
+        locks, at = [], 0
+        for lock in self.locks:
+            part = signs[at : at + lock.values.size]
+            locks.append(
+                Lock(lock.tensor, lock.channels, lock.scales, (lock.values * (1 + share * part)).astype(np.float32))
+            )
+            at += lock.values.size
+        return Password(self.model, tuple(locks))
+
+    def trace(self, leaked: Password, devices: Sequence[bytes], share: float = FINGERPRINT) -> list[float]:
+        """For each device how well the leaked password fits its own: 1 where it is it, about 0 where it is another's.
+
+        Of n devices whose passwords were averaged each scores about 1 / n; another device's score has the deviation
+        1 / sqrt(channels).
+
+        Raises:
+            PasswordError: the leaked password has other locks than this one.
+        """
+        ours, theirs = ([(lock.tensor, lock.channels.tolist()) for lock in one.locks] for one in (self, leaked))
+        if ours != theirs:
+            raise PasswordError(
+                "the two passwords lock different channels", "compare with the password it was made from"
+            )
+        values = np.concatenate([lock.values for lock in self.locks]).astype(np.float64)
+        found = np.concatenate([lock.values for lock in leaked.locks]).astype(np.float64)
+        used = values != 0
+        moved = np.clip((found[used] / values[used] - 1) / share, -1, 1)
+        return [float(np.mean(moved * self._signs(device)[used])) for device in devices]
+
+    def _signs(self, device: bytes) -> npt.NDArray[np.float64]:
+        """+1 or -1 for each locked channel: HMAC-SHA256, keyed with this password, of the device and a counter."""
+        key = hashlib.sha256(b"cloister device fingerprint" + self._content()).digest()
+        blocks = -(-self.channels // 256)
+        stream = b"".join(hmac.digest(key, device + index.to_bytes(4, "little"), "sha256") for index in range(blocks))
+        bits = np.unpackbits(np.frombuffer(stream, np.uint8))[: self.channels]
+        return bits.astype(np.float64) * 2 - 1
 
     def apply(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """A copy of the locked ``model`` with the password folded into its weights: it answers as the owner's did.

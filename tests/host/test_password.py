@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,21 @@ def test_every_damaged_byte_and_every_cut_is_noticed() -> None:
     for length in range(len(data)):
         with pytest.raises(FormatError):
             Password.from_bytes(data[:length])
+
+
+def test_a_devices_password_tells_whose_it_is() -> None:
+    values = RANDOM.normal(size=300).astype(np.float32)
+    owner = Password("m", [Lock("c", np.arange(300, dtype=np.uint16), -np.ones(300, np.float32), values)])
+    devices = [bytes([index]) * 32 for index in range(50)]
+    mine = owner.for_device(devices[7])
+    assert np.abs(mine.locks[0].values / values - 1).max() < 0.021 and mine.id != owner.id
+    scores = owner.trace(Password.from_bytes(mine.to_bytes()), devices)
+    assert scores[7] > 0.99 and max(score for index, score in enumerate(scores) if index != 7) < 0.3
+    both = (mine.locks[0].values + owner.for_device(devices[9]).locks[0].values) / 2
+    scores = owner.trace(Password("m", [replace(mine.locks[0], values=both)]), devices)
+    assert sorted(np.argsort(scores)[-2:]) == [7, 9], "two who average theirs are both found"
+    with pytest.raises(PasswordError, match="different channels"):
+        owner.trace(PASSWORD, devices)
 
 
 def test_a_later_version_is_named(tmp_path: Path) -> None:

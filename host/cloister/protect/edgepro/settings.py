@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cloister.password import FINGERPRINT
 from cloister.protect.edgepro.select import Criterion, Draw
 from cloister.protect.training.augment import Augmentation
 from cloister.protect.training.errors import TrainingError
@@ -33,8 +34,8 @@ class LockSettings:
         without_features: weight of the same distance for linear readers of each layer's features, which are trained on
             the true labels alongside, as an attacker would.
         keep: weight of the distance to the unlocked model's answers with the password.
-        jitter: share by which values may differ from device to device (see ``personal``); training draws such
-            differences, so that none of them costs accuracy.
+        jitter: share of itself by which a value may differ from device to device (``Password.for_device``); training
+            draws such differences, so that none of them costs accuracy.
         recipe: of lock training.
         seed: of the draw of channels and values.
         allow_zero: let locking values be 0, which is what pruning the channel gives; only to compare with.
@@ -52,7 +53,7 @@ class LockSettings:
     without_uniform: float = 1.0
     without_features: float = 0.1
     keep: float = 1.0
-    jitter: float = 0.0
+    jitter: float = FINGERPRINT
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=8, rate=0.02, weight_decay=1e-4, clip=5.0))
     seed: int = 0
     allow_zero: bool = False
@@ -62,7 +63,7 @@ class LockSettings:
         """What EdgePro's published code does, to compare with: a tenth of the channels, locked to 0, random labels."""
         return LockSettings(
             turned_share=0.0, constant_range=(0.0, 0.0), allow_zero=True, keep=0.0,
-            without_random=1.0, without_uniform=0.0, without_features=0.0,
+            without_random=1.0, without_uniform=0.0, without_features=0.0, jitter=0.0,
         )  # fmt: skip
 
     def __post_init__(self) -> None:
