@@ -18,8 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 
 from cloister.errors import CloisterError
+from cloister.estimate.fit import Sample
+from cloister.estimate.instructions import CONSTANTS
 from cloister.seal import VendorKey
 from cloister_bench import tools
+from cloister_bench.calibrate import Calibration, make_table, read_samples, samples_text, table_text
 from cloister_bench.device import Progress, device_key, run_jobs
 from cloister_bench.errors import BenchError
 from cloister_bench.networks import NETWORKS, SMALL
@@ -31,6 +34,8 @@ from cloister_build.paths import REPO, cache_dir, index_without_crypto
 from cloister_build.report import Report
 
 HISTORY = REPO / "out" / "bench" / "history.jsonl"
+#: What the last calibration measured, to be fitted again.
+SAMPLES = REPO / "out" / "bench" / "calibration.json"
 #: Measurements of the run at hand, each as soon as it ends; begun anew by the next run.
 JOURNAL = HISTORY.with_name("journal.jsonl")
 #: Repeats that differ by more than this are no measurement.
@@ -46,6 +51,7 @@ EPILOG = """examples:
   build/bench --suite models --models DIR         ONNX files of your own
   build/bench --suite tee --without-crypto        what a CPU without crypto instructions pays
   build/bench --json now.json --compare before.json
+  build/bench --calibrate                         as `cloister calibrate`
 
 Every run is added to out/bench/history.jsonl, which --compare takes as well (its last run). Each measurement stands
 in out/bench/journal.jsonl as soon as it ends. One that fails or takes too long does not stop the others."""
@@ -74,6 +80,15 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--without-crypto",
         action="store_true",
         help="with a secure world that does not use the CPU's crypto instructions, as on a Raspberry Pi 3",
+    )
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="measure kernels one by one and fit what `cloister plan` estimates with; no suite unless named",
+    )
+    parser.add_argument("--refit", action="store_true", help=f"fit again what was measured last ({SAMPLES.name})")
+    parser.add_argument(
+        "--constants", type=Path, metavar="FILE", default=CONSTANTS, help="write the fitted table there"
     )
     parser.add_argument("--repeats", type=int, help="samples of each measurement (default: 5, quick: 3)")
     parser.add_argument("--timeout", type=float, default=7200.0, help="seconds for the device (default: 7200)")
@@ -159,6 +174,22 @@ def measure(suites: Sequence[Suite], chosen: argparse.Namespace, console: Consol
     console.print(f"measured in {time.monotonic() - began:.0f} s")
 
 
+def write_constants(samples: Sequence[tuple[str, Sample]], path: Path, console: Console) -> None:
+    """Fit and write the table of constants.
+
+    Raises:
+        CloisterError: it cannot be written.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    table = make_table([sample for _, sample in samples], "qemu", {"measured": now, "commit": commit()})
+    write_text(path, table_text(table))
+    worst = sorted(table["kernels"].items(), key=lambda kind: -kind[1]["error"])[:5]
+    listed = ", ".join(f"{kind} {100 * row['error']:.0f} %" for kind, row in worst)
+    console.print(
+        f"{len(samples)} measurements, {len(table['kernels'])} kinds: {path}; least certain: {listed}", markup=False
+    )
+
+
 def commit() -> str:
     """The commit that is checked out, `+` behind it where files differ from it; empty where there is none."""
     try:
@@ -195,11 +226,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # Read first: a mistyped name must not cost a whole run.
         before = read_records(chosen.compare) if chosen.compare else []
-        suites = [SUITES[name](_options(chosen)) for name in dict.fromkeys(chosen.suite or SUITES)]
+        if chosen.refit:
+            write_constants(read_samples(SAMPLES), chosen.constants, errors)
+            return 0
+        names = chosen.suite or ([] if chosen.calibrate else SUITES)
+        calibration = [Calibration(_options(chosen))] if chosen.calibrate else []
+        suites = [*calibration, *(SUITES[name](_options(chosen)) for name in dict.fromkeys(names))]
         measure(suites, chosen, errors)
+        for made in calibration:
+            write_text(SAMPLES, samples_text(made.samples))
+            if not made.found.problems:
+                write_constants(made.samples, chosen.constants, errors)
         records = [record for suite in suites for record in suite.found.records]
         for suite in suites:
-            console.print(TABLES[suite.name](records))
+            if suite.name in TABLES:
+                console.print(TABLES[suite.name](records))
         if chosen.compare:
             console.print(compare_table(compare(before, records), str(chosen.compare)))
         if chosen.json:

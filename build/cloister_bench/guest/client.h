@@ -21,10 +21,11 @@ struct task {
 int measure(const struct task *task);
 
 /*
- * The shortest of BENCH_REPEATS repeats of at least BENCH_INSTRUCTIONS, the loop's own cost taken
- * off, after one call that is not counted. `calls` is how many a repeat had.
+ * The shortest of some repeats of at least `wanted` instructions, the loop's own cost taken off,
+ * after two calls that are not counted. `calls` is how many a repeat had.
  */
-int measure_least(const struct task *task, uint64_t *calls, uint64_t *spent);
+int measure_least(const struct task *task, uint64_t repeats, uint64_t wanted, uint64_t *calls,
+		  uint64_t *spent);
 
 /* Prints "value NAME NUMBER". */
 void print_value(const char *name, uint64_t number);
@@ -44,6 +45,7 @@ int job_digest(char **arguments);
 int job_decrypt(char **arguments);
 int job_load(char **arguments);
 int job_ta(char **arguments);
+int job_steps(char **arguments);
 int job_normal(char **arguments);
 int job_kernels(char **arguments);
 

@@ -23,7 +23,9 @@ static const struct {
 	{"load", 2, job_load},       /* DIRECTORY MEMORY: LOAD of a model */
 	{"ta", 3, job_ta},           /* DIRECTORY MEMORY OUTPUT: inferences in the TA */
 	{"normal", 2, job_normal},   /* DIRECTORY OUTPUT: the same in the normal world */
-	{"kernels", 1, job_kernels}, /* DIRECTORY: each partition alone, in the normal world */
+	{"steps", 3, job_steps},     /* as ta, but each partition is an invocation */
+	/* DIRECTORY REPEATS INSTRUCTIONS: each partition alone, in the normal world */
+	{"kernels", 3, job_kernels},
 };
 
 static uint64_t now(void)
@@ -107,10 +109,9 @@ int measure(const struct task *task)
 	return 0;
 }
 
-int measure_least(const struct task *task, uint64_t *calls, uint64_t *spent)
+int measure_least(const struct task *task, uint64_t repeats, uint64_t wanted, uint64_t *calls,
+		  uint64_t *spent)
 {
-	const uint64_t repeats = from_environment("BENCH_REPEATS", 5);
-	const uint64_t wanted = from_environment("BENCH_INSTRUCTIONS", 20000000);
 	const struct task idle = {nothing, NULL, NULL};
 	uint64_t overhead = 0;
 	uint64_t now_spent = 0;

@@ -246,9 +246,9 @@ static int print_usage(struct ta_model *model)
 	return 0;
 }
 
-int job_ta(char **arguments)
+static int run_model(char **arguments, bool steps)
 {
-	struct ta_model model = {0};
+	struct ta_model model = {.steps = steps};
 	const struct task task = {run, NULL, &model};
 	size_t inputs_size = 0;
 	size_t payload_size = 0;
@@ -273,4 +273,14 @@ int job_ta(char **arguments)
 	if (run(&model))
 		return -1;
 	return write_file(arguments[2], model.answer.buffer, model.answer_size);
+}
+
+int job_ta(char **arguments)
+{
+	return run_model(arguments, false);
+}
+
+int job_steps(char **arguments)
+{
+	return run_model(arguments, true);
 }

@@ -190,6 +190,8 @@ int job_kernels(char **arguments)
 	struct plain_model model = {0};
 	struct part part = {.model = &model};
 	const struct task task = {run_part, NULL, &part};
+	const uint64_t repeats = strtoull(arguments[1], NULL, 10);
+	const uint64_t wanted = strtoull(arguments[2], NULL, 10);
 	char name[32] = {0};
 
 	if (open_plain(&model, arguments[0]))
@@ -199,7 +201,7 @@ int job_kernels(char **arguments)
 		uint64_t spent = 0;
 
 		fill_arena(&model);
-		if (measure_least(&task, &calls, &spent)) {
+		if (measure_least(&task, repeats, wanted, &calls, &spent)) {
 			fprintf(stderr, "partition %zu does not run\n", part.index);
 			return -1;
 		}

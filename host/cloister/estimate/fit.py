@@ -22,6 +22,8 @@ from cloister.estimate.features import Term
 Array = npt.NDArray[np.float64]
 #: Parts of the measurements that are left out one after the other.
 FOLDS = 8
+#: Least share of a kernel's cost that must be left when known terms are taken off: else it says nothing.
+SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def _solve(counts: Array, costs: Array) -> Array:
     rows = counts / costs[:, None]
     scale = rows.max(axis=0)
     scale[scale == 0] = 1
-    return nonnegative(rows / scale, np.ones(len(costs))) / scale
+    found: Array = nonnegative(rows / scale, np.ones(len(costs))) / scale
+    return found
 
 
 def _left_out(counts: Array, costs: Array) -> Array:
@@ -86,30 +89,43 @@ def _left_out(counts: Array, costs: Array) -> Array:
 def fit(samples: Sequence[Sample]) -> dict[str, Any]:
     """Constants of all kinds.
 
-    A kernel with several terms counts for its first one; the others must be kinds that occur alone as well (functions
-    that follow another kernel), whose cost is taken off.
+    A kernel with several terms counts for the one whose kind occurs nowhere alone, or else for its first one; what the
+    others cost is taken off, so that their kinds are fitted before.
 
     Returns:
         By kind: ``costs`` by count, ``error`` (root of the mean square of the relative errors) and ``worst`` of kernels
-        left out, ``samples``, and ``shape``: the least and largest of each size and the largest of each count.
+        left out, ``samples``, and ``shape``: the least and largest of each size.
     """
-    alone: dict[str, list[tuple[Term, float]]] = defaultdict(list)
-    followed = []
+    rows: dict[str, list[tuple[Term, float]]] = defaultdict(list)
+    left: list[Sample] = []
     for sample in samples:
         if len(sample.terms) == 1:
-            alone[sample.terms[0].kind].append((sample.terms[0], sample.cost))
+            rows[sample.terms[0].kind].append((sample.terms[0], sample.cost))
         else:
-            followed.append(sample)
-    found = {kind: _fit_kind(rows) for kind, rows in alone.items()}
-    again = set()
-    for sample in followed:
-        first, *others = sample.terms
-        if all(term.kind in found for term in others):
-            rest = sample.cost - sum(cost_of(term, found[term.kind]) for term in others)
-            if rest > 0.2 * sample.cost:
-                alone[first.kind].append((first, rest))
-                again.add(first.kind)
-    return dict(sorted({**found, **{kind: _fit_kind(alone[kind]) for kind in again}}.items()))
+            left.append(sample)
+    found = {kind: _fit_kind(own) for kind, own in rows.items()}
+    while left:
+        unknown = [{term.kind for term in sample.terms} - set(found) for sample in left]
+        most = min(map(len, unknown))
+        if most > 1:
+            break
+        ready = [sample for sample, kinds in zip(left, unknown, strict=True) if len(kinds) == most]
+        left = [sample for sample, kinds in zip(left, unknown, strict=True) if len(kinds) > most]
+        again = {kind for sample in ready if (kind := _follow(sample, found, rows))}
+        found |= {kind: _fit_kind(rows[kind]) for kind in again}
+        if not again:
+            break
+    return dict(sorted(found.items()))
+
+
+def _follow(sample: Sample, found: Mapping[str, Any], rows: Mapping[str, list[tuple[Term, float]]]) -> str | None:
+    """Adds what is left of a kernel to the rows of the term that it counts for, and names its kind."""
+    chosen = next((term for term in sample.terms if term.kind not in found), sample.terms[0])
+    rest = sample.cost - sum(cost_of(term, found[term.kind]) for term in sample.terms if term is not chosen)
+    if rest < SHARE * sample.cost:
+        return None
+    rows[chosen.kind].append((chosen, rest))
+    return chosen.kind
 
 
 def _fit_kind(rows: Sequence[tuple[Term, float]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ sizes for which it was found.
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,13 +80,17 @@ class Instructions:
         return min(1.0, sum(part.cost for part in self.extrapolations) / self.total) if self.total else 0.0
 
 
-@cache
-def constants(path: Path = CONSTANTS) -> dict[str, Any]:
-    """The table of a file.
+def constants(path: Path | None = None) -> dict[str, Any]:
+    """The table of a file; by default the one that CLOISTER_CONSTANTS names, or else the package's.
 
     Raises:
         FormatError: it is no table of constants, or of another version.
     """
+    return _read(path or Path(os.environ.get("CLOISTER_CONSTANTS") or CONSTANTS))
+
+
+@cache
+def _read(path: Path) -> dict[str, Any]:
     try:
         table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cloister.compile.arrange import Arrangement, MemoryBudgetError, arrange, smallest_budget
-from cloister.compile.memory import TA_OWN, manifest_pages
+from cloister.compile.memory import TA_OWN
 from cloister.compile.planner import align, alive_at
 from cloister.estimate.instructions import WITH_CRYPTO, WITHOUT_CRYPTO, Instructions, Streaming, inference
 from cloister.ir.check import check_graph
@@ -154,7 +154,7 @@ def plan_arrangement(graph: Graph, made: Arrangement, budget: int, smallest: int
         arena=made.plan.size,
         bound=made.plan.bound,
         regions=made.regions,
-        table=manifest_pages(len(sizes), made.ios),
+        table=made.table,
         used=lies.used,
         loaded=lies.loaded,
         resident=len(lies.resident),
