@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 
 from cloister_bench.builder import Builder
+from cloister_bench.networks import quantised
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,10 @@ class Kernel:
         channels = f"{self.inputs}->{self.outputs}" if self.kind == "conv" else f"{self.inputs}"
         return f"{self.kind} {self.size}x{self.size} s{self.stride} {channels} {self.side}x{self.side}"
 
-    def model(self, copies: int) -> onnx.ModelProto:
+    def model(self, copies: int, int8: bool = False) -> onnx.ModelProto:
         """The kernel `copies` times side by side on one input."""
+        if int8:
+            return quantised(self.model(copies))
         if self.kind in ("gemm", "matmul"):
             return self._matrix(copies)
         b = Builder("kernel", [1, self.inputs, self.side, self.side])

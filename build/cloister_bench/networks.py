@@ -6,11 +6,18 @@ Batch normalisation is folded into the convolutions, as exporters for inference 
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import onnx
 
+from cloister.quantization import quantize_model
 from cloister_bench.builder import Builder
+
+#: Random samples from which the ranges of 8-bit tensors follow.
+_SAMPLES = 8
 
 
 def lenet() -> onnx.ModelProto:
@@ -118,6 +125,17 @@ def dense(layers: int, width: int) -> onnx.ModelProto:
     return b.finish(x)
 
 
+def quantised(model: onnx.ModelProto, per_channel: bool = False) -> onnx.ModelProto:
+    """The model in 8-bit integers, as `cloister quantize` makes it from standard normal samples."""
+    (value,) = model.graph.input
+    shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    samples = np.random.default_rng(0).standard_normal((_SAMPLES, *shape)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "quantised.onnx"
+        quantize_model(model, samples, output, per_channel=per_channel)
+        return onnx.load(output)
+
+
 #: Networks by name; the small ones are measured unless others are asked for.
 NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
     "lenet": lenet,
@@ -126,5 +144,11 @@ NETWORKS: dict[str, Callable[[], onnx.ModelProto]] = {
     "squeezenet": squeezenet,
     "mobilenetv2": mobilenetv2,
     "resnet50": resnet50,
+    "lenet_int8": lambda: quantised(lenet()),
+    "vgg7_int8": lambda: quantised(vgg7()),
+    "resnet20_int8": lambda: quantised(resnet20()),
+    "resnet20_int8pc": lambda: quantised(resnet20(), per_channel=True),
 }
 SMALL = ("lenet", "vgg7", "resnet20")
+#: Beside them in the suite models: the same in 8-bit integers, one scale for a tensor, or (pc) for a channel.
+SMALL_INT8 = ("lenet_int8", "vgg7_int8", "resnet20_int8", "resnet20_int8pc")

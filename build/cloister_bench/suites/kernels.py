@@ -37,16 +37,19 @@ class KernelSuite(Suite):
         """Two models for each kernel."""
         for kernel in QUICK if self.options.quick else KERNELS:
             self._works[kernel.name] = self._pair(kernel, kernel.name, winograd=False)
+            if kernel.kind != "matmul":  # of two 8-bit operands that are computed: done in float32
+                name = f"{kernel.name}, int8"
+                self._works[name] = self._pair(kernel, name, int8=True)
             name = f"{kernel.name}, Winograd"
             pair = self._pair(kernel, name, winograd=True, secure_memory=_ROOM)
             if all(_winograds(work) == copies for work, copies in zip(pair, _COPIES, strict=True)):
                 self._works[name] = pair
         return [work for pair in self._works.values() for work in pair]
 
-    def _pair(self, kernel: Kernel, name: str, **choices: Any) -> list[Workload]:
+    def _pair(self, kernel: Kernel, name: str, int8: bool = False, **choices: Any) -> list[Workload]:
         place = f"kernels/{len(self._works)}"
         return [
-            prepare(name, f"{place}x{copies}", kernel.model(copies), max_partition=PARTITION, **choices)
+            prepare(name, f"{place}x{copies}", kernel.model(copies, int8), max_partition=PARTITION, **choices)
             for copies in _COPIES
         ]
 
@@ -69,10 +72,11 @@ class KernelSuite(Suite):
             macs = self._works[name][1].macs - self._works[name][0].macs
             value = (many.samples.median - few.samples.median) / macs
             spread = many.samples.spread
-            self.add(name, where, "per_mac", value, "instructions/MAC", precision="fp32", spread=spread)
+            precision = self._works[name][1].precision
+            self.add(name, where, "per_mac", value, "instructions/MAC", precision=precision, spread=spread)
         for name, works in self._works.items():
             each = (works[1].macs - works[0].macs) / (_COPIES[1] - _COPIES[0])
-            self.add(name, "", "macs", each, "multiply-accumulates", precision="fp32")
+            self.add(name, "", "macs", each, "multiply-accumulates", precision=works[1].precision)
             answers = [outcomes[self._jobs[name, where][1].name].answer for where in ("ta", "normal")]
             if all(answers) and answers[0] != answers[1]:
                 self.found.problems.append(f"{self.name}: {name}: the TA's answer is not the normal world's")

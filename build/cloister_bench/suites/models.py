@@ -11,7 +11,8 @@ import onnx
 from cloister.demo.data import MODEL as DIGITS
 from cloister_bench.builder import Builder
 from cloister_bench.device import Job, Outcome
-from cloister_bench.networks import NETWORKS
+from cloister_bench.estimated import estimated
+from cloister_bench.networks import NETWORKS, SMALL, SMALL_INT8
 from cloister_bench.prepare import Workload, prepare
 from cloister_bench.suites.base import TOLERANCE, Options, Suite, largest_error, normal_job, ta_job
 
@@ -29,7 +30,9 @@ class ModelSuite(Suite):
     def prepare(self) -> list[Workload]:
         """The networks asked for, the demo's model, and the user's ONNX files."""
         sources: list[tuple[str, onnx.ModelProto | Path]] = []
-        names = ["lenet"] if self.options.quick else self.options.networks
+        names = ["lenet"] if self.options.quick else list(self.options.networks)
+        if tuple(names) == SMALL:  # none in particular was asked for
+            names += SMALL_INT8
         sources += [(name, NETWORKS[name]()) for name in names]
         if not self.options.quick:
             sources.append(("digits", DIGITS))
@@ -75,6 +78,7 @@ class ModelSuite(Suite):
                 self.instructions(work.name, where, outcome.samples, work.precision)
                 if where == "ta":
                     self._memory(work, outcome)
+                    self.estimate(work.name, estimated(work, crypto=self.options.crypto), work.precision)
             if work.compiled is not None:
                 self.add(work.name, "", "macs", work.macs, "multiply-accumulates", precision=work.precision)
             self._agree(work, answers)
