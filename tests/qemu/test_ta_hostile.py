@@ -499,6 +499,6 @@ def test_no_embedded_model(ta: Ta, sample: Sample) -> None:
     assert ta.load_code(b"", sample.licence()) == NOT_SUPPORTED
 
 
-def test_reserved_value_is_zero(ta: Ta, sample: Sample) -> None:
+def test_unknown_cpu_features_are_refused(ta: Ta, sample: Sample) -> None:
     manifest, licence, out, _ = ta.load_params(sample.bundle.manifest, sample.licence())
     assert ta.code(C.CL_CMD_LOAD, manifest, licence, out, Value(0, 2, "inout")) == BAD_PARAMETERS
