@@ -32,6 +32,7 @@ class Workload:
         directory: on the device, below the input directory.
         precision: `int8` for models with quantised tensors, else `fp32`.
         cipher: what it is sealed with; "": the fastest that the device has.
+        choices: arguments that it was compiled with.
         compiled: None where Cloister does not support the model yet; `refusal` then says why.
     """
 
@@ -43,6 +44,7 @@ class Workload:
     compiled: CompiledModel | None = None
     refusal: str = ""
     cipher: str = ""
+    choices: dict[str, Any] = field(default_factory=dict)
 
     @property
     def macs(self) -> int:
@@ -125,7 +127,7 @@ def prepare(
     from cloister.errors import CloisterError
 
     loaded = onnx.load(model) if isinstance(model, Path) else model
-    work = Workload(name, directory, loaded, precision_of(loaded), random_inputs(loaded))
+    work = Workload(name, directory, loaded, precision_of(loaded), random_inputs(loaded), choices=choices)
     try:
         work.compiled = compile_onnx(loaded, **choices)
     except CloisterError as error:

@@ -74,7 +74,9 @@ def tee_table(records: Sequence[Record]) -> Table:
 def model_table(records: Sequence[Record]) -> Table:
     """Whole networks in the three places."""
     columns = ("network", "precision", "MACs", "TA", "normal", "onnxruntime", "TA/normal", "TA/ort", "TA per MAC")
-    table = _table("models: instructions of one inference", (*columns, "TA peak", "streamed", "error", "spread"))
+    table = _table(
+        "models: instructions of one inference", (*columns, "TA peak", "streamed", "error", "estimated", "spread")
+    )
     index = _Index(records, "models")
     for row in index.rows:
         ta, normal, ort = (index.get(row, where, "instructions") for where in ("ta", "normal", "onnxruntime"))
@@ -87,6 +89,7 @@ def model_table(records: Sequence[Record]) -> Table:
             *(
                 f"{number(parts[0])} of {number(parts[1])}" if parts[1] else "-",
                 "-" if error is None else f"{error:.1e}",
+                _ratio(index.value(row, "ta", "estimate"), a),
             ),
             _spread([ta, normal, ort]),
         )
@@ -110,7 +113,7 @@ def kernel_table(records: Sequence[Record]) -> Table:
 def stream_table(records: Sequence[Record]) -> Table:
     """Networks in less and less memory."""
     columns = ("network, share of its memory", "precision", "instructions", "of resident", "peak", "decrypted")
-    table = _table("stream: less memory than the model needs", (*columns, "spread"))
+    table = _table("stream: less memory than the model needs", (*columns, "estimated", "spread"))
     index = _Index(records, "stream")
     for row in index.rows:
         ta, peak = index.get(row, "ta", "instructions"), index.value(row, "ta", "peak")
@@ -118,7 +121,9 @@ def stream_table(records: Sequence[Record]) -> Table:
         ratio = index.value(row, "ta", "ratio")
         table.add_row(
             *(escape(row[0]), row[1], number(ta.value if ta else None), "-" if ratio is None else f"{ratio:.3f}"),
-            *(f"{peak / 1024:,.0f} KiB" if peak else "-", f"{parts[0]} of {parts[1]}", _spread([ta])),
+            *(f"{peak / 1024:,.0f} KiB" if peak else "-", f"{parts[0]} of {parts[1]}"),
+            _ratio(index.value(row, "ta", "estimate"), ta.value if ta else None),
+            _spread([ta]),
         )
     return table
 

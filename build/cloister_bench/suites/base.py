@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from cloister.estimate.instructions import Instructions
 from cloister.seal.ciphers import SUITES
 from cloister_bench.device import Job, Outcome
 from cloister_bench.prepare import Workload
@@ -94,6 +95,12 @@ class Suite(ABC):
         """Add what one call took."""
         value, spread = samples.median, samples.spread
         self.add(name, where, "instructions", value, "instructions", precision=precision, spread=spread)
+
+    def estimate(self, name: str, count: Instructions | None, precision: str) -> None:
+        """Add what was estimated, and the error that the estimate told."""
+        if count is not None:
+            self.add(name, "ta", "estimate", count.total, "instructions", precision=precision)
+            self.add(name, "ta", "estimate_error", count.error, "of the estimate", precision=precision)
 
     def take(self, outcomes: Mapping[str, Outcome], job: Job) -> Outcome | None:
         """The outcome of a job that worked; else None, and the problem is kept."""

@@ -12,6 +12,7 @@ import onnx
 from cloister.compile.arrange import MemoryBudgetError
 from cloister.compile.memory import TA_OWN
 from cloister_bench.device import Job, Outcome
+from cloister_bench.estimated import estimated
 from cloister_bench.networks import NETWORKS
 from cloister_bench.prepare import Workload, prepare
 from cloister_bench.suites.base import TOLERANCE, Suite, largest_error, ta_job
@@ -28,6 +29,7 @@ class _Case:
     name: str
     share: float
     job: Job
+    memory: int = 0
 
 
 class StreamSuite(Suite):
@@ -71,7 +73,7 @@ class StreamSuite(Suite):
                     self.found.notes.append(text)
                     memory, share = least, least / whole.needed
                 job = ta_job(f"stream-{index}-{share:.2f}", cut, memory, f" with {memory >> 10} KiB")
-                self._cases.append(_Case(cut, f"{whole.name} at {share:.2f}", share, job))
+                self._cases.append(_Case(cut, f"{whole.name} at {share:.2f}", share, job, memory))
         return [case.job for case in self._cases]
 
     def evaluate(self, outcomes: Mapping[str, Outcome]) -> None:
@@ -84,6 +86,7 @@ class StreamSuite(Suite):
             samples = outcome.samples
             name, precision = case.name, case.work.precision
             self.instructions(name, "ta", samples, precision)
+            self.estimate(name, estimated(case.work, case.memory, crypto=self.options.crypto), precision)
             for metric, unit in (("peak", "bytes"), ("partitions", "partitions"), ("decrypted", "partitions")):
                 self.add(name, "ta", metric, outcome.values.get(metric, 0), unit, precision=precision)
             if not case.share:
