@@ -76,7 +76,8 @@ static TEE_Result verify_licence(const struct licence_copy *copy, size_t size)
 {
 	uint8_t message[DOMAIN_SIZE(long_licence_domain) + CL_DIGEST_SIZE] = {0};
 	const size_t signed_size = size - CL_SIGNATURE_SIZE;
-	const uint8_t *bytes = (const uint8_t *)&copy->licence;
+	/* From the whole, not from its member: a licence with a password goes on behind that. */
+	const uint8_t *bytes = (const uint8_t *)copy + offsetof(struct licence_copy, licence);
 	TEE_Result res = TEE_SUCCESS;
 
 	if (size == CL_LICENCE_SIZE)
