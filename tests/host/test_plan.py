@@ -89,7 +89,7 @@ def test_slots_have_the_size_that_is_reckoned_with(planner: ctypes.CDLL) -> None
 def test_the_manifest_has_the_size_that_is_reckoned_with() -> None:
     compiled = compile_onnx(wide_network(), max_partition=1 << 14)
     bundle, _ = seal_bundle(compiled, VendorKey.generate(), name="plan")
-    assert manifest_size(len(compiled.partitions), 2) == len(bundle.manifest)
+    assert manifest_size(len(compiled.partitions), 2, len(compiled.layers)) == len(bundle.manifest)
 
 
 def test_the_plan_is_what_the_compiler_then_makes() -> None:
@@ -102,7 +102,7 @@ def test_the_plan_is_what_the_compiler_then_makes() -> None:
     assert (planned.arena, planned.bound) == (compiled.arena_size, compiled.report.arena_bound)
     assert planned.used <= budget
     assert planned.ratio <= 1.10
-    lies = reside(compiled.arena_size, sizes, 2, budget)
+    lies = reside(compiled.arena_size, sizes, 2, budget, len(compiled.layers))
     assert lies is not None
     assert planned.streamed == lies.streamed == sum(sizes) - planned.resident_bytes
     assert max(moment.alive for moment in planned.moments) == planned.bound

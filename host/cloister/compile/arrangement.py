@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from cloister.compile.lowering import Buffer, Lowering, Op
-from cloister.compile.memory import Residency, least_memory, reside
+from cloister.compile.memory import Residency, least_memory, manifest_pages, reside
 from cloister.compile.partition import LIMIT, PartitionError, partition_size
 from cloister.compile.planner import Plan
+from cloister.compile.sites import channels_of, sites_of
 from cloister.ir.graph import Graph
 from cloister.ops.base import find
 
@@ -24,6 +26,8 @@ class Lowered:
     ops: list[Op]
     inputs: dict[str, Buffer]
     outputs: dict[str, Buffer]
+    #: Layers that a password cannot name, see Lowering.
+    shared: dict[str, str] = field(default_factory=dict)
 
     @property
     def ends(self) -> tuple[list[Buffer], list[Buffer]]:
@@ -64,14 +68,24 @@ class Arrangement:
         """Number of inputs and outputs."""
         return len(self.lowered.inputs) + len(self.lowered.outputs)
 
+    @cached_property
+    def layers(self) -> dict[str, int]:
+        """Layers that a password may name: the channels of each by its tensor."""
+        return channels_of(sites_of(self.lowered.ops))
+
+    @property
+    def table(self) -> int:
+        """Bytes of secure memory for the manifest and the slots before it."""
+        return manifest_pages(len(self.parts), self.ios, len(self.layers))
+
     @property
     def least(self) -> int:
         """The smallest budget in which the model runs as it is arranged."""
-        return least_memory(self.plan.size, self.sizes, self.ios)
+        return least_memory(self.plan.size, self.sizes, self.ios, len(self.layers))
 
-    def reside(self, budget: int) -> Residency | None:
-        """How the model lies in a budget; None where it does not fit."""
-        return reside(self.plan.size, self.sizes, self.ios, budget)
+    def reside(self, budget: int, arena: int | None = None) -> Residency | None:
+        """How the model lies in a budget, with its own arena or one of that size; None where it does not fit."""
+        return reside(self.plan.size if arena is None else arena, self.sizes, self.ios, budget, len(self.layers))
 
 
 def lower(graph: Graph, limit: int | None, progress: Progress | None = None) -> Lowered:
@@ -84,4 +98,5 @@ def lower(graph: Graph, limit: int | None, progress: Progress | None = None) -> 
         assert operator is not None, node.op
         ctx.begin(node)
         operator.lower(node, ctx)
-    return Lowered(ctx.ops, ctx.inputs, ctx.finish())
+    outputs = ctx.finish()
+    return Lowered(ctx.ops, ctx.inputs, outputs, ctx.shared)

@@ -8,7 +8,7 @@ from math import prod
 
 from cloister.compile.arrangement import Arrangement, Lowered, Progress, lower
 from cloister.compile.lowering import Op
-from cloister.compile.memory import PAGE, TA_OWN, manifest_pages, reside
+from cloister.compile.memory import PAGE, TA_OWN
 from cloister.compile.partition import PartitionError, split
 from cloister.compile.planner import Plan, align, plan_arena
 from cloister.compile.striping import Striping
@@ -214,7 +214,7 @@ def _with_partition(tries: _Tries, budget: int, reserved: bool) -> Arrangement |
     made = tries.whole
     for _ in range(4):
         # The table grows with the number of partitions, which grows with the bands.
-        arena = budget - TA_OWN - manifest_pages(len(made.parts), made.ios) - align(max(made.sizes))
+        arena = budget - TA_OWN - made.table - align(max(made.sizes))
         fitted = tries.fit(min(arena, made.plan.size), reserved) if arena > 0 else None
         if fitted is None:
             return None
@@ -264,7 +264,7 @@ def _prospects(made: Arrangement, budget: int | None) -> list[_Prospect]:
         limits = [size, size + budget - before.used, *(size + (1 << power) for power in range(12, 24))]
     found = []
     for limit in limits:
-        lies = reside(limit, made.sizes, made.ios, budget) if budget is not None else None
+        lies = made.reside(budget, limit) if budget is not None else None
         if budget is not None and lies is None:
             continue
         streamed = lies.streamed - before.streamed if lies and before else 0

@@ -16,6 +16,7 @@ from cloister.ir.graph import Array, Graph
 from cloister.ir.importer import import_onnx, raise_problems
 from cloister.ir.load import ModelSource
 from cloister.ir.passes.pipeline import clean, optimise
+from cloister.layers import layers_of
 from cloister.tensors import DTYPES, TensorInfo
 
 #: How weights of float operators may be stored.
@@ -41,6 +42,11 @@ class CompiledModel:
     arena_size: int
     report: Report = field(repr=False)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def layers(self) -> dict[bytes, int]:
+        """Channels of each layer that a password may name, by the layer's id."""
+        return layers_of(self.partitions)
 
 
 def compile_onnx(

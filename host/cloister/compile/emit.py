@@ -8,6 +8,8 @@ from typing import Any
 
 from cloister.compile.lowering import REF_ALIGN, STRUCTS, Buffer, Constant, Op
 from cloister.compile.planner import Plan, align
+from cloister.compile.sites import Site, sites_of
+from cloister.layers import layer_id
 from cloister.wire import C, ffi, new, pack
 
 
@@ -22,8 +24,10 @@ def emit_partition(ops: Sequence[Op], plan: Plan) -> bytes:
                 weights += constant.data
                 weights += bytes(align(len(weights)) - len(weights))
     records = b"".join(_record(op, plan, offsets) for op in ops)
+    sites = [_site(site, offsets) for site in sites_of(ops)]
     ops_offset = ffi.sizeof("struct cl_partition")
-    weights_offset = align(ops_offset + len(records))
+    head = ops_offset + len(records) + sum(map(len, sites))
+    weights_offset = align(head)
     header = new(
         "struct cl_partition",
         magic=C.CL_MAGIC_PARTITION,
@@ -36,8 +40,31 @@ def emit_partition(ops: Sequence[Op], plan: Plan) -> bytes:
         weights_offset=weights_offset,
         weights_size=len(weights),
         arena_size=plan.size,
+        site_count=len(sites),
     )
-    return b"".join((pack(header), records, bytes(weights_offset - ops_offset - len(records)), weights))
+    return b"".join((pack(header), records, *sites, bytes(weights_offset - head), weights))
+
+
+def _site(site: Site, constants: dict[Constant, int]) -> bytes:
+    fields: dict[str, Any] = {
+        name: {"space": C.CL_SPACE_WEIGHTS, "offset": constants[ref.memory] + ref.start, "size": ref.size}
+        for name, ref in (("weights", site.weights), ("bias", site.bias))
+        if ref is not None and isinstance(ref.memory, Constant)
+    }
+    part = site.part
+    return pack(
+        new(
+            "struct cl_site",
+            layer=list(layer_id(part.tensor)),
+            packing=site.packing,
+            first=part.first,
+            channels=part.channels,
+            groups=part.groups,
+            depth=part.depth,
+            out_scale=site.out_scale,
+            **fields,
+        )
+    )
 
 
 def _record(op: Op, plan: Plan, constants: dict[Constant, int]) -> bytes:

@@ -33,6 +33,7 @@ from cloister.compile.layout import (
     plain,
     same_order,
 )
+from cloister.compile.sites import Site, Slice, drop_shared
 from cloister.ir.graph import Activation, Array, Graph, Node
 from cloister.wire import C, ffi
 
@@ -152,6 +153,8 @@ class Op:
     in_place: tuple[str, ...]
     #: Kernels of one striped region (see :mod:`cloister.compile.stripes`) share a number, others have none.
     region: int | None = None
+    #: Where a password is folded into its weights.
+    site: Site | None = None
 
     @cached_property
     def refs(self) -> dict[str, Buffer]:
@@ -198,6 +201,8 @@ class Lowering:
         self._values: dict[str, list[Buffer]] = {}
         self._flat: dict[str, Buffer] = {}
         self._constants: dict[Hashable, Constant] = {}
+        #: Tensors of layers without sites although they have constant weights, and why.
+        self.shared: dict[str, str] = {}
         self.inputs: dict[str, Buffer] = {}
         for name in graph.inputs:
             self.inputs[name] = self.new(name, plain(graph.rank(name)))
@@ -300,12 +305,15 @@ class Lowering:
         order = np.transpose(np.arange(prod(rest)).reshape(rest), [axis - 1 for axis in source.layout[1:]]).reshape(-1)
         return Buffer(source.memory, shape, source.dtype, plain(2), source.start), order
 
-    def constant(self, array: Array) -> Buffer:
-        """The weights' copy of ``array`` in C order, plain layout; equal bytes are stored once in each partition."""
+    def constant(self, array: Array, owner: Slice | None = None) -> Buffer:
+        """The weights' copy of ``array`` in C order, plain layout; equal bytes are stored once in each partition.
+
+        With an ``owner`` they are its own, as a password may change them.
+        """
         values = np.asarray(array)
         data = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes()
         digest = hashlib.sha256(data).digest()
-        constant = self._constants.setdefault(digest, Constant(len(data), lambda: data))
+        constant = self._constants.setdefault((owner, digest), Constant(len(data), lambda: data))
         return Buffer(constant, tuple(values.shape), values.dtype, plain(values.ndim))
 
     def packed(
@@ -314,13 +322,17 @@ class Lowering:
         make: Callable[[], Array],
         key: Hashable = None,
         dtype: np.dtype[Any] | type[np.generic] = np.float32,
+        part: Slice | None = None,
     ) -> Buffer:
-        """Weights of ``shape`` that ``make`` gives, later where they are large; equal keys are one constant."""
+        """Weights of ``shape`` that ``make`` gives, later where they are large; equal keys are one constant.
+
+        ``part`` is the layer's slice that they belong to. What is returned may lie in the arena: see :meth:`site`.
+        """
         if self.graph.weights == "int8" and np.dtype(dtype) == np.float32:
             from cloister.compile.weights8 import SMALLEST, expanded
 
             if prod(shape) >= SMALLEST:
-                return expanded(self, shape, make, key)
+                return expanded(self, shape, make, key, part)
         element = np.dtype(dtype).newbyteorder("<")
         size = prod(shape) * element.itemsize
         if size <= EAGER:
@@ -342,7 +354,9 @@ class Lowering:
 
     # ---- kernels ----
 
-    def emit(self, kernel: str, fields: Mapping[str, Any], in_place: Sequence[str] = ()) -> None:
+    def emit(
+        self, kernel: str, fields: Mapping[str, Any], in_place: Sequence[str] = (), site: Site | None = None
+    ) -> None:
         """Records a kernel of enum cl_kernel (name without prefix).
 
         ``fields`` are the structure's, without ``op``; a reference is a Buffer or None (absent); ``out`` is written,
@@ -359,7 +373,8 @@ class Lowering:
         out = present.get("out")
         if not isinstance(out, Buffer) or out.is_constant:
             raise ValueError(f"{kernel}: out must be a buffer of the arena")
-        self.ops.append(Op(kernel, self._node, present, tuple(name for name in in_place if name in present)))
+        names = tuple(name for name in in_place if name in present)
+        self.ops.append(Op(kernel, self._node, present, names, site=site))
 
     def copy(
         self,
@@ -399,6 +414,21 @@ class Lowering:
         """The ``activation`` field of a kernel: what was fused into ``node``, or the identity."""
         return activation_fields(node.activation)
 
+    # ---- passwords ----
+
+    def part(self, node: Node, channels: slice, count: int, depth: int, groups: int = 1) -> Slice:
+        """The channels of a layer that one kernel computes, ``count`` from the beginning of ``channels`` on."""
+        return Slice(node.point or node.outputs[0], channels.start or 0, count, depth, groups)
+
+    def own_bias(self, part: Slice, bias: Array | None) -> Buffer:
+        """The bias of a slice: zeros where it has none, so that a password can give it one."""
+        values = np.zeros(part.channels, np.float32) if bias is None else bias.astype(np.float32, copy=False)
+        return self.constant(values, part)
+
+    def site(self, part: Slice, packing: int, weights: Buffer, bias: Buffer | None, out_scale: float = 0.0) -> Site:
+        """The site of a kernel; weights in the arena have their own (:mod:`cloister.compile.weights8`)."""
+        return Site(part, packing, weights if weights.is_constant else None, bias, out_scale)
+
     # ---- driving ----
 
     def begin(self, node: Node) -> None:
@@ -417,6 +447,7 @@ class Lowering:
                 self.copy(buffer, target, [buffer.count], [1], [1])
                 buffer = target
             outputs[name] = buffer
+        self.shared = drop_shared(self.ops)
         return outputs
 
     # ---- inside ----

@@ -27,15 +27,17 @@ def pages(size: int) -> int:
     return -(-size // PAGE) * PAGE
 
 
-def manifest_size(partitions: int, ios: int) -> int:
-    """Bytes of a manifest with its signature."""
+def manifest_size(partitions: int, ios: int, layers: int = 0) -> int:
+    """Bytes of a manifest with its signature and the sealed table of ``layers`` that a password may name."""
     sizes = [ffi.sizeof(f"struct {name}") for name in ("cl_manifest", "cl_io", "cl_partition_desc")]
-    return int(sizes[0] + sizes[1] * ios + sizes[2] * partitions + C.CL_SIGNATURE_SIZE)
+    table = ffi.sizeof("struct cl_layers_head") + layers * ffi.sizeof("struct cl_layer") + C.CL_TAG_SIZE
+    fixed = C.CL_SIGNATURE_SIZE + (table if layers else 0)
+    return int(sizes[0] + sizes[1] * ios + sizes[2] * partitions + fixed)
 
 
-def manifest_pages(partitions: int, ios: int) -> int:
+def manifest_pages(partitions: int, ios: int, layers: int = 0) -> int:
     """Bytes of secure memory for a manifest and the slots before it (take_manifest in ta/load.c)."""
-    size = manifest_size(partitions, ios)
+    size = manifest_size(partitions, ios, layers)
     slots = min(size // ffi.sizeof("struct cl_partition_desc"), C.CL_MAX_PARTITIONS) * SLOT
     return pages(slots + size)
 
@@ -61,15 +63,15 @@ class Residency:
     streamed: int
 
 
-def least_memory(arena: int, sizes: Sequence[int], ios: int) -> int:
+def least_memory(arena: int, sizes: Sequence[int], ios: int, layers: int = 0) -> int:
     """The smallest budget in which a model runs."""
     model = align(arena) + align(max(sizes))
-    return TA_OWN + manifest_pages(len(sizes), ios) + pages(model)
+    return TA_OWN + manifest_pages(len(sizes), ios, layers) + pages(model)
 
 
-def reside(arena: int, sizes: Sequence[int], ios: int, budget: int) -> Residency | None:
+def reside(arena: int, sizes: Sequence[int], ios: int, budget: int, layers: int = 0) -> Residency | None:
     """How a model with plain partitions of ``sizes`` lies in ``budget`` bytes; None where it does not fit."""
-    table = manifest_pages(len(sizes), ios)
+    table = manifest_pages(len(sizes), ios, layers)
     room = budget - TA_OWN - table
     room = room // PAGE * PAGE
     buffer = align(arena)

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 
 from cloister.compile.lowering import STRUCTS, Constant, Op
 from cloister.compile.planner import align
+from cloister.compile.sites import Site, sites_of
 from cloister.errors import CloisterError
 from cloister.wire import C, ffi
 
 #: Sizes and offsets are 32 bits wide.
 LIMIT = 1 << 32
+#: Bytes of a site.
+SITE = ffi.sizeof("struct cl_site")
 
 
 class PartitionError(CloisterError):
@@ -19,12 +22,13 @@ class PartitionError(CloisterError):
 
 
 def partition_size(ops: Sequence[Op]) -> int:
-    """Bytes of the plain partition that holds these kernels: header, records, each constant once."""
+    """Bytes of the plain partition that holds these kernels: header, records, each site and constant once."""
     constants: dict[Constant, None] = {}
     records = 0
     for op in ops:
         records += ffi.sizeof(STRUCTS[op.kernel])
         constants.update(dict.fromkeys(op.constants))
+    records += len(sites_of(ops)) * SITE
     size = align(ffi.sizeof("struct cl_partition") + records)
     return size + sum(align(constant.size) for constant in constants)
 
@@ -52,20 +56,25 @@ def split_by_size(ops: Sequence[Op], limit: int) -> list[list[Op]]:
     regions = _begins_region(ops)
     base = ffi.sizeof("struct cl_partition")
     records = weights = 0
-    seen: set[Constant] = set()
+    seen: set[Constant | Site] = set()
     for index, op in enumerate(ops):
         region = regions.get(index)
         if region and parts and parts[-1] and not _joins(parts[-1], region, limit):
             parts.append([])
             seen, records, weights = set(), 0, 0
         record = ffi.sizeof(STRUCTS[op.kernel])
+        if op.site is not None and op.site not in seen:
+            record += SITE
         fresh = sum(align(constant.size) for constant in op.constants if constant not in seen)
         if not parts or (parts[-1] and align(base + records + record) + weights + fresh > limit):
             parts.append([])
             seen, records, weights = set(), 0, 0
             fresh = sum(align(constant.size) for constant in op.constants)
+            record = ffi.sizeof(STRUCTS[op.kernel]) + (SITE if op.site is not None else 0)
         parts[-1].append(op)
         seen.update(op.constants)
+        if op.site is not None:
+            seen.add(op.site)
         records += record
         weights += fresh
     return parts

@@ -8,11 +8,13 @@ multiplication expand the weights of one kernel into the arena; all arithmetic s
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 
 from cloister.compile.lowering import EAGER, Buffer, Constant, Lowering
+from cloister.compile.sites import PANELS, Site, Slice
 from cloister.ir.graph import Array, Shape
 from cloister.wire import C
 
@@ -28,10 +30,13 @@ def split(weights: Array) -> tuple[Array, Array]:
     return np.rint(weights / scales[:, None]).clip(-LARGEST, LARGEST).astype(np.int8), scales
 
 
-def expanded(ctx: Lowering, shape: Shape, make: Callable[[], Array], key: Hashable = None) -> Buffer:
+def expanded(
+    ctx: Lowering, shape: Shape, make: Callable[[], Array], key: Hashable = None, part: Slice | None = None
+) -> Buffer:
     """Packed float weights in the arena, from 8-bit ones in the partition.
 
-    ``shape`` ends in (kernel_h, kernel_w, in_c, 8) or (k, 8), the depth and the columns of a panel.
+    ``shape`` ends in (kernel_h, kernel_w, in_c, 8) or (k, 8), the depth and the columns of a panel. A password for the
+    layer's slice ``part`` changes the scales, which lie as weights of depth 1 would.
     """
     columns = shape[-1]
     panels = shape[0] if len(shape) == 3 else prod(shape[:2])
@@ -41,7 +46,8 @@ def expanded(ctx: Lowering, shape: Shape, make: Callable[[], Array], key: Hashab
         return split(make().reshape(panels, depth, columns))
 
     if prod(shape) <= EAGER:
-        small, scales = (ctx.constant(part) for part in parts())
+        values, factors = parts()
+        small, scales = ctx.constant(values), ctx.constant(factors, part)
     else:
         small = ctx.packed((panels, depth, columns), lambda: parts()[0], ("int8", key) if key else None, np.int8)
         lazy = Constant(panels * columns * 4, lambda: np.ascontiguousarray(parts()[1], "<f4").tobytes())
@@ -58,5 +64,6 @@ def expanded(ctx: Lowering, shape: Shape, make: Callable[[], Array], key: Hashab
         "a_strides": [depth * columns, columns, 1],
         "b_strides": [columns, 0, 1],
     }
-    ctx.emit("BINARY", fields)
+    site = None if part is None else Site(replace(part, depth=1), PANELS, scales, None)
+    ctx.emit("BINARY", fields, site=site)
     return Buffer(whole.memory, shape, whole.dtype, tuple(range(len(shape))), whole.start)

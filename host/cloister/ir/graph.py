@@ -79,7 +79,8 @@ class Node:
     ``inputs`` and ``outputs`` name tensors; "" is an absent optional one. ``attrs`` holds those that the model sets, as
     int, float, str, list of these, or numpy array (tensor attributes); defaults are the operator's business.
     ``index`` is the position of the ONNX node it came from. ``activation`` is what passes have fused into it; only
-    operators with ``fuses_activation`` ever get one.
+    operators with ``fuses_activation`` ever get one. ``point`` is the ONNX tensor that it computes before that
+    activation, where its output is another one.
     """
 
     op: str
@@ -89,6 +90,7 @@ class Node:
     attrs: dict[str, Any] = field(default_factory=dict)
     index: int = 0
     activation: Activation | None = None
+    point: str = ""
 
     def input(self, position: int) -> str:
         """Name of the input at ``position``, "" where it is absent."""

@@ -6,11 +6,10 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from cloister.compile.layout import channels_last
 from cloister.compile.lowering import Buffer, Lowering
 from cloister.compile.pack import PANEL, pack_conv2d, pack_depthwise, panel_count
+from cloister.compile.sites import PANELS, ROWS
 from cloister.ir.graph import Graph, Node, Problem
 from cloister.ops.base import Cost, Operator, register
 from cloister.ops.product import by_columns
@@ -67,15 +66,18 @@ class Conv(Operator):
 
         def emit(channels: slice, target: Buffer) -> None:
             part = weights[channels]
-            shift = None if bias is None or not np.any(bias[channels]) else ctx.constant(bias[channels])
+            groups = 1 if depthwise else group
+            layer = ctx.part(node, channels, len(part), prod(part.shape[1:]), groups)
+            shift = ctx.own_bias(layer, None if bias is None else bias[channels])
             if depthwise:
                 packed = ctx.constant(pack_depthwise(part))
             else:
                 panels = (group, panel_count(len(part) // group), *kernel, weights.shape[1], PANEL)
                 key = (node.inputs[1], channels.start, channels.stop, group)
-                packed = ctx.packed(panels, lambda: pack_conv2d(part, group), key)
+                packed = ctx.packed(panels, lambda: pack_conv2d(part, group), key, part=layer)
             own = {"weights": packed, "bias": shift, "out": target, "out_c": target.shape[1]}
-            ctx.emit("DEPTHWISE" if depthwise else "CONV2D", {**fields, **own, "scratch": scratch})
+            site = ctx.site(layer, ROWS if depthwise else PANELS, packed, shift)
+            ctx.emit("DEPTHWISE" if depthwise else "CONV2D", {**fields, **own, "scratch": scratch}, site=site)
 
         if group == 1:
             by_columns(ctx, y, prod(weights.shape[1:]), emit)

@@ -43,7 +43,7 @@ class Gemm(Operator):
         else:
             a, order = _left(node, ctx)
             matrix = weights.T if node.attrs.get("transB", 0) else weights
-            emit_gemm(ctx, a, matrix, row, out, None if rest else node.activation, alpha, order)
+            emit_gemm(ctx, node, a, matrix, row, out, None if rest else node.activation, alpha, order, not rest)
         if rest:
             self._add_bias(node, ctx, out, bias, beta)
         elif weights is None and node.activation:

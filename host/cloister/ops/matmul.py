@@ -38,7 +38,7 @@ class MatMul(Operator):
             # Rows of all batches are rows of one matrix.
             a, order = ctx.get_flattened(node.inputs[0])
             matrix = weights.reshape(k, n)
-            emit_gemm(ctx, a, matrix if order is None else matrix[order], None, out, node.activation)
+            emit_gemm(ctx, node, a, matrix if order is None else matrix[order], None, out, node.activation)
             return
         dims, (a_strides, b_strides) = merge_axes(batch, _outer_strides(a_shape, batch), _outer_strides(b_shape, batch))
         fields = {

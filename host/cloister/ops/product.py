@@ -10,7 +10,8 @@ import numpy as np
 from cloister.compile.layout import plain
 from cloister.compile.lowering import Buffer, Lowering, activation_fields
 from cloister.compile.pack import PANEL, pack_panels, panel_count
-from cloister.ir.graph import Activation, Array
+from cloister.compile.sites import PANELS
+from cloister.ir.graph import Activation, Array, Node
 
 FLOAT = 4
 
@@ -54,6 +55,7 @@ def by_columns(
 
 def emit_gemm(
     ctx: Lowering,
+    node: Node,
     a: Buffer,
     matrix: Array,
     bias: Array | None,
@@ -61,11 +63,13 @@ def emit_gemm(
     activation: Activation | None,
     alpha: float = 1.0,
     order: Array | None = None,
+    lockable: bool = True,
 ) -> None:
     """out = activation(a * alpha * matrix + bias) for a constant ``matrix`` (k, n) and ``bias`` (n,).
 
     ``out`` has n columns in its last axis, ``a`` k; all other axes are rows. Column j of ``a`` belongs to row
     ``order[j]`` of the matrix, j where there is no order. Matrices are large: they are changed when they are written.
+    With ``lockable`` the product is all of the node's tensor before its activation.
     """
     k, n = matrix.shape
     m = out.count // n
@@ -78,10 +82,18 @@ def emit_gemm(
                 part = (part.astype(np.float64) * alpha).astype(np.float32)
             return pack_panels(part if order is None else part[order])
 
-        row = None if bias is None or not np.any(bias[columns]) else ctx.constant(bias[columns])
+        own = None if bias is None else bias[columns]
+        shape = (panel_count(target.shape[1]), k, PANEL)
+        layer = ctx.part(node, columns, target.shape[1], k)
+        if lockable:
+            row: Buffer | None = ctx.own_bias(layer, own)
+            weights = ctx.packed(shape, pack, part=layer)
+        else:
+            row = None if own is None or not np.any(own) else ctx.constant(own)
+            weights = ctx.packed(shape, pack)
         fields = {
             "in": a,
-            "weights": ctx.packed((panel_count(target.shape[1]), k, PANEL), pack),
+            "weights": weights,
             "bias": row,
             "out": target,
             "m": m,
@@ -89,6 +101,6 @@ def emit_gemm(
             "n": target.shape[1],
             "activation": activation_fields(activation),
         }
-        ctx.emit("GEMM", fields)
+        ctx.emit("GEMM", fields, site=ctx.site(layer, PANELS, weights, row) if lockable else None)
 
     by_columns(ctx, flat, k, emit)

@@ -30,6 +30,7 @@ from cloister.compile.pack_s8 import (
     panels_shape,
     rounded_depth,
 )
+from cloister.compile.sites import PANELS_S8, ROWS_S8
 from cloister.ir.graph import Array, Graph, Node, Problem
 from cloister.ir.quantised import Affine, Finish
 from cloister.ops.base import Cost, Operator, register
@@ -130,14 +131,19 @@ class Int8Conv(Int8Product):
         kernel = (fields["kernel_h"], fields["kernel_w"])
         weights = weights.reshape(*weights.shape[:2], *kernel)
         if group == x.shape[1] == y.shape[1]:
+            layer = ctx.part(node, slice(0), len(weights), prod(kernel))
+            packed = ctx.constant(pack_depthwise(weights))
+            shifts = ctx.constant(pack_channels_depthwise(bias, factors), layer)
             own: dict[str, Any] = {
-                "weights": ctx.constant(pack_depthwise(weights)),
-                "channels": ctx.constant(pack_channels_depthwise(bias, factors)),
+                "weights": packed,
+                "channels": shifts,
                 "out": y,
                 "out_c": y.shape[1],
                 "weights_kind": weights_kind(weights),
             }
-            ctx.emit("DEPTHWISE_S8", {**fields, **own, "scratch": ctx.scratch(conv2d_s8_scratch(fields, True))})
+            site = ctx.site(layer, ROWS_S8, packed, shifts, finish.affine.scale)
+            own["scratch"] = ctx.scratch(conv2d_s8_scratch(fields, True))
+            ctx.emit("DEPTHWISE_S8", {**fields, **own}, site=site)
             return
         size = conv2d_s8_scratch(fields, False)
         scratch = ctx.scratch(size) if size else None
@@ -152,14 +158,18 @@ class Int8Conv(Int8Product):
             shape = (group, panels, pieces, steps, PANEL_S8, DEPTH_S8)
             kinds = self.kinds(node, key, lambda: pack_conv2d_s8(part, group, by_rows))
             kind, words = pack_kinds(pack_channels(bias[channels], factors[channels], group), kinds)
+            layer = ctx.part(node, channels, len(part), depth, group)
+            packed = ctx.packed(shape, lambda: pack_conv2d_s8(part, group, by_rows), key, np.int8)
+            shifts = ctx.constant(words, layer)
             own = {
-                "weights": ctx.packed(shape, lambda: pack_conv2d_s8(part, group, by_rows), key, np.int8),
-                "channels": ctx.constant(words),
+                "weights": packed,
+                "channels": shifts,
                 "out": target,
                 "out_c": target.shape[1],
                 "weights_kind": kind,
             }
-            ctx.emit("CONV2D_S8", {**fields, **own, "scratch": scratch})
+            site = ctx.site(layer, PANELS_S8, packed, shifts, finish.affine.scale)
+            ctx.emit("CONV2D_S8", {**fields, **own, "scratch": scratch}, site=site)
 
         if group == 1:
             by_columns(ctx, y, rounded_depth(depth) + CHANNEL, emit, itemsize=1)
@@ -196,10 +206,13 @@ class Int8Gemm(Int8Product):
             key = (node.inputs[1], columns.start, columns.stop, None if order is None else order.tobytes())
             kinds = self.kinds(node, key, lambda: pack_panels_s8(part)[:, None])
             kind, words = pack_kinds(pack_channels(bias[columns], factors[columns]), kinds)
+            layer = ctx.part(node, columns, len(part), k)
+            packed = ctx.packed(panels_shape(len(part), k), lambda: pack_panels_s8(part), key, np.int8)
+            shifts = ctx.constant(words, layer)
             fields = {
                 "in": x,
-                "weights": ctx.packed(panels_shape(len(part), k), lambda: pack_panels_s8(part), key, np.int8),
-                "channels": ctx.constant(words),
+                "weights": packed,
+                "channels": shifts,
                 "out": target,
                 "scratch": scratch,
                 "m": m,
@@ -208,7 +221,7 @@ class Int8Gemm(Int8Product):
                 "weights_kind": kind,
                 "finish": finish.fields,
             }
-            ctx.emit("GEMM_S8", fields)
+            ctx.emit("GEMM_S8", fields, site=ctx.site(layer, PANELS_S8, packed, shifts, finish.affine.scale))
 
         by_columns(ctx, flat, rounded_depth(k) + CHANNEL, emit, itemsize=1)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from cryptography.exceptions import InvalidTag
 
+from cloister.layers import layers_of
 from cloister.seal.ciphers import DEFAULT, SUITES, choose, cipher_of, nonce_size, suite_name
 from cloister.seal.errors import BundleError
 from cloister.seal.files import read_file, write_aside
@@ -24,6 +25,7 @@ from cloister.tensors import TensorInfo as TensorInfo
 from cloister.wire import C, ffi, new, pack, unpack
 
 MANIFEST_DOMAIN = b"cloister manifest v1"
+LAYERS_DOMAIN = b"cloister layers v1"
 
 
 class Sealable(Protocol):
@@ -128,7 +130,10 @@ class Bundle:
             + header.partition_count * ffi.sizeof("struct cl_partition_desc")
             + C.CL_SIGNATURE_SIZE
         )
-        if header.total_size != len(self.manifest) or expected != len(self.manifest):
+        table = len(self.manifest) - expected
+        frame = ffi.sizeof("struct cl_layers_head") + C.CL_TAG_SIZE
+        whole = table == 0 or (table > frame and (table - frame) % ffi.sizeof("struct cl_layer") == 0)
+        if header.total_size != len(self.manifest) or not whole:
             raise BundleError(
                 f"the manifest has {len(self.manifest)} bytes where its counts say {expected}",
                 "the file is damaged: copy it again",
@@ -247,6 +252,28 @@ class Bundle:
         except InvalidTag:
             raise BundleError(f"partition {index} of {self.name!r} has a wrong tag", "copy the bundle again") from None
 
+    def layers(self, content_key: bytes) -> dict[bytes, int]:
+        """Channels of each layer that a password may name, by the layer's id; empty where none may be.
+
+        Raises:
+            BundleError: the tag is wrong.
+            CipherError: the suite is not known here.
+        """
+        header, step = self.header, ffi.sizeof("struct cl_layer")
+        start = ffi.sizeof("struct cl_manifest") + header.partition_count * ffi.sizeof("struct cl_partition_desc")
+        start += (header.input_count + header.output_count) * ffi.sizeof("struct cl_io")
+        table = self.manifest[start : -C.CL_SIGNATURE_SIZE]
+        if not table:
+            return {}
+        nonce = table[: nonce_size(self.cipher)]
+        sealed = table[ffi.sizeof("struct cl_layers_head") :]
+        try:
+            plain = cipher_of(self.cipher, content_key).decrypt(nonce, sealed, LAYERS_DOMAIN)
+        except InvalidTag:
+            raise BundleError(f"the layers of {self.name!r} have a wrong tag", "copy the bundle again") from None
+        layers = [unpack("struct cl_layer", plain, at) for at in range(0, len(plain), step)]
+        return {bytes(layer.id): int(layer.channels) for layer in layers}
+
     def to_bytes(self) -> bytes:
         """The file's bytes."""
         header_size = ffi.sizeof("struct cl_bundle_header")
@@ -307,6 +334,16 @@ def _align(size: int) -> int:
     return -(-size // int(C.CL_ALIGN)) * int(C.CL_ALIGN)
 
 
+def _sealed_layers(layers: Mapping[bytes, int], suite: str, key: bytes) -> bytes:
+    """The sealed table of layers that a password may name (struct cl_layers_head); nothing where there are none."""
+    if not layers:
+        return b""
+    nonce = os.urandom(nonce_size(suite))
+    plain = b"".join(pack(new("struct cl_layer", id=list(layer), channels=layers[layer])) for layer in sorted(layers))
+    head = pack(new("struct cl_layers_head", nonce=list(nonce)))
+    return head + cipher_of(suite, key).encrypt(nonce, plain, LAYERS_DOMAIN)
+
+
 def seal_bundle(
     model: Sealable,
     vendor: VendorKey,
@@ -361,13 +398,17 @@ def seal_bundle(
         )
         offset = _align(offset + sealed_size)
     ios = b"".join(_io(info) for info in [*model.inputs, *model.outputs])
+    layers = layers_of(model.partitions)
+    if len(layers) > C.CL_MAX_LAYERS:
+        raise BundleError(f"{len(layers)} layers; the format takes {C.CL_MAX_LAYERS}", "split the model")
+    table = _sealed_layers(layers, suite, key)
     manifest_size = ffi.sizeof("struct cl_manifest")
     header = new(
         "struct cl_manifest",
         magic=C.CL_MAGIC_MANIFEST,
         version=C.CL_FORMAT_VERSION,
         header_size=manifest_size,
-        total_size=manifest_size + len(ios) + len(descs) + C.CL_SIGNATURE_SIZE,
+        total_size=manifest_size + len(ios) + len(descs) + len(table) + C.CL_SIGNATURE_SIZE,
         suite=SUITES[suite],
         model_id=list(model_id(name, vendor.public)),
         content_key_id=list(key_id),
@@ -380,7 +421,7 @@ def seal_bundle(
         largest_partition=max(map(len, model.partitions)),
         payload_size=offset,
     )
-    unsigned = pack(header) + ios + descs
+    unsigned = pack(header) + ios + descs + table
     digest = hashlib.sha256(unsigned).digest()
 
     sealing = cipher_of(suite, key)

@@ -15,6 +15,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
+from cloister.layers import check_layers, pack_password
+from cloister.password import Password
 from cloister.seal.bundle import Bundle, content_key_id
 from cloister.seal.errors import LicenceError
 from cloister.seal.files import read_file, write_aside
@@ -22,6 +24,8 @@ from cloister.seal.keys import VendorKey, verify
 from cloister.wire import C, ffi, new, pack, unpack
 
 LICENCE_DOMAIN = b"cloister licence v1"
+#: With a password: what is signed is the licence's digest.
+LONG_LICENCE_DOMAIN = b"cloister licence v2"
 OUTPUTS = {"label": C.CL_OUTPUT_LABEL, "top-k": C.CL_OUTPUT_TOP_K, "full": C.CL_OUTPUT_FULL}
 SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
@@ -46,8 +50,9 @@ class Licence:
         size = ffi.sizeof("struct cl_licence") + C.CL_SIGNATURE_SIZE
         if self.data[:4] != C.CL_MAGIC_LICENCE.to_bytes(4, "little"):
             raise LicenceError("this is not a Cloister licence", "give a file that 'cloister licence' wrote")
-        if len(self.data) != size:
-            raise LicenceError(f"the licence has {len(self.data)} bytes, {size} are right", "copy it again")
+        whole = size if len(self.data) < size else self.header.total_size
+        if len(self.data) != whole or whole < size:
+            raise LicenceError(f"the licence has {len(self.data)} bytes, {whole} are right", "copy it again")
         if self.header.version != C.CL_FORMAT_VERSION:
             raise LicenceError(
                 f"the licence has format version {self.header.version}, this program knows {C.CL_FORMAT_VERSION}",
@@ -74,6 +79,11 @@ class Licence:
         """16 random bytes; the device keeps its counters under this name."""
         return bytes(self.header.licence_id)
 
+    @property
+    def has_password(self) -> bool:
+        """It carries a password; which, and what it says, is sealed."""
+        return len(self.data) > int(ffi.sizeof("struct cl_licence") + C.CL_SIGNATURE_SIZE)
+
     def check_signature(self, vendor: bytes) -> None:
         """Check that ``vendor`` (public key, 32 bytes) signed the licence.
 
@@ -81,7 +91,7 @@ class Licence:
             SignatureError: it did not.
         """
         size = C.CL_SIGNATURE_SIZE
-        verify(vendor, self.data[-size:], LICENCE_DOMAIN + self.data[:-size], "the licence")
+        verify(vendor, self.data[-size:], signed_message(self.data[:-size]), "the licence")
 
     def save(self, path: Path | str) -> None:
         """Write the licence file, aside first."""
@@ -94,11 +104,18 @@ class Licence:
         Raises:
             CloisterError: it cannot be read; LicenceError: it is no whole licence.
         """
-        data = read_file(Path(path), "licence", 1 << 16)
+        data = read_file(Path(path), "licence", 1 << 17)
         try:
             return cls(data)
         except LicenceError as error:
             raise LicenceError(f"{path}: {error.message}", error.remedy) from error
+
+
+def signed_message(unsigned: bytes) -> bytes:
+    """What the vendor signs of a licence without its signature."""
+    if len(unsigned) == ffi.sizeof("struct cl_licence"):
+        return LICENCE_DOMAIN + unsigned
+    return LONG_LICENCE_DOMAIN + hashlib.sha256(unsigned).digest()
 
 
 def issue_licence(
@@ -113,6 +130,7 @@ def issue_licence(
     rate_per_minute: int = 0,
     min_version: int | None = None,
     max_version: int | None = None,
+    password: Password | None = None,
 ) -> Licence:
     """Let one device run one bundle.
 
@@ -127,9 +145,11 @@ def issue_licence(
         rate_per_minute: answers in a minute; 0 for no limit.
         min_version: lowest model version that it opens (default: the bundle's).
         max_version: highest model version that it opens (default: the bundle's).
+        password: what a locked model needs to answer as its owner's did; readable by the device alone.
 
     Raises:
         LicenceError: an argument is out of range, or the content key is not the bundle's.
+        PasswordError: the password names a layer or channel that the bundle has not, or is too long for a licence.
     """
     if output not in OUTPUTS:
         raise LicenceError(f"output {output!r} is not one of {', '.join(OUTPUTS)}", "choose one of them")
@@ -154,6 +174,11 @@ def issue_licence(
             "use the key that was kept when the bundle was compiled",
         )
 
+    locks = b""
+    if password is not None:
+        check_layers(password, bundle.layers(content_key), bundle.name)
+        locks = pack_password(password)
+
     secret = new(
         "struct cl_licence_secret",
         content_key=list(content_key),
@@ -163,6 +188,7 @@ def issue_licence(
         top_k=top_k,
         min_model_version=low,
         max_model_version=high,
+        password_size=len(locks),
     )
     size = ffi.sizeof("struct cl_licence")
     licence = new(
@@ -170,8 +196,8 @@ def issue_licence(
         magic=C.CL_MAGIC_LICENCE,
         version=C.CL_FORMAT_VERSION,
         header_size=size,
-        total_size=size + C.CL_SIGNATURE_SIZE,
-        sealed_size=ffi.sizeof("struct cl_licence_secret") + C.CL_TAG_SIZE,
+        total_size=size + len(locks) + C.CL_SIGNATURE_SIZE,
+        sealed_size=ffi.sizeof("struct cl_licence_secret") + len(locks) + C.CL_TAG_SIZE,
         licence_id=list(os.urandom(C.CL_ID_SIZE)),
         model_id=list(bundle.model_id),
         device_id=list(device_id(device_public_key)),
@@ -179,7 +205,7 @@ def issue_licence(
     clear = pack(licence)[: ffi.offsetof("struct cl_licence", "enc")]
     try:
         receiver = X25519PublicKey.from_public_bytes(device_public_key)
-        sealed = SUITE.encrypt(pack(secret), receiver, LICENCE_DOMAIN + clear)
+        sealed = SUITE.encrypt(pack(secret) + locks, receiver, LICENCE_DOMAIN + clear)
     except ValueError as error:
         # RFC 9180, section 7.1.4: a point of low order, with which anybody could open what is sealed
         raise LicenceError(
@@ -187,4 +213,4 @@ def issue_licence(
             "do not trust where it came from; fetch it again with: cloister provision",
         ) from error
     unsigned = clear + sealed  # SUITE's output is the encapsulated key, then the ciphertext: the order of the structure
-    return Licence(unsigned + vendor.sign(LICENCE_DOMAIN + unsigned))
+    return Licence(unsigned + vendor.sign(signed_message(unsigned)))

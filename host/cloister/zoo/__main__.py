@@ -72,7 +72,8 @@ def check(name: str, memory: int, device: Any, path: Path | None) -> Result | No
     weights = sum(numpy_helper.to_array(tensor).nbytes for tensor in model.graph.initializer)
     del model
     sizes = [len(part) for part in compiled.partitions]
-    lies = reside(compiled.arena_size, sizes, len(compiled.inputs) + len(compiled.outputs), memory)
+    ios = len(compiled.inputs) + len(compiled.outputs)
+    lies = reside(compiled.arena_size, sizes, ios, memory, len(compiled.layers))
     assert lies is not None
     peak = None
     if device is None:

@@ -21,4 +21,5 @@ def fuse_activations(graph: Graph) -> None:
         activation = function.activation(reader, graph) if function else None
         if activation is not None:
             node.activation = activation
+            node.point = node.point or node.outputs[0]
             absorb(graph, node, reader)

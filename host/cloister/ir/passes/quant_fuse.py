@@ -161,7 +161,7 @@ def _product(site: Site, op: str, weights: Array, scales: Array, bias: Array | N
         graph.add_constant(f"{node.name}.weight.scale", scales),
     ]
     attrs = {**node.attrs, "in": source[1], "finish": site.finish}
-    return [Node(op, node.name, inputs, [""], attrs, node.index)]
+    return [Node(op, node.name, inputs, [""], attrs, node.index, point=node.outputs[0])]
 
 
 def _conv(site: Site) -> list[Node]:
