@@ -15,7 +15,7 @@ from torch import nn
 
 from cloister.protect.results.cases import Case
 from cloister.protect.results.errors import ResultsError
-from cloister.protect.training import Images, Splits, fit, load_data, network
+from cloister.protect.training import Fitted, Images, Splits, fit, load_data, network
 from cloister.protect.training.loop import auto_device
 
 #: One line of docs/results.json: what was measured, and its figures.
@@ -62,15 +62,18 @@ class Context:
 
         return replace(recipe, epochs=max(1, round(recipe.epochs * self.epochs)))
 
-    def victim(self, case: Case, seed: int) -> nn.Module:
-        """The plainly trained network, on the CPU; trained now, or loaded if it was before."""
+    def fitted(self, case: Case, seed: int) -> Fitted:
+        """The plainly trained network and how its training went; trained now, or loaded if it was before."""
         splits = self.splits(case)
         module = network(case.network, splits.shape[0], len(splits.classes), seed)
-        fitted = fit(
+        return fit(
             module, splits, self.scaled(case.recipe).with_seed(seed), folder=self.work / f"victim-{case.name}-{seed}",
             device=self.device, name=f"victim {case.name}, seed {seed}", quiet=self.quiet,
         )  # fmt: skip
-        return fitted.module.cpu()
+
+    def victim(self, case: Case, seed: int) -> nn.Module:
+        """The plainly trained network alone, on the CPU."""
+        return self.fitted(case, seed).module.cpu()
 
     def once(self, experiment: str, case: Case, seed: int, measure: Callable[[], Record], **about: Any) -> Record:
         """The record of that experiment: read, if it is there, else measured and written.

@@ -55,7 +55,7 @@ def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = DEF
                 "constants": sum(len(layer["constants"]) for layer in report["layers"]),
                 "turned": sum(len(layer["turned"]) for layer in report["layers"]),
                 "channels": sum(layer["channels"] for layer in report["layers"]),
-                "training_s": report["training_s"],
+                "training_s": round(report["training_s"], 1),
             }
 
         records.append(context.once("edgepro", case, seed, measure, variant=variant))
@@ -72,7 +72,7 @@ def table(records: list[Record]) -> tuple[list[str], list[list[str]]]:
             [record["model"], record["variant"], str(record["seed"]), f"{test['unlocked']:.2%}",
              f"{test['with_password']:.2%}", f"{100 * lost:.2f}", f"{left:.2%}",
              "yes" if lost < 0.01 and left <= 0.12 else "no",
-             f"{record['constants']} + {record['turned']} of {record['channels']}", f"{record['seconds']:.0f}"]
+             f"{record['constants']} + {record['turned']} of {record['channels']}", f"{record['training_s']:.0f}"]
         )  # fmt: skip
     heads = ["network", "lock", "seed", "unlocked", "with password", "points lost", "without", "reached",
              "channels: constant + turned", "seconds"]  # fmt: skip
