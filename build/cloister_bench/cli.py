@@ -26,7 +26,16 @@ from cloister_bench.calibrate import Calibration, make_table, read_samples, samp
 from cloister_bench.device import Progress, device_key, run_jobs
 from cloister_bench.errors import BenchError
 from cloister_bench.networks import NETWORKS, SMALL
-from cloister_bench.records import Record, append_history, compare, read_records, to_json, write_text
+from cloister_bench.plot import write_plots
+from cloister_bench.records import (
+    Record,
+    append_history,
+    compare,
+    read_history,
+    read_records,
+    to_json,
+    write_text,
+)
 from cloister_bench.suites import SUITES
 from cloister_bench.suites.base import Options, Suite
 from cloister_bench.tables import TABLES, compare_table
@@ -38,6 +47,8 @@ HISTORY = REPO / "out" / "bench" / "history.jsonl"
 SAMPLES = REPO / "out" / "bench" / "calibration.json"
 #: Measurements of the run at hand, each as soon as it ends; begun anew by the next run.
 JOURNAL = HISTORY.with_name("journal.jsonl")
+#: Where the plots of docs/performance.md lie.
+PLOTS = REPO / "docs" / "plots"
 #: Repeats that differ by more than this are no measurement.
 AGREEMENT = 0.01
 #: Least of a sample: it meets five timer interrupts, give or take one, each of which costs some thousand.
@@ -52,6 +63,7 @@ EPILOG = """examples:
   build/bench --suite tee --without-crypto        what a CPU without crypto instructions pays
   build/bench --json now.json --compare before.json
   build/bench --calibrate                         as `cloister calibrate`
+  build/bench --plot out/bench/history.jsonl      the plots of docs/performance.md
 
 Every run is added to out/bench/history.jsonl, which --compare takes as well (its last run). Each measurement stands
 in out/bench/journal.jsonl as soon as it ends. One that fails or takes too long does not stop the others."""
@@ -90,6 +102,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--constants", type=Path, metavar="FILE", default=CONSTANTS, help="write the fitted table there"
     )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="do not measure: plot what FILE holds, a history or JSON"
+    )
+    parser.add_argument("--plots", type=Path, metavar="DIR", default=PLOTS, help="where plots go (default: docs/plots)")
     parser.add_argument("--repeats", type=int, help="samples of each measurement (default: 5, quick: 3)")
     parser.add_argument("--timeout", type=float, default=7200.0, help="seconds for the device (default: 7200)")
     parser.add_argument(
@@ -226,6 +242,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # Read first: a mistyped name must not cost a whole run.
         before = read_records(chosen.compare) if chosen.compare else []
+        if chosen.plot:
+            for path in write_plots(read_history(chosen.plot), chosen.plots):
+                errors.print(f"wrote {path}", markup=False)
+            return 0
         if chosen.refit:
             write_constants(read_samples(SAMPLES), chosen.constants, errors)
             return 0

@@ -42,13 +42,14 @@ def vgg7() -> onnx.ModelProto:
     return b.finish(b.softmax(b.gemm(x, 10)))
 
 
-def resnet20() -> onnx.ModelProto:
-    """ResNet-20 for CIFAR-10 (He et al., 2016) with projection shortcuts, 40,813,184 multiply-accumulates."""
+def resnet20(width: int = 16) -> onnx.ModelProto:
+    """ResNet-20 for CIFAR-10 (He et al., 2016) with projection shortcuts, 40,813,184 multiply-accumulates; `width` is
+    that of its first stage."""
     b = Builder("resnet20", [1, 3, 32, 32])
-    x = b.relu(b.conv("x", 16, 3))
-    for channels in (16, 32, 64):
+    x = b.relu(b.conv("x", width, 3))
+    for channels in (width, 2 * width, 4 * width):
         for block in range(3):
-            stride = 2 if block == 0 and channels > 16 else 1
+            stride = 2 if block == 0 and channels > width else 1
             y = b.conv(b.relu(b.conv(x, channels, 3, stride)), channels, 3, gain=0.5)
             if stride == 2:
                 x = b.conv(x, channels, 1, stride, gain=1.0)

@@ -121,6 +121,25 @@ def read_records(path: Path) -> list[Record]:
     return from_json(data, str(path))
 
 
+def read_history(path: Path) -> list[Record]:
+    """The latest of each figure in a history (`.jsonl`), or the records of a JSON list.
+
+    Raises:
+        CloisterError: the file cannot be read; FormatError: it holds no records.
+    """
+    if path.suffix != ".jsonl":
+        return read_records(path)
+    latest: dict[tuple[str, str, str, str, str], Record] = {}
+    try:
+        for line in path.read_text("utf-8").splitlines():
+            run = json.loads(line)
+            if not run["quick"]:
+                latest |= {record.key: record for record in from_json(run["records"], str(path))}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{path} is no history: {error}", "give out/bench/history.jsonl, or a JSON file") from error
+    return list(latest.values())
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a file aside and rename it into place.
 

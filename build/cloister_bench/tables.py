@@ -71,13 +71,13 @@ def tee_table(records: Sequence[Record]) -> Table:
     return table
 
 
-def model_table(records: Sequence[Record]) -> Table:
+def model_table(records: Sequence[Record], suite: str = "models") -> Table:
     """Whole networks in the three places."""
     columns = ("network", "precision", "MACs", "TA", "normal", "onnxruntime", "TA/normal", "TA/ort", "TA per MAC")
     table = _table(
         "models: instructions of one inference", (*columns, "TA peak", "streamed", "error", "estimated", "spread")
     )
-    index = _Index(records, "models")
+    index = _Index(records, suite)
     for row in index.rows:
         ta, normal, ort = (index.get(row, where, "instructions") for where in ("ta", "normal", "onnxruntime"))
         a, b, c = (record.value if record else None for record in (ta, normal, ort))
@@ -128,7 +128,18 @@ def stream_table(records: Sequence[Record]) -> Table:
     return table
 
 
-TABLES = {"tee": tee_table, "kernels": kernel_table, "models": model_table, "stream": stream_table}
+def size_table(records: Sequence[Record]) -> Table:
+    """One architecture in several widths."""
+    return model_table(records, "sizes")
+
+
+TABLES = {
+    "tee": tee_table,
+    "kernels": kernel_table,
+    "models": model_table,
+    "stream": stream_table,
+    "sizes": size_table,
+}
 
 
 def compare_table(differences: Sequence[Difference], source: str) -> Table:

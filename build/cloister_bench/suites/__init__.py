@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from cloister_bench.suites.base import Suite
 from cloister_bench.suites.kernels import KernelSuite
-from cloister_bench.suites.models import ModelSuite
+from cloister_bench.suites.models import ModelSuite, SizeSuite
 from cloister_bench.suites.stream import StreamSuite
 from cloister_bench.suites.tee import TeeSuite
 
@@ -14,4 +14,5 @@ SUITES: dict[str, type[Suite]] = {
     "kernels": KernelSuite,
     "models": ModelSuite,
     "stream": StreamSuite,
+    "sizes": SizeSuite,
 }

@@ -12,9 +12,12 @@ from cloister.demo.data import MODEL as DIGITS
 from cloister_bench.builder import Builder
 from cloister_bench.device import Job, Outcome
 from cloister_bench.estimated import estimated
-from cloister_bench.networks import NETWORKS, SMALL, SMALL_INT8
+from cloister_bench.networks import NETWORKS, SMALL, SMALL_INT8, resnet20
 from cloister_bench.prepare import Workload, prepare
 from cloister_bench.suites.base import TOLERANCE, Options, Suite, largest_error, normal_job, ta_job
+
+#: Channels of the first stage in the suite `sizes`.
+WIDTHS = (4, 8, 16, 32, 64)
 
 
 class ModelSuite(Suite):
@@ -27,25 +30,28 @@ class ModelSuite(Suite):
         self._works: list[Workload] = []
         self._idle: Workload | None = None
 
-    def prepare(self) -> list[Workload]:
+    def sources(self) -> list[tuple[str, onnx.ModelProto | Path]]:
         """The networks asked for, the demo's model, and the user's ONNX files."""
-        sources: list[tuple[str, onnx.ModelProto | Path]] = []
         names = ["lenet"] if self.options.quick else list(self.options.networks)
         if tuple(names) == SMALL:  # none in particular was asked for
             names += SMALL_INT8
-        sources += [(name, NETWORKS[name]()) for name in names]
+        sources: list[tuple[str, onnx.ModelProto | Path]] = [(name, NETWORKS[name]()) for name in names]
         if not self.options.quick:
             sources.append(("digits", DIGITS))
-        sources += [(path.stem, path) for path in self.options.models]
+        return sources + [(path.stem, path) for path in self.options.models]
+
+    def prepare(self) -> list[Workload]:
+        """The networks, and a model of one number for onnxruntime."""
+        sources = self.sources()
         for index, (name, source) in enumerate(sources):
-            self._works.append(prepare(name, f"models/{index}", source, optional=True))
+            self._works.append(prepare(name, f"{self.name}/{index}", source, optional=True))
         for work in self._works:
             if work.refusal:
                 self.found.notes.append(f"{work.name} is not compiled: {work.refusal}")
         if not self.options.onnxruntime:
             return self._works
         b = Builder("idle", [1, 1])
-        self._idle = prepare("run() of one number", "models/idle", b.finish(b.relu("x")))
+        self._idle = prepare("run() of one number", f"{self.name}/idle", b.finish(b.relu("x")))
         return [*self._works, self._idle]
 
     def jobs(self) -> list[Job]:
@@ -53,12 +59,12 @@ class ModelSuite(Suite):
         self._jobs: dict[tuple[str, str], Job] = {}
         for index, work in enumerate(self._works):
             if work.compiled is not None:
-                self._jobs[work.name, "ta"] = ta_job(f"models-{index}-ta", work)
-                self._jobs[work.name, "normal"] = normal_job(f"models-{index}-normal", work)
+                self._jobs[work.name, "ta"] = ta_job(f"{self.name}-{index}-ta", work)
+                self._jobs[work.name, "normal"] = normal_job(f"{self.name}-{index}-normal", work)
             if self.options.onnxruntime:
-                self._jobs[work.name, "onnxruntime"] = self._ort(f"models-{index}-ort", work)
+                self._jobs[work.name, "onnxruntime"] = self._ort(f"{self.name}-{index}-ort", work)
         if self._idle is not None:
-            self._jobs[self._idle.name, "onnxruntime"] = self._ort("models-idle-ort", self._idle)
+            self._jobs[self._idle.name, "onnxruntime"] = self._ort(f"{self.name}-idle-ort", self._idle)
         return list(self._jobs.values())
 
     @staticmethod
@@ -110,3 +116,14 @@ class ModelSuite(Suite):
                 self.add(work.name, where, "error", error, "of the range", precision=work.precision)
                 if not error <= TOLERANCE and work.precision == "fp32":
                     self.found.problems.append(f"{self.name}: {work.name}: off onnxruntime's answer by {error:.2g}")
+
+
+class SizeSuite(ModelSuite):
+    """One architecture in several widths: how the cost grows with the model."""
+
+    name = "sizes"
+
+    def sources(self) -> list[tuple[str, onnx.ModelProto | Path]]:
+        """ResNet-20, whose multiply-accumulates grow with the square of its width."""
+        widths = WIDTHS[:1] if self.options.quick else WIDTHS
+        return [(f"resnet20, width {width}", resnet20(width)) for width in widths]
