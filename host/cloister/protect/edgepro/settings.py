@@ -51,7 +51,7 @@ class LockSettings:
     layers: tuple[str, ...] = ()
     without_random: float = 0.0
     without_uniform: float = 1.0
-    without_features: float = 0.1
+    without_features: float = 0.02
     keep: float = 1.0
     jitter: float = FINGERPRINT
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=8, rate=0.02, weight_decay=1e-4, clip=5.0))

@@ -43,7 +43,7 @@ CASES = {
         Case("digits", "digits", Recipe(12, 64, 0.1, augmentation=_DIGITS),
              replace(_LOCK, epochs=6, batch=64, rate=0.03, augmentation=_DIGITS), 0.95),
         Case("lenet5", "mnist.npz", Recipe(8, 128, 0.05, augmentation=_MNIST),
-             replace(_LOCK, epochs=8, augmentation=_MNIST), 0.99),
+             replace(_LOCK, epochs=4, augmentation=_MNIST), 0.99),
         Case("vgg7", "cifar10.npz", Recipe(60, 128, 0.1, augmentation=_CIFAR),
              replace(_LOCK, augmentation=_CIFAR), 0.80),
         Case("resnet20", "cifar10.npz", Recipe(100, 256, 0.2, augmentation=_CIFAR),
