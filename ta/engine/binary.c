@@ -4,65 +4,21 @@
  * Max and Min give NaN where an operand is NaN, as numpy's maximum does.
  */
 #include "activation.h"
-#include "element.h"
+#include "bounds.h"
+#include "broadcast.h"
 #include "vmath.h"
-#include "walk.h"
 
 /* Results that wait for their activation while they are still in the first-level cache. */
 #define ACTIVATION_BLOCK 2048
 
-/* The operand's last element is inside; its strides over the output's shape are `strides`. */
-static bool can_read_operand(const struct cl_binary_op *binary, const struct cl_ref *ref,
-			     const uint32_t *strides, const struct cl_memory *memory)
-{
-	uint64_t last = 0;
-	uint64_t step = 0;
-	uint32_t i = 0;
-
-	for (i = 0; i < binary->rank; i++)
-		if (!cl_mul(binary->dims[i] - 1, strides[i], &step) || !cl_add(last, step, &last))
-			return false;
-	return cl_add(last, 1, &last) && cl_can_read(ref, memory, last, sizeof(float));
-}
-
-/* out may replace an operand that lies in memory exactly as out does. */
-static bool may_share(const struct cl_binary_op *binary, const struct cl_ref *ref,
-		      const uint32_t *strides)
-{
-	uint64_t dense = 1;
-	uint32_t i = binary->rank;
-
-	if (!cl_refs_overlap(ref, &binary->out))
-		return true;
-	if (ref->offset != binary->out.offset)
-		return false;
-	while (i--) {
-		if (binary->dims[i] > 1 && strides[i] != dense)
-			return false;
-		dense *= binary->dims[i];
-	}
-	return true;
-}
-
 static enum cl_status check(const struct cl_op *op, const struct cl_memory *memory)
 {
 	const struct cl_binary_op *binary = (const struct cl_binary_op *)op;
-	uint64_t count = 0;
+	const struct cl_broadcast operands = CL_BROADCAST(binary);
 
 	if (binary->function >= CL_BINARY_COUNT || !cl_activation_valid(&binary->activation))
 		return CL_BAD_KERNEL;
-	if (binary->rank > CL_MAX_RANK || !cl_product(binary->dims, binary->rank, &count) ||
-	    !cl_rest_is_zero(binary->dims, binary->rank) ||
-	    !cl_rest_is_zero(binary->a_strides, binary->rank) ||
-	    !cl_rest_is_zero(binary->b_strides, binary->rank))
-		return CL_BAD_FORMAT;
-	if (!cl_can_write(&binary->out, memory, count, sizeof(float)) ||
-	    !can_read_operand(binary, &binary->a, binary->a_strides, memory) ||
-	    !can_read_operand(binary, &binary->b, binary->b_strides, memory) ||
-	    !may_share(binary, &binary->a, binary->a_strides) ||
-	    !may_share(binary, &binary->b, binary->b_strides))
-		return CL_OUT_OF_BOUNDS;
-	return CL_OK;
+	return cl_broadcast_check(&operands, memory, sizeof(float));
 }
 
 typedef float32x4_t (*function4)(float32x4_t a, float32x4_t b);
@@ -257,6 +213,7 @@ static bool add_activated(const struct cl_binary_op *binary, const struct cl_run
 static void run(const struct cl_op *op, const struct cl_memory *memory)
 {
 	const struct cl_binary_op *binary = (const struct cl_binary_op *)op;
+	const struct cl_broadcast operands = CL_BROADCAST(binary);
 	const float *a = cl_source(&binary->a, memory);
 	const float *b = cl_source(&binary->b, memory);
 	float *out = cl_target(&binary->out, memory);
@@ -265,11 +222,8 @@ static void run(const struct cl_op *op, const struct cl_memory *memory)
 	struct cl_run row = {0};
 	uint32_t count = 0;
 	uint32_t done = 0;
-	uint32_t i = 0;
 
-	for (i = 0; i < binary->rank; i++)
-		cl_walk_append(&walk, binary->dims[i], binary->a_strides[i], binary->b_strides[i]);
-	row = cl_walk_take_inner(&walk);
+	row = cl_broadcast_rows(&operands, &walk);
 	count = row.count;
 	do {
 		const float *a_row = a + walk.offset[0];

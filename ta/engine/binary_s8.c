@@ -1,62 +1,19 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /* BINARY_S8: sums and products of quantised tensors with broadcasting. */
-#include "element.h"
+#include "broadcast.h"
 #include "quant.h"
-#include "walk.h"
-
-/* The operand's last element is inside; its strides over the output's shape are `strides`. */
-static bool can_read_operand(const struct cl_binary_s8 *binary, const struct cl_ref *ref,
-			     const uint32_t *strides, const struct cl_memory *memory)
-{
-	uint64_t last = 0;
-	uint64_t step = 0;
-	uint32_t i = 0;
-
-	for (i = 0; i < binary->rank; i++)
-		if (!cl_mul(binary->dims[i] - 1, strides[i], &step) || !cl_add(last, step, &last))
-			return false;
-	return cl_add(last, 1, &last) && cl_can_read(ref, memory, last, 1);
-}
-
-/* out may replace an operand that lies in memory exactly as out does. */
-static bool may_share(const struct cl_binary_s8 *binary, const struct cl_ref *ref,
-		      const uint32_t *strides)
-{
-	uint64_t dense = 1;
-	uint32_t i = binary->rank;
-
-	if (!cl_refs_overlap(ref, &binary->out))
-		return true;
-	if (ref->offset != binary->out.offset)
-		return false;
-	while (i--) {
-		if (binary->dims[i] > 1 && strides[i] != dense)
-			return false;
-		dense *= binary->dims[i];
-	}
-	return true;
-}
 
 static enum cl_status check(const struct cl_op *op, const struct cl_memory *memory)
 {
 	const struct cl_binary_s8 *binary = (const struct cl_binary_s8 *)op;
-	uint64_t count = 0;
+	const struct cl_broadcast operands = CL_BROADCAST(binary);
 
 	if (binary->function != CL_BINARY_ADD && binary->function != CL_BINARY_MUL)
 		return CL_BAD_KERNEL;
-	if (binary->rank > CL_MAX_RANK || !cl_product(binary->dims, binary->rank, &count) ||
-	    !cl_rest_is_zero(binary->dims, binary->rank) ||
-	    !cl_rest_is_zero(binary->a_strides, binary->rank) ||
-	    !cl_rest_is_zero(binary->b_strides, binary->rank) || !cl_zero_valid(binary->a_zero) ||
-	    !cl_zero_valid(binary->b_zero) || !cl_finish_s8_valid(&binary->finish))
+	if (!cl_zero_valid(binary->a_zero) || !cl_zero_valid(binary->b_zero) ||
+	    !cl_finish_s8_valid(&binary->finish))
 		return CL_BAD_FORMAT;
-	if (!cl_can_write(&binary->out, memory, count, 1) ||
-	    !can_read_operand(binary, &binary->a, binary->a_strides, memory) ||
-	    !can_read_operand(binary, &binary->b, binary->b_strides, memory) ||
-	    !may_share(binary, &binary->a, binary->a_strides) ||
-	    !may_share(binary, &binary->b, binary->b_strides))
-		return CL_OUT_OF_BOUNDS;
-	return CL_OK;
+	return cl_broadcast_check(&operands, memory, 1);
 }
 
 /* What one operator applies to every element. */
@@ -151,6 +108,7 @@ static inline __attribute__((always_inline)) void compute_row(const struct terms
 static void run(const struct cl_op *op, const struct cl_memory *memory)
 {
 	const struct cl_binary_s8 *binary = (const struct cl_binary_s8 *)op;
+	const struct cl_broadcast operands = CL_BROADCAST(binary);
 	const struct terms terms = {
 		.a_zero = vdup_n_s8((int8_t)binary->a_zero),
 		.b_zero = vdup_n_s8((int8_t)binary->b_zero),
@@ -163,11 +121,8 @@ static void run(const struct cl_op *op, const struct cl_memory *memory)
 	int8_t *out = cl_target(&binary->out, memory);
 	struct cl_walk walk = {0};
 	struct cl_run row = {0};
-	uint32_t i = 0;
 
-	for (i = 0; i < binary->rank; i++)
-		cl_walk_append(&walk, binary->dims[i], binary->a_strides[i], binary->b_strides[i]);
-	row = cl_walk_take_inner(&walk);
+	row = cl_broadcast_rows(&operands, &walk);
 	do {
 		if (binary->function == CL_BINARY_MUL)
 			compute_row(&terms, &row, a + walk.offset[0], b + walk.offset[1], out,

@@ -4,6 +4,7 @@ srcs-y += activation.c
 srcs-y += argmax.c
 srcs-y += binary.c
 srcs-y += binary_s8.c
+srcs-y += broadcast.c
 srcs-y += conv2d.c
 srcs-y += conv2d_s8.c
 srcs-y += copy.c
