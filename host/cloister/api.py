@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cloister.password import Password
 from cloister.seal import Bundle, Licence, VendorKey, issue_licence, seal_bundle
 from cloister.seal.ciphers import AUTO, choose
 from cloister.seal.keys import load_content_key, save_content_key
@@ -35,6 +36,7 @@ def compile(  # noqa: A001 - the name that a user guesses
     max_partition: int | None = None,
     secure_memory: int | None = None,
     weights: str = "float32",
+    password: Password | Path | str | None = None,
     cipher: str = AUTO,
     devices: Iterable[DeviceRecord] = (),
     keys: Path | None = None,
@@ -50,6 +52,8 @@ def compile(  # noqa: A001 - the name that a user guesses
         secure_memory: bytes of the smallest secure memory in which the model must run; more of the same bundle stays
             resident where there is more. Default: 4 MiB where that costs little, else 8 MiB or whatever is enough.
         weights: "int8" stores the weights of float operators in a quarter of the bytes, rounded.
+        password: what the model is locked with, or its file: refused where the model cannot be locked so. It does not
+            enter the bundle.
         cipher: "aegis-128l" (devices with AES instructions), "chacha20-poly1305" or "aes-256-gcm" (every device), or
             "auto": the fastest that all of ``devices`` have; without any "chacha20-poly1305".
         devices: records of devices on which it shall run (``device.record()``, ``DeviceRecord.load(path)``).
@@ -59,6 +63,7 @@ def compile(  # noqa: A001 - the name that a user guesses
         CipherError: a device lacks the cipher, or it does not exist.
         UnsupportedModelError: names every node, operator and attribute that is not supported.
         MemoryBudgetError: the model cannot run in ``secure_memory``; names the smallest that it can.
+        PasswordError: the password names what cannot be locked, or the normal world would see a locked tensor.
         KeyFileError: there is no vendor key.
     """
     from cloister.compile import compile_onnx
@@ -70,7 +75,12 @@ def compile(  # noqa: A001 - the name that a user guesses
     if secure_memory is None and max_partition is None:
         secure_memory = 0
     compiled = compile_onnx(
-        model, dims=dims or {}, max_partition=max_partition, secure_memory=secure_memory, weights=weights
+        model,
+        dims=dims or {},
+        max_partition=max_partition,
+        secure_memory=secure_memory,
+        weights=weights,
+        password=_password(password),
     )
     bundle, content_key = seal_bundle(compiled, vendor, name=name, version=version, cipher=suite)
     save_content_key(bytes(bundle.header.content_key_id), content_key, keys)
@@ -116,6 +126,7 @@ def licence(
     rate_per_minute: int = 0,
     min_version: int | None = None,
     max_version: int | None = None,
+    password: Password | Path | str | None = None,
     keys: Path | None = None,
 ) -> Licence:
     """Let one device run one bundle; arguments as :func:`cloister.seal.issue_licence` describes them.
@@ -123,6 +134,7 @@ def licence(
     Args:
         bundle: compiled with the same keys.
         device_key: the device's public key, 32 bytes.
+        password: what a locked model needs to answer as its owner's did, or its file.
         keys: directory of the vendor's keys (default: the user's).
     """
     return issue_licence(
@@ -136,4 +148,9 @@ def licence(
         rate_per_minute=rate_per_minute,
         min_version=min_version,
         max_version=max_version,
+        password=_password(password),
     )
+
+
+def _password(given: Password | Path | str | None) -> Password | None:
+    return Password.read(Path(given)) if isinstance(given, str | Path) else given

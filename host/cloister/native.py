@@ -139,6 +139,26 @@ class NativeEngine:
         """
         self._check(self._aligned(partition), len(partition), arena_size, "partition")
 
+    def unlock(self, partition: bytes, password: bytes) -> bytes:
+        """A plain partition with a password folded into its weights, as the TA does when it opens one.
+
+        Args:
+            partition: plain.
+            password: ``struct cl_password`` and what follows it (:func:`cloister.layers.pack_password`).
+
+        Raises:
+            EngineError: the engine refuses the password or the partition.
+        """
+        words = self._aligned(password)
+        status = self._lib.cl_password_check(words, len(password))
+        if status:
+            raise EngineError(f"the password is refused: {self._statuses.get(status, status)}")
+        plain = self._aligned(partition)
+        status = self._lib.cl_partition_unlock(plain, len(partition), words)
+        if status:
+            raise EngineError(f"the partition is refused: {self._statuses.get(status, status)}")
+        return bytes(self._ffi.buffer(plain, len(partition)))
+
     def run(self, model: Runnable, inputs: Mapping[str, Any] | Sequence[Any] | Array) -> dict[str, Array]:
         """Outputs by name; inputs as :func:`cloister.tensors.prepare_inputs` takes them.
 

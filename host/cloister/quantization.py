@@ -170,9 +170,32 @@ def quantize_model(
             ) from error
         finally:
             logger.setLevel(level)
+        _restore_names(model, made)
         report = _compare(ort, model, made, feeds)
         made.replace(target)
     return report
+
+
+def _restore_names(model: onnx.ModelProto, made: Path) -> None:
+    """Gives layers their tensors' names back whose Relu or Clip the quantiser took out: passwords name these tensors.
+
+    The quantiser lets the layer compute the activation's result where the bounds of 8 bits do the same.
+    """
+    quantised = onnx.load(made)
+    before = {name: node for node in model.graph.node for name in node.output}
+    kept = {info.name for info in quantised.graph.output}
+    renamed: dict[str, str] = {}
+    for node in quantised.graph.node:
+        was = before.get(node.output[0])
+        layer = node.op_type in ("Conv", "Gemm", "MatMul")
+        if layer and was is not None and was.op_type in ("Relu", "Clip") and node.output[0] not in kept:
+            renamed[node.output[0]] = was.input[0]
+    for node in quantised.graph.node:
+        for names in (node.input, node.output):
+            for index, name in enumerate(names):
+                names[index] = renamed.get(name, name)
+    del quantised.graph.value_info[:]
+    onnx.save(quantised, made)
 
 
 def _onnxruntime() -> tuple[Any, Any]:

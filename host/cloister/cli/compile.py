@@ -67,12 +67,17 @@ Examples:
     multiple=True,
     help="Record of a device on which it shall run, from 'cloister provision' (repeatable).",
 )
+@click.option(
+    "--password",
+    type=click.Path(path_type=Path),
+    help="Check that the model can be locked with this password (.pwd); it does not enter the bundle.",
+)
 @click.option("--embed", type=click.Path(path_type=Path), help="Also write the bundle as C arrays into this directory.")
 @DIRECTORY
 def compile(  # noqa: A001
     model: Path, output: Path, name: str | None, version: int, dims: tuple[tuple[str, int], ...],
     secure_memory: int | None, max_partition: int | None, weights: str, cipher: str, devices: tuple[Path, ...],
-    embed: Path | None, directory: Path | None,
+    password: Path | None, embed: Path | None, directory: Path | None,
 ) -> None:  # fmt: skip
     """Compile the ONNX file MODEL into a sealed bundle.
 
@@ -82,7 +87,8 @@ def compile(  # noqa: A001
     with Console(stderr=True).status(f"compiling {model}"):
         bundle = compile_model(
             model, name=name, version=version, dims=dict(dims), max_partition=max_partition,
-            secure_memory=secure_memory, weights=weights, cipher=cipher, devices=records, keys=directory,
+            secure_memory=secure_memory, weights=weights, cipher=cipher, devices=records, password=password,
+            keys=directory,
         )  # fmt: skip
     bundle.save(output)
     facts: dict[str, object] = {

@@ -10,6 +10,7 @@ import click
 from cloister.cli.common import show_facts
 from cloister.cli.keys import DIRECTORY
 from cloister.cli.provision import read_device_key
+from cloister.password import Password
 from cloister.seal.bundle import Bundle
 from cloister.seal.keys import VendorKey, load_content_key
 from cloister.seal.licence import OUTPUTS, issue_licence
@@ -20,6 +21,7 @@ Examples:
   cloister licence model.clb device.json -o model.lic
   cloister licence model.clb device.json -o trial.lic --queries 1000 --rate 60
   cloister licence model.clb device.json -o debug.lic --output full
+  cloister licence locked.clb device.json -o full.lic --password locked.pwd
 """
 
 
@@ -39,10 +41,15 @@ Examples:
 @click.option("--rate", type=click.IntRange(0), default=0, help="Answers in a minute; 0: no limit.")
 @click.option("--min-version", type=click.IntRange(1), help="Lowest model version it opens [default: the bundle's].")
 @click.option("--max-version", type=click.IntRange(1), help="Highest model version it opens [default: the bundle's].")
+@click.option(
+    "--password",
+    type=click.Path(path_type=Path),
+    help="Password file (.pwd) of a locked model; without it the model answers as it is locked.",
+)
 @DIRECTORY
 def licence(
     bundle: Path, device_key: Path, output_file: Path, output: str, top_k: int | None, queries: int, rate: int,
-    min_version: int | None, max_version: int | None, directory: Path | None,
+    min_version: int | None, max_version: int | None, password: Path | None, directory: Path | None,
 ) -> None:  # fmt: skip
     """Let the device of DEVICE_KEY (from 'cloister provision') run BUNDLE."""
     opened = Bundle.load(bundle)
@@ -59,6 +66,7 @@ def licence(
         rate_per_minute=rate,
         min_version=min_version,
         max_version=max_version,
+        password=None if password is None else Password.read(password),
     )
     made.save(output_file)
     show_facts({
@@ -68,4 +76,5 @@ def licence(
         "answers": output if output != "top-k" else f"top {top_k}",
         "queries": queries or "no limit",
         "per minute": rate or "no limit",
+        "password": "none" if password is None else password,
     })  # fmt: skip

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from cloister.compile.arrange import Arrangement, Progress, arrange
 from cloister.compile.emit import emit_partition
+from cloister.compile.locks import check_lockable, check_visible
 from cloister.compile.lowering import Buffer, Storage
 from cloister.compile.planner import Plan
 from cloister.compile.report import Report, make_report
@@ -17,6 +18,7 @@ from cloister.ir.importer import import_onnx, raise_problems
 from cloister.ir.load import ModelSource
 from cloister.ir.passes.pipeline import clean, optimise
 from cloister.layers import layers_of
+from cloister.password import Password
 from cloister.tensors import DTYPES, TensorInfo
 
 #: How weights of float operators may be stored.
@@ -59,6 +61,7 @@ def compile_onnx(
     secure_memory: int | None = None,
     winograd: bool = True,
     weights: str = "float32",
+    password: Password | None = None,
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compiles an ONNX model; the same input gives the same bytes.
@@ -79,6 +82,7 @@ def compile_onnx(
             instructions; their results then differ from direct ones by rounding.
         weights: how weights of float operators are stored; "int8": with a scale for each output channel, a quarter of
             the bytes, and expanded before they are used.
+        password: what the model is locked with; it is checked against the model and changes nothing of what is made.
         progress: called with step, done and total.
 
     Raises:
@@ -87,6 +91,7 @@ def compile_onnx(
         UnsupportedModelError: lists every node, attribute, type and shape that is not supported.
         PartitionError: the model does not split as asked.
         MemoryBudgetError: the model cannot run in ``secure_memory``; names the smallest that it can.
+        PasswordError: the password names what cannot be locked, or the normal world would see a locked tensor.
     """
     tell = progress or (lambda *_: None)
     tell("import", 0, 1)
@@ -97,26 +102,8 @@ def compile_onnx(
     graph.weights = weights
     clean(graph)
     raise_problems([*imported.problems, *check_graph(graph)])
-    return compile_graph(
-        graph,
-        max_partition=max_partition,
-        partitions=partitions,
-        secure_memory=secure_memory,
-        winograd=winograd,
-        progress=progress,
-    )
-
-
-def compile_graph(
-    graph: Graph,
-    *,
-    max_partition: int | None = None,
-    partitions: int | None = None,
-    secure_memory: int | None = None,
-    winograd: bool = True,
-    progress: Progress | None = None,
-) -> CompiledModel:
-    """Compiles a checked graph, which is changed by the passes; arguments and errors as :func:`compile_onnx`."""
+    if password is not None:
+        check_visible(graph, [lock.tensor for lock in password.locks])
     optimise(graph)
     arrangement = arrange(
         graph,
@@ -126,6 +113,8 @@ def compile_graph(
         winograd=winograd,
         progress=progress,
     )
+    if password is not None:
+        check_lockable(password, arrangement, graph, imported.model)
     return emit(graph, arrangement, progress)
 
 

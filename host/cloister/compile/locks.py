@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a password demands of a compile: its tensors can be locked, and nothing computed from them is seen.
+
+The normal world may see what enters the model before the first lock, and the answer. A locked tensor, or one that is
+computed from it on the way to the answer, would tell what the password says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import onnx
+
+from cloister.compile.arrangement import Arrangement, lower
+from cloister.ir.graph import Graph, Node
+from cloister.ir.passes.reshape import RESHAPES
+from cloister.ops.base import find
+from cloister.password import Password, PasswordError
+
+#: Operators whose result is their operand's elements, moved.
+MOVERS = RESHAPES | {"Identity", "Transpose", "QuantizeLinear", "DequantizeLinear", "int8::Table"}
+#: Lockable tensors that an error names.
+NAMED = 8
+
+
+def check_visible(graph: Graph, tensors: Iterable[str], visible: Iterable[str] | None = None) -> None:
+    """Check that the normal world sees nothing of locked ``tensors`` but the answer.
+
+    Args:
+        graph: before activations are fused: ONNX's own tensors.
+        tensors: those that a password names.
+        visible: tensors that leave the TA; the model's outputs where it lies there whole.
+
+    Raises:
+        PasswordError: a visible tensor is a locked one or its activation, or is read by other nodes while it is
+            computed from a locked one; names the tensors and the remedy.
+    """
+    producers: dict[str, Node] = {name: node for node in graph.nodes for name in node.outputs if name}
+    # A quantised layer names its result before it is quantised.
+    own = {node.point: node.outputs[0] for node in graph.nodes if node.point}
+    locked = {own.get(name, name): name for name in tensors}
+    for name in graph.outputs if visible is None else visible:
+        at: str | None = name
+        while at is not None:
+            if at in locked:
+                raise PasswordError(
+                    f"{name!r} leaves the TA and is the locked tensor {locked[at]!r}"
+                    + ("" if at == name else ", at most moved or activated"),
+                    "lock another layer, or take this output out of the model",
+                )
+            at = _before(graph, producers.get(at))
+        reader = next((node for node in graph.nodes if name in node.inputs), None)
+        source = _source(name, producers, locked)
+        if reader is not None and source is not None:
+            raise PasswordError(
+                f"{name!r} leaves the TA on the way to the answer (node {reader.name!r} reads it) and is computed from "
+                f"the locked tensor {source!r}",
+                "take this output out of the model, or lock layers behind it alone",
+            )
+
+
+def _before(graph: Graph, node: Node | None) -> str | None:
+    """The one tensor that a mover or an activation works on; None for other nodes."""
+    if node is None or not node.inputs:
+        return None
+    operator = find(node.op)
+    activates = operator is not None and operator.activation(node, graph) is not None
+    return node.inputs[0] if node.op in MOVERS or activates else None
+
+
+def _source(name: str, producers: Mapping[str, Node], locked: Mapping[str, str]) -> str | None:
+    """A locked tensor that ``name`` is computed from."""
+    seen: set[str] = set()
+    open_ = [name]
+    while open_:
+        tensor = open_.pop()
+        if tensor in locked:
+            return locked[tensor]
+        if tensor not in seen and tensor in producers:
+            open_ += [operand for operand in producers[tensor].inputs if operand]
+        seen.add(tensor)
+    return None
+
+
+def check_lockable(password: Password, made: Arrangement, graph: Graph, model: onnx.ModelProto) -> None:
+    """Check that every tensor and channel of a password is one of a layer with sites.
+
+    Args:
+        password: names the tensors.
+        made: the arranged graph.
+        graph: the graph that it was made of.
+        model: the ONNX model that the graph was made of.
+
+    Raises:
+        PasswordError: names the tensor and what stands against it.
+    """
+    for lock in password.locks:
+        count = made.layers.get(lock.tensor)
+        if count is None:
+            names = ", ".join(list(made.layers)[:NAMED]) + (", ..." if len(made.layers) > NAMED else "")
+            reason = lower(graph, None).shared.get(lock.tensor) or _reason(lock.tensor, model)
+            raise PasswordError(
+                f"tensor {lock.tensor!r} cannot be locked: {reason}", f"lock one of these: {names or 'there is none'}"
+            )
+        if int(lock.channels[-1]) >= count:
+            raise PasswordError(
+                f"tensor {lock.tensor!r} has {count} channels, the password names channel {int(lock.channels[-1])}",
+                "use the model that the password was made for",
+            )
+
+
+def _reason(tensor: str, model: onnx.ModelProto) -> str:
+    producer = next((node for node in model.graph.node if tensor in node.output), None)
+    if producer is None:
+        return "the model has no such tensor"
+    if producer.op_type not in ("Conv", "Gemm", "MatMul"):
+        return f"it comes from {producer.op_type}, not from a Conv, Gemm or MatMul"
+    readers = [node for node in model.graph.node if tensor in node.input]
+    if len(readers) == 1 and readers[0].op_type in ("BatchNormalization", "Add", "Sub", "Mul", "Div"):
+        name, operator = readers[0].output[0], readers[0].op_type
+        return f"the {operator} behind it is folded into its weights; that one's result {name!r} can"
+    return "its weights or its bias are not constant, or not one value for each channel"

@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Passwords: with one folded into its sites, a compiled model computes what the authorised model does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from onnx import numpy_helper
+from onnx_models import build, engine, floats, kernels, node
+
+from cloister.compile import CompiledModel, compile_onnx
+from cloister.layers import layer_id, layers_of, pack_password, partition_sites
+from cloister.native import EngineError
+from cloister.password import Lock, Password, PasswordError
+from cloister.seal import VendorKey, issue_licence, seal_bundle
+from cloister.seal.licence import LICENCE_DOMAIN, SUITE
+from cloister.wire import C, ffi, unpack
+
+Session = Any
+
+
+def lock(tensor: str, channels: int, seed: int = 0, scales: tuple[float, ...] = (0, -1, 1, 0.5, -2.25)) -> Lock:
+    """Two thirds of the channels, with every kind of scale."""
+    numbers = np.random.default_rng([seed, channels])
+    chosen = np.sort(numbers.permutation(channels)[: max(1, channels * 2 // 3)]).astype(np.uint16)
+    return Lock(
+        tensor,
+        chosen,
+        numbers.choice(np.array(scales, np.float32), len(chosen)),
+        numbers.standard_normal(len(chosen)).astype(np.float32),
+    )
+
+
+def unlocked(compiled: CompiledModel, password: Password) -> CompiledModel:
+    """As the TA holds it with the password."""
+    words = pack_password(password)
+    return replace(compiled, partitions=[engine().unlock(part, words) for part in compiled.partitions])
+
+
+def reference(model: onnx.ModelProto, x: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+    """onnxruntime's answers."""
+    import onnxruntime
+
+    session: Session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return list(session.run(None, {session.get_inputs()[0].name: x}))
+
+
+def assert_unlocks(
+    model: onnx.ModelProto, password: Password, x: np.ndarray[Any, Any], tolerance: float = 1e-5, **options: Any
+) -> CompiledModel:
+    """With the password the applied model's answers, without it the locked model's own, which are others."""
+    compiled = compile_onnx(model, password=password, **options)
+    for made, source in ((compiled, model), (unlocked(compiled, password), password.apply(model))):
+        results = list(engine().run(made, x).values())
+        for got, wanted in zip(results, reference(source, x), strict=True):
+            assert np.abs(got - wanted).max() <= tolerance * np.abs(wanted).max()
+    return compiled
+
+
+def network(biased: bool = False) -> onnx.ModelProto:
+    """Every kind of float layer: dense, grouped, depthwise (``biased`` or not), strided, 1x1, and products."""
+    channels = 20
+    nodes = [
+        node("Conv", "x w1 b1", "c1", pads=[1, 1, 1, 1]),
+        node("Relu", "c1", "r1"),
+        node("Conv", "r1 w2 b2" if biased else "r1 w2", "c2", pads=[1, 1, 1, 1], group=channels),
+        node("Conv", "c2 w3 b3", "c3", pads=[1, 1, 1, 1], group=2),
+        node("LeakyRelu", "c3", "r3"),
+        node("Conv", "r3 w4", "c4", pads=[1, 1, 1, 1]),
+        node("BatchNormalization", "c4 g s m v", "n4"),
+        node("Relu", "n4", "r4"),
+        node("Add", "r3 r4", "a"),
+        node("Conv", "a w5 b5", "c5", strides=[2, 2]),
+        node("Relu", "c5", "r5"),
+        node("Flatten", "r5", "f"),
+        node("Gemm", "f w6 b6", "d6", transB=1),
+        node("Relu", "d6", "r6"),
+        node("Gemm", "r6 w7 b7", "d7", alpha=0.5, beta=2.0),
+        node("Tanh", "d7", "r7"),
+        node("Gemm", "r7 w8 b8", "y"),
+    ]
+    n = channels
+    constants = {
+        "w1": floats(n, 3, 3, 3), "b1": floats(n), "b2": floats(n, seed=6),
+        "w2": floats(n, 1, 3, 3), "w3": floats(n, n // 2, 3, 3),
+        "b3": floats(n, seed=1), "w4": floats(n, n, 3, 3), "g": floats(n, seed=2), "s": floats(n, seed=3),
+        "m": floats(n, seed=4), "v": np.abs(floats(n, seed=5)) + 1, "w5": floats(30, n, 1, 1), "b5": floats(30),
+        "w6": floats(50, 480), "b6": floats(50), "w7": floats(50, 33), "b7": floats(33), "w8": floats(33, 10),
+        "b8": floats(10),
+    }  # fmt: skip
+    return build(
+        nodes, {"x": [1, 3, 8, 8]}, ["y"], {name: value * np.float32(0.3) for name, value in constants.items()}
+    )
+
+
+WIDTHS = {"c1": 20, "c2": 20, "c3": 20, "c5": 30, "d6": 50, "d7": 33}
+PASSWORD = Password("test", [lock(name, count, seed) for seed, (name, count) in enumerate(WIDTHS.items())])
+
+
+@pytest.mark.parametrize("tensor", WIDTHS)
+def test_each_kind_of_layer(tensor: str) -> None:
+    password = Password("test", [lock(tensor, WIDTHS[tensor])])
+    assert_unlocks(network(), password, floats(1, 3, 8, 8, seed=9))
+
+
+@pytest.mark.parametrize("limit", [None, 5000, 1500])
+def test_layers_split_by_channels(limit: int | None) -> None:
+    compiled = assert_unlocks(network(), PASSWORD, floats(1, 3, 8, 8, seed=9), max_partition=limit)
+    sites = [site for part in compiled.partitions for site in partition_sites(part)]
+    assert (len(sites) > len(compiled.layers)) == (limit is not None)
+    assert compiled.layers == {layer_id(name): count for name, count in [*WIDTHS.items(), ("n4", 20), ("y", 10)]}
+
+
+def test_a_folded_normalisation_is_locked_behind_it() -> None:
+    model = network()
+    password = Password("test", [lock("n4", 20)])
+    compiled = compile_onnx(model, password=password)
+    locks = password.locks[0]
+    scale, value = np.ones(20, np.float32), np.zeros(20, np.float32)
+    scale[locks.channels], value[locks.channels] = locks.scales, locks.values
+    for tensor in model.graph.initializer:
+        old = numpy_helper.to_array(tensor)
+        if tensor.name == "g":
+            tensor.CopyFrom(numpy_helper.from_array(old * scale, "g"))
+        if tensor.name == "s":
+            tensor.CopyFrom(numpy_helper.from_array(old * scale + value, "s"))
+    x = floats(1, 3, 8, 8, seed=9)
+    got = engine().run(unlocked(compiled, password), x)["y"]
+    np.testing.assert_allclose(got, reference(model, x)[0], rtol=1e-4, atol=1e-5)
+
+
+def wide(height: int = 40) -> onnx.ModelProto:
+    nodes = [
+        node("Conv", "x w1 b1", "c1", pads=[1, 1, 1, 1]),
+        node("Relu", "c1", "r1"),
+        node("Conv", "r1 w2 b2", "c2", pads=[1, 1, 1, 1]),
+        node("Relu", "c2", "r2"),
+        node("MaxPool", "r2", "p", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Conv", "p w3 b3", "c3", pads=[1, 1, 1, 1]),
+        node("GlobalAveragePool", "c3", "y"),
+    ]
+    constants = {
+        "w1": floats(32, 8, 3, 3), "b1": floats(32), "w2": floats(32, 32, 3, 3), "b2": floats(32, seed=1),
+        "w3": floats(12, 32, 3, 3), "b3": floats(12),
+    }  # fmt: skip
+    return build(nodes, {"x": [1, 8, height, height]}, ["y"], {k: v * np.float32(0.1) for k, v in constants.items()})
+
+
+def test_winograd_and_bands() -> None:
+    password = Password("wide", [lock("c1", 32, 1), lock("c2", 32, 2)])
+    x = floats(1, 8, 40, 40, seed=9)
+    whole = assert_unlocks(wide(), password, x, tolerance=1e-4)
+    assert "WINOGRAD" in kernels(whole)
+    bands = assert_unlocks(wide(), password, x, tolerance=1e-4, secure_memory=768 << 10)
+    assert len(bands.report.rows) > len(whole.report.rows), "no bands were needed: ask for less memory"
+    sites = [site for part in bands.partitions for site in partition_sites(part)]
+    assert len(sites) < len(bands.report.rows)
+
+
+def test_weights_kept_as_bytes() -> None:
+    model = network()
+    compiled = compile_onnx(model, password=PASSWORD, weights="int8")
+    assert "DEQUANTIZE" in kernels(compiled)
+    authorised = compile_onnx(PASSWORD.apply(model), weights="int8")
+    x = floats(1, 3, 8, 8, seed=9)
+    got, wanted = (engine().run(made, x)["y"] for made in (unlocked(compiled, PASSWORD), authorised))
+    # A scale of a channel's factor and the factor of its scaled weights differ by rounding.
+    assert np.abs(got - wanted).max() <= 1e-3 * np.abs(wanted).max()
+
+
+def test_equal_biases_and_weights_are_not_changed_twice() -> None:
+    nodes = [node("Conv", "x w b", "c"), node("Relu", "c", "r"), node("Conv", "r v d", "e"), node("Relu", "e", "f"),
+             node("GlobalAveragePool", "f", "y")]  # fmt: skip
+    constants = {"w": floats(8, 8, 3, 3), "b": floats(8), "v": floats(8, 8, 3, 3, seed=1), "d": floats(8)}
+    model = build(nodes, {"x": [1, 8, 9, 9]}, ["y"], constants)
+    assert_unlocks(model, Password("test", [lock("c", 8)]), floats(1, 8, 9, 9, seed=3))
+    constants["v"] = constants["w"]
+    model = build(nodes, {"x": [1, 8, 9, 9]}, ["y"], constants)
+    with pytest.raises(PasswordError, match=r"'c' cannot be locked: its weights are those of node"):
+        compile_onnx(model, password=Password("test", [lock("c", 8)]))
+
+
+def test_the_password_does_not_enter_the_partitions() -> None:
+    assert compile_onnx(network(), password=PASSWORD).partitions == compile_onnx(network()).partitions
+
+
+@pytest.mark.parametrize(
+    ("tensor", "reason"),
+    [
+        ("nothing", "no such tensor"),
+        ("r1", "comes from Relu"),
+        ("c4", "the BatchNormalization behind it is folded into its weights; that one's result 'n4' can"),
+        ("y", "'y' leaves the TA and is the locked tensor 'y'"),
+    ],
+)
+def test_what_cannot_be_locked_is_named(tensor: str, reason: str) -> None:
+    with pytest.raises(PasswordError, match=reason) as caught:
+        compile_onnx(network(), password=Password("test", [lock(tensor, 4)]))
+    assert tensor in caught.value.message and caught.value.remedy
+
+
+def test_a_channel_that_the_layer_has_not_is_named() -> None:
+    wrong = Lock("c1", np.array([19, 20], np.uint16), np.zeros(2, np.float32), np.zeros(2, np.float32))
+    with pytest.raises(PasswordError, match=r"'c1' has 20 channels, the password names channel 20"):
+        compile_onnx(network(), password=Password("test", [wrong]))
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("c3", "'c3' leaves the TA and is the locked tensor 'c3'"),
+        ("r3", "at most moved or activated"),
+        ("a", r"'a' leaves the TA on the way to the answer \(node .* reads it\) and is computed from"),
+        ("r1", ""),
+    ],
+)
+def test_outputs_that_show_what_a_lock_hides_are_refused(output: str, reason: str) -> None:
+    model = network()
+    model.graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, [1, 20, 8, 8]))
+    password = Password("test", [lock("c3", 20)])
+    if not reason:
+        compile_onnx(model, password=password)
+        return
+    with pytest.raises(PasswordError, match=reason):
+        compile_onnx(model, password=password)
+
+
+# ---- 8-bit models ----
+
+
+def quantised(model: onnx.ModelProto, sample: np.ndarray[Any, Any], tmp_path: Any) -> onnx.ModelProto:
+    from cloister.quantization import quantize_model
+
+    quantize_model(model, sample, tmp_path / "q.onnx", per_channel=True)
+    return onnx.load(tmp_path / "q.onnx")
+
+
+def apply_s8(model: onnx.ModelProto, password: Password) -> onnx.ModelProto:
+    """The password in the integers of a QDQ model, as the format says: the model that the device then computes."""
+    changed = onnx.ModelProto()
+    changed.CopyFrom(model)
+    producers = {name: item for item in changed.graph.node for name in item.output}
+    constants = {tensor.name: tensor for tensor in changed.graph.initializer}
+
+    def value(name: str) -> np.ndarray[Any, Any]:
+        return numpy_helper.to_array(constants[name])
+
+    def write(name: str, array: np.ndarray[Any, Any]) -> None:
+        constants[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), name))
+
+    for entry in password.locks:
+        layer = producers[entry.tensor]
+        weights, bias = (producers[name] for name in layer.input[1:3])
+        step = value(producers[layer.input[0]].input[1]).reshape(())
+        whole, shifts = value(weights.input[0]).copy(), value(bias.input[0]).copy()
+        scales = value(weights.input[1])
+        factors = np.ones_like(scales)
+        for channel, scale, shift in zip(entry.channels, entry.scales, entry.values, strict=True):
+            factors[channel] = abs(scale) or 1
+            unit = np.float64(step) * np.float64(scales[channel] * factors[channel])
+            whole[channel] *= np.int8(np.sign(scale))
+            shifts[channel] = np.int32(np.sign(scale)) * shifts[channel] + np.rint(shift / unit).astype(np.int32)
+        write(weights.input[0], whole)
+        write(weights.input[1], scales * factors)
+        write(bias.input[0], shifts)
+        write(bias.input[1], value(bias.input[1]) * factors)
+    return changed
+
+
+@pytest.mark.parametrize("limit", [None, 3000])
+def test_quantised_models(limit: int | None, tmp_path: Any) -> None:
+    model = network(biased=True)
+    sample = floats(64, 3, 8, 8, seed=4)
+    names = ["c1", "c2", "c3", "c5", "d6"]
+    locks = [lock(name, WIDTHS[name], seed, scales=(0, -1, 1, 0.5, -0.25)) for seed, name in enumerate(names)]
+    password = Password("test", [Lock(k.tensor, k.channels, k.scales, k.values * np.float32(0.3)) for k in locks])
+    small = quantised(model, sample, tmp_path)
+    compiled = compile_onnx(small, password=password, max_partition=limit)
+    used = set(kernels(compiled))
+    assert {"CONV2D_S8", "DEPTHWISE_S8", "GEMM_S8"} <= used
+    opened, authorised = unlocked(compiled, password), apply_s8(small, password)
+    direct = compile_onnx(authorised, max_partition=limit)
+    for x in sample[:8, None]:
+        got, wanted = engine().run(opened, x)["y"], engine().run(direct, x)["y"]
+        np.testing.assert_array_equal(got, wanted)
+        expected = reference(authorised, x)[0]
+        assert np.abs(got - expected).max() <= 0.05 * np.abs(expected).max()
+        assert np.abs(engine().run(compiled, x)["y"] - expected).max() > 0.2 * np.abs(expected).max()
+
+
+# ---- licences ----
+
+VENDOR = VendorKey.generate()
+DEVICE = X25519PrivateKey.generate()
+DEVICE_KEY = DEVICE.public_key().public_bytes_raw()
+
+
+def test_a_licence_carries_the_password_sealed_and_signed() -> None:
+    bundle, key = seal_bundle(compile_onnx(network()), VENDOR, name="locked")
+    licence = issue_licence(bundle, key, DEVICE_KEY, VENDOR, password=PASSWORD)
+    plain = issue_licence(bundle, key, DEVICE_KEY, VENDOR)
+    assert licence.has_password and not plain.has_password
+    for made in (licence, plain):
+        made.check_signature(VENDOR.public)
+    clear = licence.data[: ffi.offsetof("struct cl_licence", "enc")]
+    sealed = licence.data[len(clear) : -C.CL_SIGNATURE_SIZE]
+    opened = SUITE.decrypt(sealed, DEVICE, LICENCE_DOMAIN + clear)
+    secret = unpack("struct cl_licence_secret", opened)
+    assert bytes(secret.content_key) == key
+    assert opened[ffi.sizeof("struct cl_licence_secret") :] == pack_password(PASSWORD)
+    assert secret.password_size == len(pack_password(PASSWORD))
+    assert layer_id("c1") not in licence.data and layer_id("c1") not in bundle.to_bytes()
+
+
+def test_the_length_of_a_licence_tells_little() -> None:
+    sizes = {len(pack_password(Password("test", [lock("c1", 20, seed)][:1]))) for seed in range(3)}
+    sizes |= {len(pack_password(Password("test", [lock("c1", count)]))) for count in (3, 20, 60)}
+    assert sizes == {1024}
+
+
+@pytest.mark.parametrize(
+    ("tensor", "count", "reason"),
+    [("c9", 4, "no layer that computes 'c9'"), ("c1", 40, "'c1' of model 'locked' has 20")],
+)
+def test_a_licence_for_another_model_is_refused(tensor: str, count: int, reason: str) -> None:
+    bundle, key = seal_bundle(compile_onnx(network()), VENDOR, name="locked")
+    with pytest.raises(PasswordError, match=reason):
+        issue_licence(bundle, key, DEVICE_KEY, VENDOR, password=Password("test", [lock(tensor, count)]))
+
+
+def test_the_sealed_layers_are_those_of_the_partitions() -> None:
+    compiled = compile_onnx(network(), max_partition=3000)
+    bundle, key = seal_bundle(compiled, VENDOR, name="locked")
+    assert bundle.layers(key) == layers_of(compiled.partitions) == compiled.layers
+    bare, key = seal_bundle(replace(compiled, partitions=[bytes(64)]), VENDOR, name="bare")
+    assert bare.layers(key) == {}
+
+
+def test_a_password_that_is_none_is_refused_by_the_engine() -> None:
+    words = pack_password(PASSWORD)
+    part = compile_onnx(network()).partitions[0]
+    engine().unlock(part, words)
+    for at, value in ((0, 0), (4, 2), (6, 8), (8, 0), (12, 0), (12, 200), (16, 0), (20, 1), (len(words) - 8, 1)):
+        damaged = bytearray(words)
+        damaged[at] = value if damaged[at] != value else value + 1
+        with pytest.raises(EngineError, match="the password is refused"):
+            engine().unlock(part, bytes(damaged))
+    for size in (0, 8, 40, 1024, len(words) - 8, len(words) - 1):
+        with pytest.raises(EngineError, match="the password is refused"):
+            engine().unlock(part, words[:size])
