@@ -9,6 +9,7 @@ keep anything, what each cipher costs for a byte and for a partition.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import onnx
 
 from cloister.compile.memory import TA_OWN, least_memory
+from cloister.compile.planner import align
 from cloister.errors import FormatError
 from cloister.estimate.counting import Term
 from cloister.estimate.fit import Sample, fit
@@ -61,6 +63,13 @@ class KernelBatch:
     def job(self, name: str, step: str) -> Job:
         """The job that measures them."""
         return Job(name, ("kernels", f"$INPUT/{self.directory}", str(REPEATS), str(INSTRUCTIONS)), step)
+
+
+def all_cases() -> list[Case]:
+    """All kernels that are measured one by one."""
+    seen: set[object] = set()
+    counted: Counter[str] = Counter()
+    return [case for models in GROUPS.values() for case in cases(models(), seen, counted)]
 
 
 def costs(outcome: Outcome, count: int) -> list[float]:
@@ -154,8 +163,7 @@ class Calibration(Suite):
 
     def prepare(self) -> list[Any]:
         """Kernels in batches, models for the TA and their partitions alone."""
-        seen: set[object] = set()
-        found = [case for models in GROUPS.values() for case in cases(models(), seen)]
+        found = all_cases()
         works: list[Any] = []
         for index, batch in enumerate(batches(found)):
             own = KernelBatch(
@@ -169,12 +177,15 @@ class Calibration(Suite):
         for name, model, choices in _streamed():
             for cipher in _CIPHERS:
                 works += self._add(name, model, choices, cipher)
+                if model.graph.name == "dense":
+                    works += self._add(f"{name}, half resident", model, choices, cipher, share=0.5)
             works += self._add(name, model, choices, _CIPHERS[0], steps=True)
         return works
 
     def _add(
-        self, name: str, model: onnx.ModelProto, choices: Mapping[str, Any], cipher: str, steps: bool = False
-    ) -> list[Any]:
+        self, name: str, model: onnx.ModelProto, choices: Mapping[str, Any], cipher: str, *, steps: bool = False,
+        share: float = 0.0,
+    ) -> list[Any]:  # fmt: skip
         index = len(self._around)
         work = prepare(name, f"around/{index}", model, **choices)
         if cipher:
@@ -182,6 +193,8 @@ class Calibration(Suite):
         assert work.compiled is not None
         sizes = [len(plain) for plain in work.compiled.partitions]
         least = least_memory(work.compiled.arena_size, sizes, 2) - TA_OWN
+        # One more than what is kept has its place in turn.
+        least += align(max(sizes)) * round(share * len(sizes))
         job = ta_job(f"around-{index}", work, least if cipher else 0, f", {cipher or 'resident'}")
         if steps:
             job = Job(f"{job.name}-steps", ("steps", *job.arguments[1:]), f"{job.step}, in steps")

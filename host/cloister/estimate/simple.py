@@ -7,11 +7,13 @@ from math import prod
 
 from cloister.compile.lowering import Op
 from cloister.estimate.counting import (
+    FUSED,
     PANEL,
     ROWS,
     Term,
     activation,
     function_of,
+    fused,
     inside,
     later,
     merged,
@@ -48,44 +50,57 @@ def _unary(op: Op) -> list[Term]:
 
 def _binary(op: Op) -> list[Term]:
     f = op.fields
+    function = function_of(f)
     walk = merged(f["dims"][: f["rank"]], f["a_strides"], f["b_strides"])
     count, (a, b) = walk[-1] if walk else (1, (1, 1))
     rows = prod(size for size, _ in walk[:-1])
+    total = rows * count
+    if f["function"] == C.CL_BINARY_ADD and (a, b) == (1, 1) and function in FUSED:
+        # Sums of residual connections, four vectors at a time, activated on their way.
+        fours, rest = count // 16, up(count % 16, 4)
+        counts = {"call": 1, "row": rows, "fours": rows * fours, "rest": rows * rest, **fused(function, rows * fours)}
+        return [Term("BINARY sum", counts, {"row": count, "rows": rows})]
     whole = (a, b) in ((1, 1), (1, 0), (0, 1))
     name = {getattr(C, f"CL_BINARY_{name}"): name.lower() for name in ("DIV", "PRELU", "POW")}
-    kind = f"BINARY {name.get(f['function'], 'add')}"
+    kind = f"BINARY {name.get(f['function'], 'simple')}"
     counts = {
         "call": 1,
         "row": rows,
         "vector": rows * (count // 4) if whole else 0,
         "rest": rows * (up(count % 4, 4) if whole else up(count, 4)),
     }
-    total = rows * count
-    return [Term(kind, counts, {"row": count, "rows": rows}), *activation(function_of(f), total, up(total, 2048))]
+    return [Term(kind, counts, {"row": count, "rows": rows}), *activation(function, total, up(total, 2048))]
 
 
 def _pool(op: Op) -> list[Term]:
     f = op.fields
-    channels, average = f["channels"], f["kind"] != C.CL_POOL_MAX
-    places = [inside(*(f[name][axis] if name in f else 0 for name in _WINDOWS)) for axis in range(3)]
-    windows = f["batch"] * prod(f["out_dims"])
-    cells = f["batch"] * prod(map(sum, places))
-    lines = f["batch"] * sum(places[0]) * sum(places[1]) * f["out_dims"][2]
-    kind = ("POOL average" if average else "POOL max") + ("" if op.kernel == "POOL" else "_S8")
-    shape = {"channels": channels, "cells": prod(f["kernel"])}
-    counts: dict[str, float] = {"call": 1, "window": windows, "rows": f["batch"] * f["out_dims"][0] * f["out_dims"][1]}
-    if op.kernel == "POOL":
-        wide, narrow = channels // 16, channels % 16 // 4 + (channels % 4 > 0 and channels >= 4)
-        single = channels if channels < 4 else 0
+    channels, average, eight = f["channels"], f["kind"] != C.CL_POOL_MAX, op.kernel == "POOL_S8"
+    places = [
+        inside(*(f[name][axis] if name in f else 0 for name in _WINDOWS))
+        for axis in range(3)
+    ]  # fmt: skip
+    windows, outer = f["batch"] * prod(f["out_dims"]), f["batch"] * sum(places[0])
+    whole = sum(count == f["kernel"][2] for count in places[2])
+    # Windows side by side that have all columns inside are one run.
+    runs = f["batch"] * f["out_dims"][0] * f["out_dims"][1] * (len(places[2]) - whole + (whole > 0))
+    small = not average and list(f["kernel"]) == [1, 2, 2]
+    kind = f"POOL {'average' if average else 'max 2x2' if small else 'max'}{'_S8' if eight else ''}"
+    counts: dict[str, float] = {"call": 1, "run": runs, "window": windows}
+    counts["line"] = f["batch"] * f["out_dims"][0] * f["out_dims"][1]
+    if eight:
+        parts = {"wide": up(channels, 16) if channels >= 16 else 0, "narrow": channels < 16}
+        counts["part"] = runs * up(channels, 16)
     else:
-        wide, narrow = channels // 16 + (channels % 16 > 0 and channels >= 16), 0
-        single = channels if channels < 16 else 0
-    for name, vectors in (("wide", wide), ("narrow", narrow), ("single", single)):
+        narrow = channels % 16 // 4 + (channels % 4 > 0 and channels >= 4)
+        parts = {"wide": channels // 16, "narrow": narrow, "single": channels if channels < 4 else 0}
+    lines, cells = outer * sum(places[1]) * f["out_dims"][2], outer * sum(places[1]) * sum(places[2])
+    for name, vectors in parts.items():
         counts |= {name: windows * vectors, f"{name} line": lines * vectors, f"{name} cell": cells * vectors}
-    if op.kernel != "POOL":
-        return [Term(kind, counts, shape)]
+    if eight:
+        return [Term(kind, counts, {"channels": channels, "cells": prod(f["kernel"])})]
     function, results = function_of(f), windows * channels
-    return [Term(kind, counts, shape), *activation(function, results, f["batch"] * f["out_dims"][1])]
+    shape = {"channels": channels, "cells": prod(f["kernel"])}
+    return [Term(kind, counts, shape), *activation(function, results, runs)]
 
 
 def _copy(op: Op) -> list[Term]:
@@ -113,6 +128,10 @@ def _copy(op: Op) -> list[Term]:
     if not column:
         return [Term("COPY strided", {"call": 1, "run": outer, "element": total}, {"run": count})]
     times = outer // column
+    if count in (3, 4) and size in (1, 4) and next(out for many, (other, out) in walk[:-1] if other == 1) == count:
+        vectors = column * size // 16
+        counts = {"call": 1, "block": times, "vector": times * vectors, "rest": times * (column - vectors * 16 // size)}
+        return [Term("COPY interleave", counts, {"columns": column})]
     squares = (count // 4) * (column // 4) if size == 4 else 0
     rest = count * column - 16 * squares
     strips = up(column, 16)
@@ -125,7 +144,7 @@ def _copy(op: Op) -> list[Term]:
         "rest": times * rest,
         "rest line": times * (strips * (count % 4) + (column % 4) * (count % 4 > 0) if squares else column),
     }
-    return [Term("COPY transpose", counts, {"rows": count, "columns": column})]
+    return [Term(f"COPY transpose {size}", counts, {"rows": count, "columns": column})]
 
 
 def _reduce(op: Op) -> list[Term]:
