@@ -12,7 +12,7 @@ from cloister.compile.pack import PANEL, pack_conv2d, pack_depthwise, panel_coun
 from cloister.compile.sites import PANELS, ROWS
 from cloister.ir.graph import Graph, Node, Problem
 from cloister.ops.base import Cost, Operator, register
-from cloister.ops.product import by_columns
+from cloister.ops.product import FLOAT, by_columns, by_groups
 from cloister.ops.windows import AUTO_PADS, Window, place
 
 #: Up to this many channels the kernel copies rows and takes a row of the filter at once (cloister_format.h).
@@ -61,29 +61,38 @@ class Conv(Operator):
         weights = weights.reshape(*weights.shape[:2], *kernel)
         depthwise = group == x.shape[1] == y.shape[1]
         bias = graph.constant(node.input(2))
-        size = 0 if depthwise else conv2d_scratch(fields)
-        scratch = ctx.scratch(size) if size else None
+        taps = prod(weights.shape[1:])
 
-        def emit(channels: slice, target: Buffer) -> None:
+        def emit(channels: slice, source: Buffer, target: Buffer, groups: int) -> None:
             part = weights[channels]
-            groups = 1 if depthwise else group
-            layer = ctx.part(node, channels, len(part), prod(part.shape[1:]), groups)
+            layer = ctx.part(node, channels, len(part), taps, 1 if depthwise else groups)
             shift = ctx.own_bias(layer, None if bias is None else bias[channels])
+            own = {**fields, "in": source, "in_c": source.shape[1], "group": groups}
             if depthwise:
                 packed = ctx.constant(pack_depthwise(part))
             else:
-                panels = (group, panel_count(len(part) // group), *kernel, weights.shape[1], PANEL)
-                key = (node.inputs[1], channels.start, channels.stop, group)
-                packed = ctx.packed(panels, lambda: pack_conv2d(part, group), key, part=layer)
-            own = {"weights": packed, "bias": shift, "out": target, "out_c": target.shape[1]}
+                panels = (groups, panel_count(len(part) // groups), *kernel, weights.shape[1], PANEL)
+                key = (node.inputs[1], channels.start, channels.stop, groups)
+                packed = ctx.packed(panels, lambda: pack_conv2d(part, groups), key, part=layer)
+                size = conv2d_scratch(own)
+                own["scratch"] = ctx.scratch(size) if size else None
+            own |= {"weights": packed, "bias": shift, "out": target, "out_c": target.shape[1]}
             site = ctx.site(layer, ROWS if depthwise else PANELS, packed, shift)
-            ctx.emit("DEPTHWISE" if depthwise else "CONV2D", {**fields, **own, "scratch": scratch}, site=site)
+            ctx.emit("DEPTHWISE" if depthwise else "CONV2D", own, site=site)
+
+        def dense(channels: slice, source: Buffer, target: Buffer) -> None:
+            def piece(columns: slice, part: Buffer) -> None:
+                start = channels.start
+                emit(slice(start + columns.start, start + columns.stop), source, part, 1)
+
+            by_columns(ctx, target, taps, piece)
 
         if group == 1:
-            by_columns(ctx, y, prod(weights.shape[1:]), emit)
+            dense(slice(0, y.shape[1]), x, y)
+        elif depthwise:
+            by_groups(ctx, x, y, group, FLOAT * (taps + 1), emit)
         else:
-            # Groups read interleaved channels; their weights are small, so they are not cut.
-            emit(slice(None), y)
+            by_groups(ctx, x, y, group, FLOAT * (taps + 1) * PANEL * panel_count(len(weights) // group), emit, dense)
 
     def cost(self, node: Node, graph: Graph) -> Cost:
         """One multiply-accumulate for each output element and weight of its filter."""

@@ -53,6 +53,49 @@ def by_columns(
         ctx.copy(part, out, (rows, width), (width, 1), (columns, 1), target_start=piece.start)
 
 
+def by_groups(
+    ctx: Lowering,
+    x: Buffer,
+    y: Buffer,
+    group: int,
+    size: int,
+    emit: Callable[[slice, Buffer, Buffer, int], None],
+    by_channel: Callable[[slice, Buffer, Buffer], None] | None = None,
+) -> None:
+    """Calls ``emit(channels, source, target, groups)`` for few runs of groups whose weights fit one partition.
+
+    ``x`` and ``y`` lie channels last; sources and targets hold the channels of their groups alone. ``size`` is that of
+    a group's weights, in bytes. ``by_channel`` computes a group that alone is too large.
+    """
+    limit = group if ctx.weight_limit is None else max(1, ctx.weight_limit // size)
+    count = -(-group // limit)
+    each = -(-group // count)
+    inputs, outputs = x.shape[1] // group, y.shape[1] // group
+    if count == 1:
+        emit(slice(0, y.shape[1]), x, y, group)
+        return
+    for first in range(0, group, each):
+        groups = min(each, group - first)
+        source, target = (
+            ctx.temporary((whole.shape[0], groups * width, *whole.shape[2:]), whole.dtype, whole.layout)
+            for whole, width in ((x, inputs), (y, outputs))
+        )
+        _copy_channels(ctx, x, source, source_start=first * inputs)
+        channels = slice(first * outputs, (first + groups) * outputs)
+        if groups == 1 and by_channel is not None:
+            by_channel(channels, source, target)
+        else:
+            emit(channels, source, target, groups)
+        _copy_channels(ctx, target, y, target_start=first * outputs)
+
+
+def _copy_channels(ctx: Lowering, source: Buffer, target: Buffer, source_start: int = 0, target_start: int = 0) -> None:
+    """Copies as many channels as the smaller one has between images that lie channels last."""
+    width = min(source.shape[1], target.shape[1])
+    dims = (source.count // source.shape[1], width)
+    ctx.copy(source, target, dims, (source.shape[1], 1), (target.shape[1], 1), source_start, target_start)
+
+
 def emit_gemm(
     ctx: Lowering,
     node: Node,

@@ -35,7 +35,7 @@ from cloister.ir.graph import Array, Graph, Node, Problem
 from cloister.ir.quantised import Affine, Finish
 from cloister.ops.base import Cost, Operator, register
 from cloister.ops.conv import conv_fields
-from cloister.ops.product import by_columns
+from cloister.ops.product import by_columns, by_groups
 from cloister.wire import C
 
 #: Rows of the input that the kernels gather at once (cloister_format.h).
@@ -130,51 +130,67 @@ class Int8Conv(Int8Product):
         group = fields["group"]
         kernel = (fields["kernel_h"], fields["kernel_w"])
         weights = weights.reshape(*weights.shape[:2], *kernel)
-        if group == x.shape[1] == y.shape[1]:
-            layer = ctx.part(node, slice(0), len(weights), prod(kernel))
-            packed = ctx.constant(pack_depthwise(weights))
-            shifts = ctx.constant(pack_channels_depthwise(bias, factors), layer)
+        depthwise = group == x.shape[1] == y.shape[1]
+        depth = prod(weights.shape[1:])
+
+        def emit_depthwise(channels: slice, source: Buffer, target: Buffer, groups: int) -> None:
+            part = weights[channels]
+            layer = ctx.part(node, channels, len(part), depth)
+            packed = ctx.constant(pack_depthwise(part))
+            shifts = ctx.constant(pack_channels_depthwise(bias[channels], factors[channels]), layer)
             own: dict[str, Any] = {
+                **fields,
+                "in": source,
+                "in_c": source.shape[1],
+                "group": groups,
                 "weights": packed,
                 "channels": shifts,
-                "out": y,
-                "out_c": y.shape[1],
-                "weights_kind": weights_kind(weights),
+                "out": target,
+                "out_c": target.shape[1],
+                "weights_kind": weights_kind(part),
             }
             site = ctx.site(layer, ROWS_S8, packed, shifts, finish.affine.scale)
-            own["scratch"] = ctx.scratch(conv2d_s8_scratch(fields, True))
-            ctx.emit("DEPTHWISE_S8", {**fields, **own}, site=site)
-            return
-        size = conv2d_s8_scratch(fields, False)
-        scratch = ctx.scratch(size) if size else None
-        depth = prod(weights.shape[1:])
-        by_rows = fields_by_rows(fields)
-        pieces = kernel[0] if by_rows else 1
+            ctx.emit("DEPTHWISE_S8", {**own, "scratch": ctx.scratch(conv2d_s8_scratch(own, True))}, site=site)
 
-        def emit(channels: slice, target: Buffer) -> None:
+        def emit(channels: slice, source: Buffer, target: Buffer, groups: int) -> None:
             part = weights[channels]
-            key = (node.inputs[1], channels.start, channels.stop, group, by_rows)
-            panels, steps, _, _ = panels_shape(len(part) // group, depth // pieces)
-            shape = (group, panels, pieces, steps, PANEL_S8, DEPTH_S8)
-            kinds = self.kinds(node, key, lambda: pack_conv2d_s8(part, group, by_rows))
-            kind, words = pack_kinds(pack_channels(bias[channels], factors[channels], group), kinds)
-            layer = ctx.part(node, channels, len(part), depth, group)
-            packed = ctx.packed(shape, lambda: pack_conv2d_s8(part, group, by_rows), key, np.int8)
+            own = {**fields, "in": source, "in_c": source.shape[1], "group": groups}
+            by_rows = fields_by_rows(own)
+            pieces = kernel[0] if by_rows else 1
+            key = (node.inputs[1], channels.start, channels.stop, groups, by_rows)
+            panels, steps, _, _ = panels_shape(len(part) // groups, depth // pieces)
+            shape = (groups, panels, pieces, steps, PANEL_S8, DEPTH_S8)
+            kinds = self.kinds(node, key, lambda: pack_conv2d_s8(part, groups, by_rows))
+            kind, words = pack_kinds(pack_channels(bias[channels], factors[channels], groups), kinds)
+            layer = ctx.part(node, channels, len(part), depth, groups)
+            packed = ctx.packed(shape, lambda: pack_conv2d_s8(part, groups, by_rows), key, np.int8)
             shifts = ctx.constant(words, layer)
-            own = {
+            size = conv2d_s8_scratch(own, False)
+            own |= {
                 "weights": packed,
                 "channels": shifts,
                 "out": target,
                 "out_c": target.shape[1],
                 "weights_kind": kind,
+                "scratch": ctx.scratch(size) if size else None,
             }
             site = ctx.site(layer, PANELS_S8, packed, shifts, finish.affine.scale)
-            ctx.emit("CONV2D_S8", {**fields, **own, "scratch": scratch}, site=site)
+            ctx.emit("CONV2D_S8", own, site=site)
+
+        def dense(channels: slice, source: Buffer, target: Buffer) -> None:
+            def piece(columns: slice, part: Buffer) -> None:
+                start = channels.start
+                emit(slice(start + columns.start, start + columns.stop), source, part, 1)
+
+            by_columns(ctx, target, rounded_depth(depth) + CHANNEL, piece, itemsize=1)
 
         if group == 1:
-            by_columns(ctx, y, rounded_depth(depth) + CHANNEL, emit, itemsize=1)
+            dense(slice(0, len(weights)), x, y)
+        elif depthwise:
+            by_groups(ctx, x, y, group, depth + CHANNEL, emit_depthwise)
         else:
-            emit(slice(0, len(weights)), y)
+            panels = panels_shape(len(weights) // group, depth)[0]
+            by_groups(ctx, x, y, group, (rounded_depth(depth) + CHANNEL) * PANEL_S8 * panels, emit, dense)
 
     def cost(self, node: Node, graph: Graph) -> Cost:
         """As Conv; elements are bytes."""
