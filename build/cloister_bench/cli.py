@@ -187,6 +187,11 @@ def measure(suites: Sequence[Suite], chosen: argparse.Namespace, console: Consol
         )
     for suite in suites:
         suite.evaluate(outcomes)
+        if isinstance(suite, Calibration):
+            # Before the others, which hold the estimate against what they measured.
+            write_text(SAMPLES, samples_text(suite.samples))
+            if not suite.found.problems:
+                write_constants(suite.samples, chosen.constants, console)
     console.print(f"measured in {time.monotonic() - began:.0f} s")
 
 
@@ -253,10 +258,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         calibration = [Calibration(_options(chosen))] if chosen.calibrate else []
         suites = [*calibration, *(SUITES[name](_options(chosen)) for name in dict.fromkeys(names))]
         measure(suites, chosen, errors)
-        for made in calibration:
-            write_text(SAMPLES, samples_text(made.samples))
-            if not made.found.problems:
-                write_constants(made.samples, chosen.constants, errors)
         records = [record for suite in suites for record in suite.found.records]
         for suite in suites:
             if suite.name in TABLES:

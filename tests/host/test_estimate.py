@@ -139,7 +139,7 @@ def test_the_measured_kernels_cover_every_kernel_of_the_engine() -> None:
 
 
 def _table() -> dict[str, object]:
-    rows = ["RUN", "OPEN aegis-128l", "STEP", "CONV2D rows", "COPY transpose"]
+    rows = ["RUN", "OPEN aegis-128l", "STEP", "CONV2D rows", "COPY transpose 4"]
     own = {"costs": {"call": 100.0, "mac": 0.25, "byte": 2.0}, "error": 0.1, "worst": 0.2, "samples": 9}
     shape = {"input channels": [1, 8], "output channels": [8, 64], "width": [8, 32], "kernel": [9, 9]}
     return {"version": 2, "kernels": {row: {**own, "shape": shape if row == "CONV2D rows" else {}} for row in rows}}

@@ -86,11 +86,15 @@ def constants(path: Path | None = None) -> dict[str, Any]:
     Raises:
         FormatError: it is no table of constants, or of another version.
     """
-    return _read(path or Path(os.environ.get("CLOISTER_CONSTANTS") or CONSTANTS))
+    chosen = path or Path(os.environ.get("CLOISTER_CONSTANTS") or CONSTANTS)
+    try:
+        return _read(chosen, chosen.stat().st_mtime_ns)
+    except OSError as error:
+        raise FormatError(f"{chosen}: {error.strerror}", "make the table: cloister calibrate") from error
 
 
 @cache
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, _changed: int) -> dict[str, Any]:
     try:
         table: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
