@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ def compile(  # noqa: A001 - the name that a user guesses
     cipher: str = AUTO,
     devices: Iterable[DeviceRecord] = (),
     keys: Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Bundle:
     """Compile an ONNX model into a sealed bundle.
 
@@ -58,6 +59,7 @@ def compile(  # noqa: A001 - the name that a user guesses
             "auto": the fastest that all of ``devices`` have; without any "chacha20-poly1305".
         devices: records of devices on which it shall run (``device.record()``, ``DeviceRecord.load(path)``).
         keys: directory of the vendor's keys (default: the user's). The content key is kept there for licences.
+        progress: called with step, done and total while it compiles.
 
     Raises:
         CipherError: a device lacks the cipher, or it does not exist.
@@ -81,6 +83,7 @@ def compile(  # noqa: A001 - the name that a user guesses
         secure_memory=secure_memory,
         weights=weights,
         password=_password(password),
+        progress=progress,
     )
     bundle, content_key = seal_bundle(compiled, vendor, name=name, version=version, cipher=suite)
     save_content_key(bytes(bundle.header.content_key_id), content_key, keys)

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -13,6 +15,37 @@ from rich.console import Console
 from rich.table import Table
 
 _UNITS = {"": 1, "b": 1, "k": 1000, "kb": 1000, "kib": 1 << 10, "m": 10**6, "mb": 10**6, "mib": 1 << 20, "gib": 1 << 30}
+
+
+#: Seconds before a slow step is first told of, and between two lines where there is no terminal.
+PATIENCE_S = 5.0
+
+
+@contextmanager
+def compile_progress(what: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Yield what the compiler calls with step, done and total: a spinner on a terminal, else a line now and then.
+
+    Compilations that are quicker than :data:`PATIENCE_S` print nothing where there is no terminal.
+    """
+    console = Console(stderr=True)
+    begin = last = time.monotonic()
+
+    def told(step: str, done: int, total: int) -> str:
+        seconds = time.monotonic() - begin
+        return f"{what}: {step} {done + 1} of {total}, {seconds:.0f} s" if total > 1 else f"{what}: {step}"
+
+    if console.is_terminal:
+        with console.status(what) as status:
+            yield lambda step, done, total: status.update(told(step, min(done, total - 1), total))
+        return
+
+    def line(step: str, done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= PATIENCE_S:
+            last = time.monotonic()
+            click.echo(told(step, min(done, total - 1), total), err=True)
+
+    yield line
 
 
 class Size(click.ParamType[int]):

@@ -6,10 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from cloister.api import compile as compile_model
-from cloister.cli.common import Dim, Size, human, show_facts
+from cloister.cli.common import Dim, Size, compile_progress, human, show_facts
 from cloister.cli.keys import DIRECTORY
 from cloister.seal.ciphers import AUTO, DEFAULT, SUITES
 from cloister.seal.record import DeviceRecord
@@ -84,11 +83,11 @@ def compile(  # noqa: A001
     The content key that opens the bundle stays with your keys; 'cloister licence' gives it to a device.
     """
     records = [DeviceRecord.load(path) for path in devices]
-    with Console(stderr=True).status(f"compiling {model}"):
+    with compile_progress(f"compiling {model}") as progress:
         bundle = compile_model(
             model, name=name, version=version, dims=dict(dims), max_partition=max_partition,
             secure_memory=secure_memory, weights=weights, cipher=cipher, devices=records, password=password,
-            keys=directory,
+            keys=directory, progress=progress,
         )  # fmt: skip
     bundle.save(output)
     facts: dict[str, object] = {

@@ -7,9 +7,8 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
 
-from cloister.cli.common import Dim, Size, human, show_facts, show_json
+from cloister.cli.common import Dim, Size, compile_progress, human, show_facts, show_json
 from cloister.estimate.instructions import Extrapolation, Instructions
 from cloister.estimate.plan import MemoryPlan, plan_model
 
@@ -39,10 +38,10 @@ def plan(
 
     Nothing is compiled or written. Exit status: 0 it fits, 1 it does not.
     """
-    with Console(stderr=True).status(f"planning {model}"):
+    with compile_progress(f"planning {model}") as progress:
         found = plan_model(
             model, secure_memory, dims=dict(dims), max_partition=max_partition, compiled_for=compiled_for,
-            smallest=smallest,
+            smallest=smallest, progress=progress,
         )  # fmt: skip
     if picture and found.fits:
         from cloister.estimate.picture import save_picture

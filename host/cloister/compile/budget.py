@@ -10,7 +10,7 @@ from cloister.compile.arrangement import Arrangement, Lowered, Progress, lower
 from cloister.compile.lowering import Op
 from cloister.compile.memory import PAGE, TA_OWN
 from cloister.compile.partition import PartitionError, split
-from cloister.compile.planner import Plan, align, plan_arena
+from cloister.compile.planner import Plan, align, alive_at, plan_arena
 from cloister.compile.striping import Striping
 from cloister.compile.winograd import BYTE, GROWTH, apply, choose, gained, reserve, saved
 from cloister.errors import CloisterError
@@ -46,14 +46,14 @@ class MemoryBudgetError(CloisterError):
         self.smallest = smallest
 
 
-def smallest_budget(graph: Graph, max_partition: int | None = None) -> int:
-    """The smallest budget in which an optimised graph can be made to run, to about :data:`ACCURACY`."""
-    found = []
+def smallest(graph: Graph, max_partition: int | None = None) -> Arrangement:
+    """An optimised graph arranged for the smallest budget in which it can be made to run, to about :data:`ACCURACY`."""
+    found: list[Arrangement] = []
     known: Known = {}
     for partition in [max_partition] if max_partition else [1 << 17, 1 << 18, 1 << 19]:
         tries = _Tries(graph, partition, known)
         high = tries.whole.plan.size
-        found.append(tries.whole.least)
+        found.append(tries.whole)
         low = 0
         while high - low > ACCURACY * high:
             middle = (low + high) // 2
@@ -62,8 +62,13 @@ def smallest_budget(graph: Graph, max_partition: int | None = None) -> int:
                 low = middle
             else:
                 high = min(middle, made.plan.size)
-                found.append(made.least)
-    return min(found)
+                found.append(made)
+    return min(found, key=lambda made: made.least)
+
+
+def smallest_budget(graph: Graph, max_partition: int | None = None) -> int:
+    """The smallest budget in which an optimised graph can be made to run, to about :data:`ACCURACY`."""
+    return smallest(graph, max_partition).least
 
 
 @dataclass(frozen=True)
@@ -144,26 +149,24 @@ def for_any_budget(
     return 0, None
 
 
-def _too_small(graph: Graph, budget: int, max_partition: int | None) -> MemoryBudgetError:
-    smallest = smallest_budget(graph, max_partition)
-    mib = -(-smallest * 100 // (1 << 20)) / 100
-    return MemoryBudgetError(
-        f"the model does not fit into {budget} bytes of secure memory, however it is cut; "
-        f"the smallest that it can run in is {smallest} bytes",
-        f"give at least --secure-memory {mib:.2f}MiB, or a smaller input",
-        smallest,
-    )
-
-
 def too_small(graph: Graph, budget: int, max_partition: int | None) -> MemoryBudgetError:
-    """The error that a model does not fit, with the smallest budget that it would."""
-    smallest = smallest_budget(graph, max_partition)
-    mib = -(-smallest * 100 // (1 << 20)) / 100
+    """The error that a model does not fit: the smallest budget that it would, and what takes it."""
+    made = smallest(graph, max_partition)
+    alive, _ = alive_at(made.lowered.ops, *made.lowered.ends)
+    fullest = made.lowered.ops[max(range(len(alive)), key=alive.__getitem__)].node
+    where = f"{fullest.op} {fullest.name or fullest.outputs[0]!r}"
+    parts = [
+        f"{made.plan.size} bytes for activations and scratch (most at {where})",
+        f"{max(made.sizes)} for the largest partition",
+        f"{made.table} for the manifest",
+        f"{TA_OWN} for the TA itself",
+    ]
+    mib = -(-made.least * 100 // (1 << 20)) / 100
     return MemoryBudgetError(
         f"the model does not fit into {budget} bytes of secure memory, however it is cut; "
-        f"the smallest that it can run in is {smallest} bytes",
+        f"the smallest that it can run in is {made.least} bytes: {', '.join(parts)}",
         f"give at least --secure-memory {mib:.2f}MiB, or a smaller input",
-        smallest,
+        made.least,
     )
 
 

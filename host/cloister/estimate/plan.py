@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from cloister.compile.arrange import Arrangement, MemoryBudgetError, arrange, smallest_budget
+from cloister.compile.arrange import Arrangement, MemoryBudgetError, Progress, arrange, smallest_budget
 from cloister.compile.memory import TA_OWN
 from cloister.compile.planner import align, alive_at
 from cloister.estimate.instructions import WITH_CRYPTO, WITHOUT_CRYPTO, Instructions, Streaming, inference
@@ -100,6 +100,7 @@ def plan_model(
     max_partition: int | None = None,
     compiled_for: int | None = None,
     smallest: bool = False,
+    progress: Progress | None = None,
 ) -> MemoryPlan:
     """Plans an ONNX model for ``budget`` bytes of secure memory.
 
@@ -110,6 +111,7 @@ def plan_model(
         max_partition: as the compiler's.
         compiled_for: what the bundle is compiled for, where that is not ``budget``.
         smallest: search for the smallest budget as well (always done where the model does not fit).
+        progress: called with step, done and total.
 
     Raises:
         FormatError, ModelError, UnsupportedModelError: as :func:`cloister.compile.compile_onnx`.
@@ -120,7 +122,7 @@ def plan_model(
     raise_problems([*imported.problems, *check_graph(graph)])
     optimise(graph)
     try:
-        made = arrange(graph, max_partition=max_partition, secure_memory=compiled_for or budget)
+        made = arrange(graph, max_partition=max_partition, secure_memory=compiled_for or budget, progress=progress)
     except MemoryBudgetError as error:
         return MemoryPlan(budget, False, error.smallest)
     least = min(smallest_budget(graph, max_partition), made.least) if smallest else None
