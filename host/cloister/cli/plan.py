@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from cloister.cli.common import Dim, Size, compile_progress, human, show_facts, show_json
-from cloister.estimate.instructions import Extrapolation, Instructions
+from cloister.estimate.instructions import WITH_CRYPTO, WITHOUT_CRYPTO, Extrapolation, Instructions
 from cloister.estimate.plan import MemoryPlan, plan_model
 
 EXAMPLE = """
@@ -68,11 +68,12 @@ def facts(found: MemoryPlan, picture: Path | None) -> dict[str, object]:
         "activations": f"{human(found.arena)}; lower bound {human(found.bound)}, ratio {found.ratio:.3f}{bands}",
         "partitions": f"{found.partitions}, the largest {human(found.largest)}, together {human(found.weights)}",
         "resident": f"{found.resident} partitions, {human(found.resident_bytes)}",
-        "streamed": f"{human(found.streamed)} ({found.streamed} bytes) at each inference",
+        "streamed": f"{human(found.streamed)} ({found.streamed} bytes) at each inference, sealed with {WITH_CRYPTO}",
         "multiply-accumulates": f"{found.macs:,}",
         "instructions": _told(found.instructions),
         "estimate": trust(found.instructions),
-        "without crypto": f"{found.instructions_without_crypto.total:,.0f} on a processor without AES instructions",
+        "without crypto": f"{found.instructions_without_crypto.total:,.0f} on a processor without AES instructions, "
+        f"sealed with {WITHOUT_CRYPTO}",
     }
     if found.smallest is not None:
         shown["smallest memory"] = f"{human(found.smallest)} ({found.smallest} bytes)"
