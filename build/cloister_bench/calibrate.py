@@ -60,9 +60,9 @@ class KernelBatch:
         made = {"table": ("\n".join(lines) + "\n").encode(), "inputs": b"\0", "partitions": bytes(data)}
         return {f"{self.directory}/{name}": content for name, content in made.items()}
 
-    def job(self, name: str, step: str) -> Job:
+    def job(self, name: str, step: str, instructions: int = INSTRUCTIONS) -> Job:
         """The job that measures them."""
-        return Job(name, ("kernels", f"$INPUT/{self.directory}", str(REPEATS), str(INSTRUCTIONS)), step)
+        return Job(name, ("kernels", f"$INPUT/{self.directory}", str(REPEATS), str(instructions)), step)
 
 
 def all_cases() -> list[Case]:
@@ -155,8 +155,11 @@ class Calibration(Suite):
 
     name = "calibrate"
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, ciphers: Sequence[str] = _CIPHERS, instructions: int = INSTRUCTIONS) -> None:
+        """`ciphers` are those that the device has, `instructions` (or nanoseconds) what a sample of a kernel takes."""
         super().__init__(options)
+        self._ciphers = [cipher for cipher in _CIPHERS if cipher in ciphers]
+        self._instructions = instructions
         self.samples: list[tuple[str, Sample]] = []
         self._around: list[_Around] = []
         self._batches: list[tuple[list[Case], Job]] = []
@@ -170,16 +173,16 @@ class Calibration(Suite):
                 f"calibrate/{index}", max(case.arena for case in batch), [case.partition for case in batch]
             )
             step = f"{len(batch)} kernels, from {batch[0].name} on"
-            self._batches.append((batch, own.job(f"calibrate-{index}", step)))
+            self._batches.append((batch, own.job(f"calibrate-{index}", step, self._instructions)))
             works.append(own)
         for name, model, choices in _models():
             works += self._add(name, model, choices, "")
         for name, model, choices in _streamed():
-            for cipher in _CIPHERS:
+            for cipher in self._ciphers:
                 works += self._add(name, model, choices, cipher)
                 if model.graph.name == "dense":
                     works += self._add(f"{name}, half resident", model, choices, cipher, share=0.5)
-            works += self._add(name, model, choices, _CIPHERS[0], steps=True)
+            works += self._add(name, model, choices, self._ciphers[0], steps=True)
         return works
 
     def _add(
@@ -200,7 +203,13 @@ class Calibration(Suite):
             job = Job(f"{job.name}-steps", ("steps", *job.arguments[1:]), f"{job.step}, in steps")
         plain = KernelBatch(f"around/{index}-plain", work.compiled.arena_size, work.compiled.partitions)
         self._around.append(
-            _Around(work, job, plain.job(f"plain-{index}", f"{name}, its partitions"), bool(cipher), cipher)
+            _Around(
+                work,
+                job,
+                plain.job(f"plain-{index}", f"{name}, its partitions", self._instructions),
+                bool(cipher),
+                cipher,
+            )
         )
         return [work, plain]
 

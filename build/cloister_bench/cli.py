@@ -22,6 +22,7 @@ from cloister.estimate.fit import Sample
 from cloister.estimate.instructions import CONSTANTS
 from cloister.seal import VendorKey
 from cloister_bench import tools
+from cloister_bench.board import measure_device
 from cloister_bench.calibrate import Calibration, make_table, read_samples, samples_text, table_text
 from cloister_bench.device import Progress, device_key, run_jobs
 from cloister_bench.errors import BenchError
@@ -97,6 +98,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--calibrate",
         action="store_true",
         help="measure kernels one by one and fit what `cloister plan` estimates with; no suite unless named",
+    )
+    parser.add_argument(
+        "--target", metavar="TARGET", help="calibrate that device by time: qemu:NAME or ssh://root@host[:port]"
     )
     parser.add_argument("--refit", action="store_true", help=f"fit again what was measured last ({SAMPLES.name})")
     parser.add_argument(
@@ -195,14 +199,14 @@ def measure(suites: Sequence[Suite], chosen: argparse.Namespace, console: Consol
     console.print(f"measured in {time.monotonic() - began:.0f} s")
 
 
-def write_constants(samples: Sequence[tuple[str, Sample]], path: Path, console: Console) -> None:
+def write_constants(samples: Sequence[tuple[str, Sample]], path: Path, console: Console, target: str = "qemu") -> None:
     """Fit and write the table of constants.
 
     Raises:
         CloisterError: it cannot be written.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    table = make_table([sample for _, sample in samples], "qemu", {"measured": now, "commit": commit()})
+    table = make_table([sample for _, sample in samples], target, {"measured": now, "commit": commit()})
     write_text(path, table_text(table))
     worst = sorted(table["kernels"].items(), key=lambda kind: -kind[1]["error"])[:5]
     listed = ", ".join(f"{kind} {100 * row['error']:.0f} %" for kind, row in worst)
@@ -253,6 +257,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if chosen.refit:
             write_constants(read_samples(SAMPLES), chosen.constants, errors)
+            return 0
+        if chosen.calibrate and chosen.target:
+            with _progress(errors) as progress:
+                found = measure_device(chosen.target, progress, chosen.timeout)
+            write_text(SAMPLES.with_name("calibration-device.json"), samples_text(found))
+            write_constants(found, chosen.constants, errors, chosen.target)
             return 0
         names = chosen.suite or ([] if chosen.calibrate else SUITES)
         calibration = [Calibration(_options(chosen))] if chosen.calibrate else []

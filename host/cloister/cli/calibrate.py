@@ -16,13 +16,15 @@ Examples:
   cloister calibrate --target qemu                  # some minutes; writes the table of this package
   cloister calibrate --target qemu --output my.json # and CLOISTER_CONSTANTS=my.json cloister plan ...
   cloister calibrate --target qemu --refit          # fit again what was measured last
+  cloister calibrate --target ssh://root@board --output board.json   # a board: time, not instructions
 """
 
 
 @click.command(epilog=EXAMPLE)
 @click.option(
-    "--target", type=click.Choice(["qemu"]), default="qemu", help="Where to measure: qemu counts instructions."
-)
+    "--target", default="qemu", show_default=True, metavar="TARGET",
+    help="qemu: count instructions on the emulator. qemu:NAME or ssh://root@host[:port]: measure time there.",
+)  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), help="Write the table there [default: into the package].")
 @click.option("--refit", is_flag=True, help="Do not measure: fit again what was measured last.")
 def calibrate(target: str, output: Path | None, refit: bool) -> None:
@@ -38,7 +40,13 @@ def calibrate(target: str, output: Path | None, refit: bool) -> None:
         raise CloisterError(
             f"the benchmark is not here: {error}", "calibrate from a checkout of Cloister, after build/setup"
         ) from error
+    if target != "qemu" and output is None:
+        raise CloisterError(
+            "the package's table is for the emulator", "name a file for this device's: --output device.json"
+        )
     arguments = ["--refit" if refit else "--calibrate"]
+    if target != "qemu":
+        arguments += ["--target", target]
     if output:
         arguments += ["--constants", str(output)]
     status = main(arguments)
