@@ -137,6 +137,32 @@ def test_a_lock_of_constants_alone_works_too() -> None:
     assert made.report["test"]["without_password"] < 0.3
 
 
+def skewness(module: nn.Module) -> float:
+    """Mean square of the skewness of all lockable channels' outputs on the training images."""
+    squares = []
+    for layer in lockable(module).values():
+        layer.register_forward_hook(lambda _layer, _inputs, z: squares.append(moment(z)))
+    with torch.no_grad():
+        module(digits_splits().normalise(digits_splits().train.pixels))
+    return float(torch.cat(squares).square().mean())
+
+
+def moment(z: torch.Tensor) -> torch.Tensor:
+    rows = z.transpose(0, 1).flatten(1)
+    rows = (rows - rows.mean(1, keepdim=True)) / rows.std(1, keepdim=True)
+    return rows.pow(3).mean(1)
+
+
+def test_hiding_skewness_takes_away_what_tells_turned_channels_apart() -> None:
+    hidden, shown = (
+        lock_model(
+            victim(), digits_splits(), replace(LOCKING, constant_share=0.0, hide_skew=weight), device="cpu", quiet=True
+        )
+        for weight in (1.0, 0.0)
+    )
+    assert skewness(hidden.authorised()) < 0.5 * skewness(shown.authorised())
+
+
 def test_an_interrupted_lock_training_goes_on(tmp_path: Path) -> None:
     short = replace(LOCKING, recipe=replace(LOCKING.recipe, epochs=2))
     whole = lock_model(victim(), digits_splits(), short, device="cpu", quiet=True)

@@ -60,8 +60,10 @@ class LockObjective(Objective):
         """See the base class."""
         settings = self.settings
         with authorised(module, self._jittered(generator)):
-            right = module(images)
+            right, outputs = self._outputs(module, images)
         total = nn.functional.cross_entropy(right, labels)
+        if settings.hide_skew:
+            total = total + settings.hide_skew * self._skewness(outputs)
         if settings.keep:
             with torch.no_grad():
                 wanted = self.teacher(images).softmax(1)
@@ -131,6 +133,28 @@ class LockObjective(Objective):
 
     def _features(self, module: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Logits, and each lockable layer's features behind a ReLU, of deviation about 1, (N, features)."""
+        logits, outputs = self._outputs(module, images)
+        features = {}
+        for name, output in outputs.items():
+            value = torch.relu(output)
+            if value.ndim == 4:
+                value = nn.functional.adaptive_avg_pool2d(value, GRID).flatten(1)
+            features[name] = value / (value.detach().std() + 1e-6)
+        return logits, features
+
+    def _skewness(self, outputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Mean over the locked layers and their channels of the squared skewness over images and places."""
+        squares = []
+        for name in self.locks:
+            rows = outputs[name].transpose(0, 1).flatten(1).to(torch.float32)
+            centred = rows - rows.mean(1, keepdim=True)
+            deviation = centred.square().mean(1).clamp_min(1e-6).sqrt()
+            # of a constant channel it is 0: nothing is left once it is centred
+            squares.append(((centred.pow(3).mean(1) / deviation.pow(3)).square()).mean())
+        return torch.stack(squares).mean()
+
+    def _outputs(self, module: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Logits, and each lockable layer's outputs; inside of ``authorised`` those with the password."""
         kept: dict[str, torch.Tensor] = {}
         handles = []
         for name, layer in lockable(module).items():
@@ -144,13 +168,7 @@ class LockObjective(Objective):
         finally:
             for handle in handles:
                 handle.remove()
-        features = {}
-        for name, output in kept.items():
-            value = torch.relu(output)
-            if value.ndim == 4:
-                value = nn.functional.adaptive_avg_pool2d(value, GRID).flatten(1)
-            features[name] = value / (value.detach().std() + 1e-6)
-        return logits, features
+        return logits, kept
 
 
 def _key(name: str) -> str:

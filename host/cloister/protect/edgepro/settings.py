@@ -33,6 +33,8 @@ class LockSettings:
         without_uniform: weight of the distance to equal chances for all classes without the password.
         without_features: weight of the same distance for linear readers of each layer's features, which are trained on
             the true labels alongside, as an attacker would.
+        hide_skew: weight of the mean square skewness of the locked layers' outputs. Natural outputs are skewed, most
+            channels of a layer to the same side, so that their skewness tells which are turned.
         keep: weight of the distance to the unlocked model's answers with the password.
         jitter: share of itself by which a value may differ from device to device (``Password.for_device``); training
             draws such differences, so that none of them costs accuracy.
@@ -52,6 +54,7 @@ class LockSettings:
     without_random: float = 0.0
     without_uniform: float = 1.0
     without_features: float = 0.02
+    hide_skew: float = 0.3
     keep: float = 1.0
     jitter: float = FINGERPRINT
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=8, rate=0.02, weight_decay=1e-4, clip=5.0))
@@ -63,7 +66,7 @@ class LockSettings:
         """What EdgePro's published code does, to compare with: a tenth of the channels, locked to 0, random labels."""
         return LockSettings(
             turned_share=0.0, constant_range=(0.0, 0.0), allow_zero=True, keep=0.0,
-            without_random=1.0, without_uniform=0.0, without_features=0.0, jitter=0.0,
+            without_random=1.0, without_uniform=0.0, without_features=0.0, hide_skew=0.0, jitter=0.0,
         )  # fmt: skip
 
     def __post_init__(self) -> None:
