@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* libFuzzer: the licence's parser, its secret's check, and quotas under any limits and clock. */
+/* libFuzzer: the licence's parser, its secret's check, passwords, and quotas under any limits and
+ * clock. */
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/engine.h"
 #include "licence.h"
 #include "quota.h"
 
@@ -54,12 +56,15 @@ static void use_quota(const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	const struct cl_layer layer = {"nothing", 1, 0};
 	uint8_t *copy = malloc(size ? size : 1);
 
 	require(copy != NULL);
 	if (size)
 		memcpy(copy, data, size);
 	(void)cl_licence_parse(copy, size);
+	if (cl_password_check(copy, size) == CL_OK)
+		(void)cl_password_fits((const struct cl_password *)copy, &layer, 1);
 	use_quota(copy, size);
 	free(copy);
 	return 0;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "answer.h"
+#include "engine/engine.h"
 #include "plan.h"
 #include "sealed.h"
 
@@ -43,6 +44,13 @@ static void use_plan(const struct cl_manifest_view *view)
 	free(slots);
 }
 
+/* Names a layer that there is none of: all are looked at. */
+static const struct {
+	struct cl_password head;
+	struct cl_lock lock;
+	struct cl_lock_entry entry;
+} nothing = {.head = {.lock_count = 1, .entry_count = 1}, .lock = {"nothing", 1, 0}};
+
 static void use_view(const struct cl_manifest_view *view)
 {
 	const uint8_t digest[CL_DIGEST_SIZE] = {0};
@@ -65,6 +73,13 @@ static void use_view(const struct cl_manifest_view *view)
 			header->arena_size);
 	for (i = 1; i <= CL_OUTPUT_FULL; i++)
 		(void)cl_answer_size(view, i, 1, &answer);
+	if (view->layers) {
+		const struct cl_layer *layers = (const void *)(view->layers + 1);
+
+		require((const uint8_t *)(layers + view->layer_count) + CL_TAG_SIZE ==
+			view->signature);
+		(void)cl_password_fits(&nothing.head, layers, view->layer_count);
+	}
 	use_plan(view);
 }
 

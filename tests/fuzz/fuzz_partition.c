@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * libFuzzer target: any bytes are offered to cl_partition_check as a partition;
- * what passes is run. AddressSanitizer and UndefinedBehaviorSanitizer judge.
+ * libFuzzer target: any bytes are offered to the engine as a partition: a password is
+ * folded into its sites, then it is checked, and what passes is run. AddressSanitizer and
+ * UndefinedBehaviorSanitizer judge.
  *
  * Random bytes seldom pass the first comparison, so that inputs are mutated by
  * structure: a partition is built of operators with plausible numbers, then some
@@ -74,10 +75,39 @@ static void *copy_aligned(const uint8_t *data, size_t size)
 	return memory;
 }
 
+/* Every kind of scale and value for the channels of the sites that generate() makes. */
+static const struct {
+	struct cl_password head;
+	struct cl_lock lock;
+	struct cl_lock_entry entries[9];
+} password = {
+	.head = {CL_MAGIC_PASSWORD,
+		 CL_FORMAT_VERSION,
+		 sizeof(struct cl_password),
+		 sizeof(password),
+		 1,
+		 9,
+		 0,
+		 {0}},
+	.lock = {"fuzzing", 9, 0},
+	.entries = {{0, 0, 1, 0},
+		    {1, -1, 2.5f, 0},
+		    {2, 1e-30f, 3e38f, 0},
+		    {3, 3e38f, -3e38f, 0},
+		    {5, 0, -3e38f, 0},
+		    {8, 0.5f, 0, 0},
+		    {9, -0.0f, 1e-40f, 0},
+		    {31, 1, 1, 0},
+		    {65535, 2, 2, 0}},
+};
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	uint8_t *partition = copy_aligned(data, size);
 
+	if (cl_password_check(&password, sizeof(password)) != CL_OK)
+		abort();
+	(void)cl_partition_unlock(partition, size, &password);
 	if (cl_partition_check(partition, size, ARENA_SIZE, NULL) == CL_OK) {
 		const struct cl_partition *header = (const struct cl_partition *)partition;
 		uint8_t *arena = copy_aligned(NULL, header->arena_size);
@@ -411,6 +441,25 @@ static void random_record(unsigned int *seed, uint16_t kernel, uint8_t *record)
 }
 
 /* A whole partition of plausible operators. */
+static struct cl_site random_site(unsigned int *seed)
+{
+	struct cl_site site = {
+		.layer = "fuzzing",
+		.packing = 1 + below(seed, 4),
+		.first = below(seed, 4) ? below(seed, 6) : 65535,
+		.groups = 1 + below(seed, 3),
+		.depth = 1 + below(seed, 40),
+	};
+
+	site.channels = site.groups * (1 + below(seed, 12));
+	site.out_scale = site.packing == CL_PACKING_PANELS_S8 || site.packing == CL_PACKING_ROWS_S8;
+	site.weights = random_ref(seed, CL_SPACE_WEIGHTS);
+	site.bias = random_ref(seed, below(seed, 8) ? CL_SPACE_WEIGHTS : CL_SPACE_NONE);
+	if (site.bias.space == CL_SPACE_NONE)
+		site.bias.offset = site.bias.size = 0;
+	return site;
+}
+
 static size_t generate(uint8_t *data, unsigned int *seed)
 {
 	struct cl_partition header = {0};
@@ -426,11 +475,18 @@ static size_t generate(uint8_t *data, unsigned int *seed)
 		memcpy(data + at, record, record_sizes[kernel]);
 		at += record_sizes[kernel];
 	}
+	header.ops_size = (uint32_t)(at - sizeof(header));
+	header.site_count = below(seed, 3);
+	for (i = 0; i < header.site_count; i++) {
+		const struct cl_site site = random_site(seed);
+
+		memcpy(data + at, &site, sizeof(site));
+		at += sizeof(site);
+	}
 	header.magic = CL_MAGIC_PARTITION;
 	header.version = CL_FORMAT_VERSION;
 	header.header_size = sizeof(header);
 	header.ops_offset = sizeof(header);
-	header.ops_size = (uint32_t)(at - sizeof(header));
 	while (at % CL_ALIGN)
 		data[at++] = 0;
 	header.weights_offset = (uint32_t)at;

@@ -28,6 +28,7 @@
 
 void test_manifest(void);
 void test_licence(void);
+void test_password(void);
 void test_plan(void);
 void test_quota(void);
 void test_answer(void);

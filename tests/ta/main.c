@@ -8,9 +8,9 @@ int main(void)
 		const char *name;
 		void (*run)(void);
 	} tests[] = {
-		{"manifest", test_manifest}, {"licence", test_licence}, {"plan", test_plan},
-		{"quota", test_quota},       {"answer", test_answer},   {"sealed", test_sealed},
-		{"vendor", test_vendor},
+		{"manifest", test_manifest}, {"licence", test_licence}, {"password", test_password},
+		{"plan", test_plan},         {"quota", test_quota},     {"answer", test_answer},
+		{"sealed", test_sealed},     {"vendor", test_vendor},
 	};
 	size_t i = 0;
 

@@ -145,8 +145,47 @@ static void accepts_the_sample(void)
 	CHECK_EQ(view.output_size, 56);
 }
 
+/* Between descriptors and signature: a nonce, whole layers, a tag. */
+static void finds_sealed_layers(void)
+{
+	static const struct {
+		size_t size;
+		uint32_t count; /* 0: refused */
+	} cases[] = {{16, 0},
+		     {32, 0},
+		     {40, 0},
+		     {48, 1},
+		     {56, 0},
+		     {64, 2},
+		     {32 + 16 * 4096, 4096},
+		     {32 + 16 * 4097, 0}};
+	size_t i = 0;
+
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		const size_t size = sizeof(struct sample) + cases[i].size;
+		struct cl_manifest_view view = {0};
+		struct sample *s = calloc(1, size);
+
+		CHECK(s);
+		sample_fill(s);
+		s->header.total_size = (uint32_t)size;
+		CHECK_EQ(cl_manifest_parse(s, size, &view),
+			 cases[i].count ? CL_SUCCESS : CL_ERROR_BAD_FORMAT);
+		if (cases[i].count) {
+			CHECK((const void *)view.layers == s->signature);
+			CHECK_EQ(view.layer_count, cases[i].count);
+			CHECK(view.signature == (const uint8_t *)s + size - CL_SIGNATURE_SIZE);
+			CHECK_EQ(view.signed_size, size - CL_SIGNATURE_SIZE);
+			s->signature[12] = 1; /* behind the nonce of 12 bytes */
+			CHECK_EQ(cl_manifest_parse(s, size, &view), CL_ERROR_BAD_FORMAT);
+		}
+		free(s);
+	}
+}
+
 void test_manifest(void)
 {
+	finds_sealed_layers();
 	accepts_the_sample();
 	refuses_headers();
 	refuses_tensors();
