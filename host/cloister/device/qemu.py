@@ -8,6 +8,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from cloister.device.base import Device
@@ -156,6 +157,7 @@ def start_device(
     name: str = "default",
     *,
     machine: str = "virt",
+    cpu: str | None = None,
     profile: str = "default",
     daemon: bool = False,
     extra_tas: bool = True,
@@ -163,6 +165,9 @@ def start_device(
     timeout: float | None = None,
 ) -> QemuDevice:
     """Start an emulated device; unless it is a daemon it ends with the calling process.
+
+    Args:
+        cpu: QEMU's name of a CPU other than the machine's own.
 
     Raises:
         FirmwareMissing, EmulatorMissing, InstanceBusy, BootFailed, DiskFull, ConnectionFailed.
@@ -174,7 +179,9 @@ def start_device(
         extend=lambda share: fill_share(share, firmware, extra_tas),
         timeout=timeout,
     )
-    instance = start_instance(name, load_machine(machine_file(machine)), firmware, options, progress)
+    definition = load_machine(machine_file(machine))
+    definition = replace(definition, cpu=cpu) if cpu else definition
+    instance = start_instance(name, definition, firmware, options, progress)
     device = QemuDevice(instance, firmware, f"qemu:{name}")
     try:
         progress(0.0, "SSH")
