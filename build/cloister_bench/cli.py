@@ -25,6 +25,7 @@ from cloister_bench import tools
 from cloister_bench.board import measure_device
 from cloister_bench.calibrate import Calibration, make_table, read_samples, samples_text, table_text
 from cloister_bench.device import Progress, device_key, run_jobs
+from cloister_bench.document import write_tables
 from cloister_bench.errors import BenchError
 from cloister_bench.networks import NETWORKS, SMALL
 from cloister_bench.plot import write_plots
@@ -107,7 +108,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--constants", type=Path, metavar="FILE", default=CONSTANTS, help="write the fitted table there"
     )
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="do not measure: plot what FILE holds, a history or JSON"
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="do not measure: draw the plots and tables of docs/ from FILE, a history or JSON",
     )
     parser.add_argument("--plots", type=Path, metavar="DIR", default=PLOTS, help="where plots go (default: docs/plots)")
     parser.add_argument("--repeats", type=int, help="samples of each measurement (default: 5, quick: 3)")
@@ -252,7 +256,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Read first: a mistyped name must not cost a whole run.
         before = read_records(chosen.compare) if chosen.compare else []
         if chosen.plot:
-            for path in write_plots(read_history(chosen.plot), chosen.plots):
+            kept = read_history(chosen.plot)
+            written = write_plots(kept, chosen.plots)
+            if chosen.plots == PLOTS:
+                written += write_tables(kept, PLOTS.parent)
+            for path in written:
                 errors.print(f"wrote {path}", markup=False)
             return 0
         if chosen.refit:
