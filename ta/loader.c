@@ -70,10 +70,8 @@ TEE_Result cl_loader_open(struct cl_model *model, uint32_t index, const uint8_t 
 	return TEE_SUCCESS;
 }
 
-TEE_Result cl_loader_run(const struct cl_model *model, uint32_t index)
+TEE_Result cl_loader_run(const struct cl_model *model, uint32_t index, unsigned int *asked)
 {
-	unsigned int asked = 0;
-
 	return from_status(cl_partition_run(slot_address(model, index), cl_model_arena(model),
-					    should_stop, &asked));
+					    should_stop, asked));
 }

@@ -16,7 +16,11 @@
  */
 TEE_Result cl_loader_open(struct cl_model *model, uint32_t index, const uint8_t *sealed);
 
-/* Runs partition `index`, which was opened last or is resident. TEE_ERROR_CANCEL. */
-TEE_Result cl_loader_run(const struct cl_model *model, uint32_t index);
+/*
+ * Runs partition `index`, which was opened last or is resident. *asked counts the operators of
+ * an inference, from 0 on: at every few the caller's wish to cancel is looked at.
+ * TEE_ERROR_CANCEL.
+ */
+TEE_Result cl_loader_run(const struct cl_model *model, uint32_t index, unsigned int *asked);
 
 #endif

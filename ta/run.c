@@ -64,14 +64,15 @@ static void end(struct cl_session *session, bool answered)
 }
 
 /* Opens the next partition, which is not loaded, and runs it. */
-static TEE_Result open_and_run(struct cl_session *session, const uint8_t *sealed)
+static TEE_Result open_and_run(struct cl_session *session, const uint8_t *sealed,
+			       unsigned int *asked)
 {
 	TEE_Result res = cl_loader_open(&session->model, session->next, sealed);
 
 	if (res)
 		return res;
 	session->decrypted++;
-	return cl_loader_run(&session->model, session->next);
+	return cl_loader_run(&session->model, session->next, asked);
 }
 
 /*
@@ -82,13 +83,15 @@ static TEE_Result run_on(struct cl_session *session, const uint8_t *payload)
 {
 	const struct cl_model *model = &session->model;
 	const struct cl_partition_desc *partitions = model->manifest.partitions;
+	unsigned int asked = 0;
 	TEE_Result res = TEE_SUCCESS;
 
 	while (session->next < model->manifest.header->partition_count) {
 		if (model->slots[session->next].loaded)
-			res = cl_loader_run(model, session->next);
+			res = cl_loader_run(model, session->next, &asked);
 		else if (payload)
-			res = open_and_run(session, payload + partitions[session->next].offset);
+			res = open_and_run(session, payload + partitions[session->next].offset,
+					   &asked);
 		else
 			break;
 		if (res)
@@ -194,6 +197,7 @@ TEE_Result cl_command_step(struct cl_session *session, uint32_t types, TEE_Param
 	const uint32_t expected =
 		TEE_PARAM_TYPES(TEE_PARAM_TYPE_MEMREF_INPUT, TEE_PARAM_TYPE_VALUE_OUTPUT, 0, 0);
 	const struct cl_manifest_view *manifest = &session->model.manifest;
+	unsigned int asked = 0;
 	TEE_Result res = cl_params_check(types, expected, params);
 
 	if (res)
@@ -207,7 +211,7 @@ TEE_Result cl_command_step(struct cl_session *session, uint32_t types, TEE_Param
 		res = TEE_ERROR_BAD_PARAMETERS;
 	if (!res) {
 		TEE_UnmaskCancellation();
-		res = open_and_run(session, params[0].memref.buffer);
+		res = open_and_run(session, params[0].memref.buffer, &asked);
 	}
 	if (res) {
 		end(session, false);

@@ -28,6 +28,8 @@ BUDGETS = tuple(1 << power for power in range(22, 33))
 GAIN = 1.02
 #: Header, padding, and the records of a kernel and of a copy behind it.
 PARTITION_OVERHEAD = 640
+#: Shares of the arena's room that are tried for bands: what is left helps scratch to find its place.
+SHARES = (0.97, 0.94, 0.9, 0.85)
 #: Arrangements that are finished, of those that were found.
 FINISHED = 3
 #: Relative accuracy of the smallest budget that an error names.
@@ -175,7 +177,7 @@ def for_budget(
 ) -> Arrangement | None:
     """The arrangement that costs least in ``budget``; None where there is none."""
     limits = _limits(graph, budget) if max_partition is None else [max_partition]
-    found: list[Arrangement] = []
+    found: list[_Found] = []
     known: Known = {}
     for done, partition in enumerate(limits):
         if progress:
@@ -185,16 +187,23 @@ def for_budget(
         except PartitionError:
             continue
         for reserved in (False, True) if winograd and tries.can_reserve else (False,):
-            made = _with_partition(tries, budget, reserved)
-            if made is not None:
-                found.append(made)
-        if found and not found[-1].regions and _lies(found[-1], budget)[1] == 0:
+            found += _with_partition(tries, budget, reserved, 1.0, winograd)
+        if found and not found[-1].made.regions and _lies(found[-1].made, budget)[1] == 0:
             break
+    found.sort(key=lambda each: each.expected)
+    refined: dict[int, _Tries] = {}
+    for each in found:
+        if winograd and each.made.regions and len(refined) < FINISHED:
+            refined.setdefault(id(each.tries.known), each.tries)
+    for tries in refined.values():
+        for share in SHARES if tries.can_reserve else ():
+            found += _with_partition(tries, budget, True, share, winograd)
+    found.sort(key=lambda each: each.expected)
     best: Arrangement | None = None
     least = 0.0
     # The first are finished; what they then cost is not far from what was expected.
-    for made in sorted(found, key=lambda each: _expected(each, budget, winograd))[:FINISHED]:
-        finished = with_winograd(made, budget) if winograd else made
+    for each in found[:FINISHED]:
+        finished = with_winograd(each.made, budget) if winograd else each.made
         cost = _cost(finished, budget)
         if best is None or cost < least:
             best, least = finished, cost
@@ -213,18 +222,20 @@ def _limits(graph: Graph, budget: int) -> list[int]:
     return sorted(limits | {size + 4 * PARTITION_OVERHEAD for size in taken}, reverse=True)
 
 
-def _with_partition(tries: _Tries, budget: int, reserved: bool) -> Arrangement | None:
+def _with_partition(tries: _Tries, budget: int, reserved: bool, share: float, winograd: bool) -> list[_Found]:
+    """The arrangement with an arena of at most ``share`` of the room; an empty list where there is none."""
     made = tries.whole
     for _ in range(4):
         # The table grows with the number of partitions, which grows with the bands.
-        arena = budget - TA_OWN - made.table - align(max(made.sizes))
+        room = budget - TA_OWN - made.table - align(max(made.sizes))
+        arena = int(room * share)
         fitted = tries.fit(min(arena, made.plan.size), reserved) if arena > 0 else None
         if fitted is None:
-            return None
+            return []
         made = fitted
         if made.reside(budget) is not None:
-            return made
-    return None
+            return [_Found(tries, made, _expected(made, budget, winograd))]
+    return []
 
 
 def _lies(made: Arrangement, budget: int) -> tuple[int, int]:
@@ -239,13 +250,22 @@ def _cost(made: Arrangement, budget: int) -> float:
     partitions, streamed = _lies(made, budget)
     copied = sum(prod(op.fields["dims"]) for op in made.lowered.ops if op.kernel == "COPY")
     fixed = PARTITION * partitions + KERNEL * len(made.lowered.ops) + ELEMENT * copied
-    return BYTE * streamed + fixed - gained(made.lowered.ops)
+    return float(BYTE * streamed + fixed - gained(made.lowered.ops))
 
 
 def _expected(made: Arrangement, budget: int, winograd: bool) -> float:
     """The cost with WINOGRAD, before that is settled."""
     prospects = _prospects(made, budget) if winograd else []
     return _cost(made, budget) - (prospects[0].gain if prospects else 0.0)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An arrangement and what it is expected to cost."""
+
+    tries: _Tries
+    made: Arrangement
+    expected: float
 
 
 @dataclass(frozen=True)
@@ -264,7 +284,10 @@ def _prospects(made: Arrangement, budget: int | None) -> list[_Prospect]:
     if budget is None or before is None:
         limits = [size + (size + sum(made.sizes)) // GROWTH]
     else:
-        limits = [size, size + budget - before.used, *(size + (1 << power) for power in range(12, 24))]
+        # All that is left, and all that would be left without resident partitions.
+        most = (budget - TA_OWN - made.table) // PAGE * PAGE - align(max(made.sizes))
+        kept = sum(align(made.sizes[index]) for index in before.resident)
+        limits = [most, most - kept, size + budget - before.used, *(size + (1 << power) for power in range(12, 24))]
     found = []
     for limit in limits:
         lies = made.reside(budget, limit) if budget is not None else None

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from math import gcd
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from cloister.compile.lowering import STRUCTS, Buffer, Op
 from cloister.compile.planner import Plan, plan_arena
 from cloister.compile.prospects import LONGEST, Prospect, Prospects
 from cloister.compile.stripes import Region, stripe
+from cloister.compile.winograd import TILE, is_reserved
 from cloister.wire import ffi
 
 #: Plans tried with a lower limit where the arena has gaps.
@@ -150,9 +152,19 @@ class Striping:
             if taken is None:
                 at -= 1
             else:
-                chosen.append(Choice(known.region(taken[0]), int(taken[0].rows[taken[1]])))
+                region = known.region(taken[0])
+                chosen.append(Choice(region, _whole_tiles(region, int(taken[0].rows[taken[1]]))))
                 at = taken[0].start
         return chosen[::-1]
+
+
+def _whole_tiles(region: Region, rows: int) -> int:
+    """At most ``rows``, so that kernels with room for WINOGRAD compute whole tiles."""
+    step = 1
+    for item in region.cuts:
+        if is_reserved(item.op):
+            step = max(step, TILE // gcd(TILE, max(1, item.height // region.height)))
+    return rows // step * step or rows
 
 
 def _cost(prospect: Prospect, place: int, partition: int) -> float:

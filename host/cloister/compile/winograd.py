@@ -26,6 +26,8 @@ GROWTH = 8
 BYTE = 4.0
 #: Tiles between two transformations of the weights that are tried, most first; all tiles at once is tried before.
 TILES = (64, 32, 24, 16, 8)
+#: Results of a tile, along each axis.
+TILE = 4
 #: Tiles of one matrix product: fewer at once are slower.
 BLOCK = 8
 #: Measured instructions (aarch64, GCC 12, -O3; within 7 % on 16 shapes): for a multiply-accumulate of CONV2D
@@ -81,6 +83,12 @@ def reserve(ops: Sequence[Op]) -> list[Op]:
         worth = tiles > 0 and saved(op, tiles) > 0
         reserved.append(_with_scratch(op, winograd_scratch(op.fields, tiles)) if worth else op)
     return reserved
+
+
+def is_reserved(op: Op) -> bool:
+    """Whether :func:`reserve` gave the kernel room."""
+    scratch = op.refs.get("scratch")
+    return is_winograd(op) and scratch is not None and scratch.size >= winograd_scratch(op.fields, BLOCK)
 
 
 def choose(ops: Sequence[Op], inputs: Sequence[Buffer], outputs: Sequence[Buffer], limit: int) -> dict[int, int]:
