@@ -23,7 +23,7 @@ def test_records_are_made_once_and_shown(tmp_path: Path, monkeypatch: pytest.Mon
     page = invoke(tmp_path, "--epochs", "0.5")
     records = json.loads((tmp_path / "docs" / "results.json").read_text())["records"]
     assert {(record["experiment"], record.get("variant")) for record in records} >= {
-        ("victim", None), ("edgepro", "published"), ("edgepro", "turned"),
+        ("victim", None), ("edgepro", "published"), ("edgepro", "turned"), ("edgepro", "mixed"),
     }  # fmt: skip
     victim = next(record for record in records if record["experiment"] == "victim")
     assert victim["test"] > 0.9 and f"{victim['test']:.2%}" in page

@@ -21,7 +21,7 @@ VARIANTS: dict[str, LockSettings] = {
     "mixed": LockSettings(),
 }
 #: Those that a plain run makes.
-DEFAULT = ("turned", "published")
+DEFAULT = ("turned", "mixed", "published")
 
 
 def locked(context: Context, case: Case, seed: int, variant: str) -> Locked:
