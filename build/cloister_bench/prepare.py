@@ -14,6 +14,7 @@ import onnx
 from onnx import helper
 
 from cloister.compile import CompiledModel, compile_onnx
+from cloister.password import Password
 from cloister.seal import VendorKey, issue_licence, seal_bundle
 from cloister_bench.errors import BenchError
 
@@ -33,6 +34,7 @@ class Workload:
         precision: `int8` for models with quantised tensors, else `fp32`.
         cipher: what it is sealed with; "": the fastest that the device has.
         choices: arguments that it was compiled with.
+        password: what its licence carries.
         compiled: None where Cloister does not support the model yet; `refusal` then says why.
     """
 
@@ -45,6 +47,7 @@ class Workload:
     refusal: str = ""
     cipher: str = ""
     choices: dict[str, Any] = field(default_factory=dict)
+    password: Password | None = None
 
     @property
     def macs(self) -> int:
@@ -63,7 +66,7 @@ class Workload:
         made: dict[str, bytes] = {"inputs": b"".join(np.ascontiguousarray(a).tobytes() for a in self.inputs.values())}
         if self.compiled is not None:
             bundle, content_key = seal_bundle(self.compiled, vendor, name=MODEL_NAME, cipher=self.cipher or cipher)
-            licence = issue_licence(bundle, content_key, device_key, vendor, output="full")
+            licence = issue_licence(bundle, content_key, device_key, vendor, output="full", password=self.password)
             table, partitions = plain_files(self.compiled)
             made |= {"manifest": bundle.manifest, "payload": bundle.payload, "licence": licence.data}
             made |= {"table": table.encode(), "partitions": partitions}

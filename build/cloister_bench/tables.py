@@ -128,6 +128,21 @@ def stream_table(records: Sequence[Record]) -> Table:
     return table
 
 
+def lock_table(records: Sequence[Record]) -> Table:
+    """What passwords cost."""
+    columns = ("network", "precision", "instructions", "added by the password", "decrypted", "spread")
+    table = _table("locks: a password for 60 % of the channels", columns)
+    index = _Index(records, "locks")
+    for row in index.rows:
+        ta, added = index.get(row, "ta", "instructions"), index.value(row, "ta", "added")
+        parts = [number(index.value(row, "ta", metric)) for metric in ("decrypted", "partitions")]
+        table.add_row(
+            *(escape(row[0]), row[1], number(ta.value if ta else None), percent(added)),
+            *(f"{parts[0]} of {parts[1]}", _spread([ta])),
+        )
+    return table
+
+
 def size_table(records: Sequence[Record]) -> Table:
     """One architecture in several widths."""
     return model_table(records, "sizes")
@@ -139,6 +154,7 @@ TABLES = {
     "models": model_table,
     "stream": stream_table,
     "sizes": size_table,
+    "locks": lock_table,
 }
 
 

@@ -95,25 +95,56 @@ enum cl_status cl_sites_check(const struct cl_partition *header)
 	return status;
 }
 
-/* Multiplies `count` rows of four weights, `step` apart. */
-static void scale_rows(float *weights, size_t step, size_t count, const float scales[4])
+/* Multiplies `count` rows of four weights that lie in a panel. */
+static void scale_half(float *weights, size_t count, const float scales[4])
 {
 	const float32x4_t factor = vld1q_f32(scales);
 	size_t i = 0;
 
-	for (; i + 4 <= count; i += 4, weights += 4 * step) {
-		const float32x4_t a = vmulq_f32(vld1q_f32(weights), factor);
-		const float32x4_t b = vmulq_f32(vld1q_f32(weights + step), factor);
-		const float32x4_t c = vmulq_f32(vld1q_f32(weights + 2 * step), factor);
-		const float32x4_t d = vmulq_f32(vld1q_f32(weights + 3 * step), factor);
-
-		vst1q_f32(weights, a);
-		vst1q_f32(weights + step, b);
-		vst1q_f32(weights + 2 * step, c);
-		vst1q_f32(weights + 3 * step, d);
-	}
-	for (; i < count; i++, weights += step)
+	for (i = 0; i < count; i++, weights += PANEL)
 		vst1q_f32(weights, vmulq_f32(vld1q_f32(weights), factor));
+}
+
+/* Multiplies two rows of a panel. */
+static inline void scale_two(float *weights, float32x4_t low, float32x4_t high)
+{
+	float32x4x4_t rows = vld1q_f32_x4(weights);
+
+	rows.val[0] = vmulq_f32(rows.val[0], low);
+	rows.val[1] = vmulq_f32(rows.val[1], high);
+	rows.val[2] = vmulq_f32(rows.val[2], low);
+	rows.val[3] = vmulq_f32(rows.val[3], high);
+#if defined(__aarch64__)
+	vst1q_f32_x4(weights, rows);
+#else
+	/* SIMDe 0.7 has no store of four registers. */
+	vst1q_f32(weights, rows.val[0]);
+	vst1q_f32(weights + 4, rows.val[1]);
+	vst1q_f32(weights + 8, rows.val[2]);
+	vst1q_f32(weights + 12, rows.val[3]);
+#endif
+}
+
+/*
+ * Multiplies all `count` rows of a panel. A streamed partition is unlocked for every
+ * inference: this is nearly all that a password costs there.
+ */
+static void scale_panel(float *weights, size_t count, const float scales[PANEL])
+{
+	const float32x4_t low = vld1q_f32(scales);
+	const float32x4_t high = vld1q_f32(scales + 4);
+	const float *const end = weights + count * PANEL;
+
+	for (; end - weights >= 8 * PANEL; weights += 8 * PANEL) {
+		scale_two(weights, low, high);
+		scale_two(weights + 2 * PANEL, low, high);
+		scale_two(weights + 4 * PANEL, low, high);
+		scale_two(weights + 6 * PANEL, low, high);
+	}
+	for (; weights < end; weights += PANEL) {
+		vst1q_f32(weights, vmulq_f32(vld1q_f32(weights), low));
+		vst1q_f32(weights + 4, vmulq_f32(vld1q_f32(weights + 4), high));
+	}
 }
 
 /* Where channel c lies: the panel's number and the place in it. */
@@ -153,10 +184,12 @@ static void unlock_panels(const struct cl_site *site, const struct cl_lock_entry
 			low |= place.lane < 4;
 			high |= place.lane >= 4;
 		}
-		if (low)
-			scale_rows(panel, PANEL, site->depth, scales);
-		if (high)
-			scale_rows(panel + 4, PANEL, site->depth, scales + 4);
+		if (low && high)
+			scale_panel(panel, site->depth, scales);
+		else if (low)
+			scale_half(panel, site->depth, scales);
+		else
+			scale_half(panel + 4, site->depth, scales + 4);
 	}
 }
 

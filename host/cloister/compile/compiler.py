@@ -36,6 +36,7 @@ class CompiledModel:
         arena_size: bytes of activations and scratch for the whole model.
         report: sizes, costs, and one row for each kernel.
         notes: what was assumed, for the user.
+        lockable: channels of each layer that a password may name, by its tensor.
     """
 
     partitions: list[bytes] = field(repr=False)
@@ -44,6 +45,7 @@ class CompiledModel:
     arena_size: int
     report: Report = field(repr=False)
     notes: list[str] = field(default_factory=list)
+    lockable: dict[str, int] = field(default_factory=dict)
 
     @property
     def layers(self) -> dict[bytes, int]:
@@ -134,6 +136,7 @@ def emit(graph: Graph, arrangement: Arrangement, progress: Progress | None = Non
         arrangement.plan.size,
         make_report(graph, arrangement.parts, emitted, arrangement.plan),
         list(graph.notes),
+        arrangement.layers,
     )
 
 
