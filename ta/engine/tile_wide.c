@@ -51,9 +51,9 @@
 		NEXT(row##r, 4);                                                                   \
 	}
 
-/* The last four floats, of which the first ones have been used. */
-#define LOAD_LAST(r, ...)                                                                          \
-	const float32x4_t a##r = row_count > (r) ? vld1q_f32(row##r + rest - 4) : vdupq_n_f32(0);
+/* Of four floats the first ones have been used: `step` of them are new. */
+#define LOAD_LAST(r, step)                                                                         \
+	const float32x4_t a##r = row_count > (r) ? vld1q_f32(row##r + (step)-4) : vdupq_n_f32(0);
 
 #define MULTIPLY_ADD(r, first, second, b, vector, lane)                                            \
 	if (row_count > (r)) {                                                                     \
@@ -214,11 +214,13 @@
 struct shape {
 	size_t taps;
 	size_t start;
-	size_t eights; /* floats behind each pointer: 8 * eights + rest */
-	size_t rest;
-	size_t panel; /* floats of a panel of weights */
+	size_t eights; /* floats behind each pointer: 8 * eights + 4 * fours + rest + singles */
+	size_t uneven;
+	size_t fours;
+	size_t rest;    /* 1 to 3 behind at least four */
+	size_t singles; /* all, if there are fewer than four */
+	size_t panel;   /* floats of a panel of weights */
 	size_t stride;
-	bool last_four; /* there are four floats behind each pointer */
 	enum cl_fused fused;
 	const struct cl_fusion *fusion;
 };
@@ -240,7 +242,6 @@ static inline __attribute__((always_inline)) void run_rows(const struct shape sh
 
 	do {
 		size_t eights = shape.eights;
-		size_t rest = shape.rest;
 
 		FOR_ROWS(ROW_POINTER)
 		for (; eights; eights--) {
@@ -250,27 +251,31 @@ static inline __attribute__((always_inline)) void run_rows(const struct shape sh
 			TWO_STEPS(SECOND, 0, 1)
 			TWO_STEPS(SECOND, 2, 3)
 		}
-		if (rest) {
-			if (rest >= 4) {
+		if (shape.uneven) {
+			if (shape.fours) {
 				FOR_ROWS(LOAD_4)
 				TWO_STEPS(FIRST, 0, 1)
 				TWO_STEPS(FIRST, 2, 3)
-				rest -= 4;
 			}
-			if (rest && shape.last_four) {
-				FOR_ROWS(LOAD_LAST)
-				if (rest == 3) {
-					ONE_STEP(FIRST, 1)
-				}
-				if (rest >= 2) {
-					ONE_STEP(FIRST, 2)
-				}
+			if (shape.rest == 1) {
+				FOR_ROWS(LOAD_LAST, 1)
 				ONE_STEP(FIRST, 3)
-				rest = 0;
-			}
-			for (; rest; rest--) {
-				FOR_ROWS(LOAD_1)
-				ONE_STEP(FIRST, 0)
+			} else if (shape.rest == 2) {
+				FOR_ROWS(LOAD_LAST, 2)
+				ONE_STEP(FIRST, 2)
+				ONE_STEP(FIRST, 3)
+			} else if (shape.rest == 3) {
+				FOR_ROWS(LOAD_LAST, 3)
+				ONE_STEP(FIRST, 1)
+				ONE_STEP(FIRST, 2)
+				ONE_STEP(FIRST, 3)
+			} else {
+				size_t single = shape.singles;
+
+				for (; single; single--) {
+					FOR_ROWS(LOAD_1)
+					ONE_STEP(FIRST, 0)
+				}
 			}
 		}
 		rows += CL_TILE_ROWS;
@@ -308,10 +313,12 @@ size_t cl_tile_run_wide(const struct cl_tile *tile, unsigned int row_count)
 		.taps = tile->taps,
 		.start = tile->start,
 		.eights = tile->depth / 8,
-		.rest = tile->depth % 8,
+		.uneven = tile->depth % 8,
+		.fours = tile->depth / 4 % 2,
+		.rest = tile->depth >= 4 ? tile->depth % 4 : 0,
+		.singles = tile->depth >= 4 ? 0 : tile->depth,
 		.panel = tile->taps * tile->depth * CL_TILE_COLUMNS,
 		.stride = tile->out_stride,
-		.last_four = tile->depth >= 4,
 		.fused = tile->fusion->kind,
 		.fusion = tile->fusion,
 	};
