@@ -9,6 +9,7 @@
 #endif
 
 #include "conv2d_s8.h"
+#include "conv_taps.h"
 #include "engine.h"
 #include "quant_reference.h"
 
@@ -223,37 +224,17 @@ static int64_t reference(const struct conv_case *test, uint32_t n, uint32_t y, u
 			 uint32_t o)
 {
 	const struct cl_conv2d_s8 *conv = &test->conv;
+	const struct conv_shape shape = CONV_SHAPE(conv);
+	const struct conv_place place = {n, y, x, o};
 	const int8_t *in = stage_at(&test->stage, &conv->in);
-	const uint32_t group_in = conv->in_c / conv->group;
-	const uint32_t first = o / (conv->out_c / conv->group) * group_in;
 	int64_t sum = test->bias[o];
-	uint32_t ky = 0;
-	uint32_t kx = 0;
-	uint32_t i = 0;
+	uint32_t k = 0;
 
-	for (ky = 0; ky < conv->kernel_h; ky++) {
-		for (kx = 0; kx < conv->kernel_w; kx++) {
-			const long iy = (long)y * conv->stride_h - conv->pad_top +
-					(long)ky * conv->dilation_h;
-			const long ix = (long)x * conv->stride_w - conv->pad_left +
-					(long)kx * conv->dilation_w;
-			const bool inside =
-				iy >= 0 && iy < conv->in_h && ix >= 0 && ix < conv->in_w;
+	for (k = 0; k < conv_products(&shape); k++) {
+		const struct conv_product product = conv_product(&shape, &place, k);
+		const int64_t q = product.inside ? in[product.in] : conv->in_zero;
 
-			for (i = 0; i < group_in; i++) {
-				const size_t at =
-					(((size_t)n * conv->in_h + (size_t)iy) * conv->in_w +
-					 (size_t)ix) *
-						conv->in_c +
-					first + i;
-				const int64_t q = inside ? in[at] : conv->in_zero;
-
-				sum += q *
-				       test->weights[(((size_t)o * group_in + i) * conv->kernel_h +
-						      ky) * conv->kernel_w +
-						     kx];
-			}
-		}
+		sum += q * test->weights[product.weight];
 	}
 	return sum;
 }
@@ -320,14 +301,6 @@ static void run_and_compare(struct conv_case *test, const struct cl_kernel_ops *
 			}
 		}
 	}
-}
-
-static uint32_t out_extent(uint32_t in, uint32_t kernel, uint32_t stride, uint32_t dilation,
-			   uint32_t pads)
-{
-	const uint32_t span = (kernel - 1) * dilation + 1;
-
-	return in + pads < span ? 1 : (in + pads - span) / stride + 1;
 }
 
 static void random_geometry(struct cl_conv2d_s8 *conv)
