@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+
 #include "client.h"
 #include "cloister_ta.h"
 
@@ -46,6 +49,7 @@ static int load(void *cookie)
 	op.params[2].tmpref.buffer = &model->loaded;
 	op.params[2].tmpref.size = sizeof(model->loaded);
 	op.params[3].value.a = model->memory;
+	op.params[3].value.b = getauxval(AT_HWCAP) & HWCAP_ASIMDDP ? CL_CPU_DOTPROD : 0;
 	res = TEEC_InvokeCommand(&model->session, CL_CMD_LOAD, &op, &origin);
 	if (res)
 		return fail("LOAD", res, origin);
