@@ -22,7 +22,7 @@ int measure(const struct task *task);
 
 /*
  * The shortest of some repeats of at least `wanted` instructions, the loop's own cost taken off,
- * after two calls that are not counted. `calls` is how many a repeat had.
+ * after a call that is not counted. `calls` is how many a repeat had.
  */
 int measure_least(const struct task *task, uint64_t repeats, uint64_t wanted, uint64_t *calls,
 		  uint64_t *spent);
