@@ -10,13 +10,16 @@ from rich.console import Console
 
 from cloister.api import quantize as quantize_model
 from cloister.cli.common import human, show_facts
-from cloister.quantization import METHODS
+from cloister.locked_quantised import quantize_locked
+from cloister.password import Password
+from cloister.quantization import METHODS, load_samples
 
 EXAMPLE = """
 \b
 Examples:
   cloister quantize model.onnx --samples images.npy -o model_int8.onnx
   cloister quantize model.onnx --samples inputs.npz -o model_int8.onnx --per-channel --method entropy
+  cloister quantize locked.onnx --password password.pwd --samples images.npy -o locked_int8.onnx
 """
 
 
@@ -37,13 +40,23 @@ Examples:
     show_default=True,
     help="How the range of a tensor follows from what the samples show.",
 )
-def quantize(model: Path, samples: Path, output: Path, per_channel: bool, method: str) -> None:
+@click.option(
+    "--password",
+    type=click.Path(path_type=Path),
+    help="MODEL is locked, and this is its password (.pwd): ranges are measured with it, the result is locked too.",
+)
+def quantize(model: Path, samples: Path, output: Path, per_channel: bool, method: str, password: Path | None) -> None:
     """Quantise the fp32 ONNX file MODEL to 8 bits, as standard ONNX (QuantizeLinear and DequantizeLinear).
 
     The result is compiled like any other model, and runs on 8-bit integers.
     """
     with Console(stderr=True).status(f"quantising {model}"):
-        report = quantize_model(model, samples, output, per_channel=per_channel, method=method)
+        if password is None:
+            report = quantize_model(model, samples, output, per_channel=per_channel, method=method)
+        else:
+            given = load_samples(samples)
+            key = Password.read(password)
+            report = quantize_locked(model, key, given, output, per_channel=per_channel, method=method)
     facts: dict[str, object] = {
         "model": f"{output} ({human(report.int8_bytes)}, before {human(report.fp32_bytes)})",
         "samples": report.samples,
