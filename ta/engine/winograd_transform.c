@@ -79,10 +79,11 @@ struct source {
 INLINE float32x4_t read_row(const struct source *source, unsigned int row, size_t at,
 			    const bool inside, const bool four)
 {
-	const float *from = (const float *)(source->rows[row] + at);
+	const float *from = NULL;
 
 	if (!inside && !source->rows[row])
 		return vdupq_n_f32(0);
+	from = (const float *)(source->rows[row] + at);
 	return four ? vld1q_f32(from) : load_first(from, source->channels);
 }
 
