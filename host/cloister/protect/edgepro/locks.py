@@ -30,11 +30,16 @@ class LayerLock:
     scales: torch.Tensor
     values: torch.Tensor
 
+    def to(self, device: torch.device | str) -> LayerLock:
+        """The same on another device."""
+        return LayerLock(self.channels.to(device), self.scales.to(device), self.values.to(device))
+
     def spread(self, width: int, device: torch.device | str) -> tuple[torch.Tensor, torch.Tensor]:
         """Scales and values of all ``width`` channels: 1 and 0 where none is locked."""
-        scales, values = torch.ones(width), torch.zeros(width)
-        scales[self.channels], values[self.channels] = self.scales, self.values
-        return scales.to(device), values.to(device)
+        scales, values = torch.ones(width, device=device), torch.zeros(width, device=device)
+        channels = self.channels.to(device)
+        scales[channels], values[channels] = self.scales.to(device), self.values.to(device)
+        return scales, values
 
 
 #: Locks by the path of their Conv2d or Linear.

@@ -42,6 +42,7 @@ class LockObjective(Objective):
         """Makes the readers: a linear layer for each lockable layer's features, averaged to 2 x 2."""
         device = next(module.parameters()).device
         self.teacher.to(device)
+        self.locks = {name: lock.to(device) for name, lock in self.locks.items()}
         if not self.settings.without_features:
             return
         with torch.no_grad():
@@ -104,7 +105,7 @@ class LockObjective(Objective):
             return self.locks
         moved = {}
         for name, lock in self.locks.items():
-            draw = torch.rand(len(lock.values), generator=generator, device=generator.device).cpu() * 2 - 1
+            draw = torch.rand(len(lock.values), generator=generator, device=generator.device) * 2 - 1
             moved[name] = LayerLock(lock.channels, lock.scales, lock.values * (1 + self.settings.jitter * draw))
         return moved
 

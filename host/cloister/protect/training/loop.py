@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The training loop: seeded, resumable to the bit on one machine, selecting by the validation split alone."""
+"""The training loop: seeded, resumable, selecting by the validation split alone.
+
+On a CPU a resumed run ends with the same bits as one that was not interrupted. On a GPU it repeats the same choices,
+but sums of a GPU are not the same in every run.
+"""
 
 from __future__ import annotations
 
