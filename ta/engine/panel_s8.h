@@ -57,15 +57,13 @@ cl_panel_s8_finish(const struct cl_tile_s8 *tile, const struct cl_panel_s8 *pane
 	const int32x4_t bias = vld1q_s32(panel->channels->bias);
 	const float32x4_t multiplier = vld1q_f32(panel->channels->multiplier);
 	const size_t stride = tile->out_stride;
-	int32x4_t rounded[CL_S8_TILE_ROWS];
+	int32x4_t rounded[CL_S8_TILE_ROWS] = {sums[0], sums[0], sums[0], sums[0]};
 	uint32x4_t bytes;
 	unsigned int r = 0;
 
-	for (r = 0; r < CL_S8_TILE_ROWS; r++)
-		rounded[r] = r < row_count
-				     ? cl_round4(vmulq_f32(vcvtq_f32_s32(vaddq_s32(sums[r], bias)),
-							   multiplier))
-				     : rounded[0];
+	for (r = 0; r < row_count; r++)
+		rounded[r] =
+			cl_round4(vmulq_f32(vcvtq_f32_s32(vaddq_s32(sums[r], bias)), multiplier));
 	bytes = vreinterpretq_u32_s8(
 		cl_finish16(&tile->finish, rounded[0], rounded[1], rounded[2], rounded[3]));
 	if (panel->columns < CL_S8_COLUMNS) {
