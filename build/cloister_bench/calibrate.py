@@ -197,7 +197,7 @@ class Calibration(Suite):
         sizes = [len(plain) for plain in work.compiled.partitions]
         least = least_memory(work.compiled.arena_size, sizes, 2) - TA_OWN
         # One more than what is kept has its place in turn.
-        least += align(max(sizes)) * round(share * len(sizes))
+        least += align(max(sizes)) * int(share * len(sizes))
         job = ta_job(f"around-{index}", work, least if cipher else 0, f", {cipher or 'resident'}")
         if steps:
             job = Job(f"{job.name}-steps", ("steps", *job.arguments[1:]), f"{job.step}, in steps")

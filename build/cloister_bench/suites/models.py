@@ -17,7 +17,7 @@ from cloister_bench.prepare import Workload, prepare
 from cloister_bench.suites.base import TOLERANCE, Options, Suite, largest_error, normal_job, ta_job
 
 #: Channels of the first stage in the suite `sizes`.
-WIDTHS = (4, 8, 16, 32, 64)
+WIDTHS = (4, 8, 16, 24, 32)
 
 
 class ModelSuite(Suite):
