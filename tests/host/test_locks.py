@@ -17,7 +17,7 @@ from cloister.compile import CompiledModel, compile_onnx
 from cloister.layers import layer_id, layers_of, pack_password, partition_sites
 from cloister.native import EngineError
 from cloister.password import Lock, Password, PasswordError
-from cloister.seal import VendorKey, issue_licence, seal_bundle
+from cloister.seal import Licence, VendorKey, issue_licence, seal_bundle
 from cloister.seal.licence import LICENCE_DOMAIN, SUITE
 from cloister.wire import C, ffi, unpack
 
@@ -353,3 +353,40 @@ def test_a_password_that_is_none_is_refused_by_the_engine() -> None:
     for size in (0, 8, 40, 1024, len(words) - 8, len(words) - 1):
         with pytest.raises(EngineError, match="the password is refused"):
             engine().unlock(part, words[:size])
+
+
+def test_the_command_line(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from cloister.cli.main import main
+
+    def call(*arguments: object) -> int:
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as error:
+            return int(error.code or 0)
+        return 0
+
+    monkeypatch.setenv("CLOISTER_KEYS", str(tmp_path / "keys"))
+    onnx.save(network(), tmp_path / "m.onnx")
+    PASSWORD.write(tmp_path / "m.pwd")
+    Password("test", [lock("r1", 4)]).write(tmp_path / "wrong.pwd")
+    (tmp_path / "d.pub").write_text(DEVICE_KEY.hex())
+    bundle, source, key = tmp_path / "m.clb", tmp_path / "m.onnx", tmp_path / "d.pub"
+    assert call("keys", "new") == 0
+    assert call("compile", source, "-o", bundle, "--password", tmp_path / "m.pwd") == 0
+    assert call("compile", source, "-o", tmp_path / "no.clb", "--password", tmp_path / "wrong.pwd") == 1
+    assert "'r1' cannot be locked" in capsys.readouterr().err and not (tmp_path / "no.clb").exists()
+    for name, options in (("shared", ()), ("own", ("--personal",))):
+        made = tmp_path / f"{name}.lic"
+        assert call("licence", bundle, key, "-o", made, "--password", tmp_path / "m.pwd", *options) == 0
+        data = made.read_bytes()
+        clear = data[: ffi.offsetof("struct cl_licence", "enc")]
+        opened = SUITE.decrypt(data[len(clear) : -C.CL_SIGNATURE_SIZE], DEVICE, LICENCE_DOMAIN + clear)
+        given = PASSWORD.for_device(Licence(data).device_id) if options else PASSWORD
+        assert opened[ffi.sizeof("struct cl_licence_secret") :] == pack_password(given)
+    capsys.readouterr()
+    assert call("inspect", tmp_path / "own.lic") == 0
+    assert "password" in capsys.readouterr().out
+    assert call("licence", bundle, key, "-o", tmp_path / "no.lic", "--password", tmp_path / "wrong.pwd") == 1
+    assert "no layer that computes 'r1'" in capsys.readouterr().err and not (tmp_path / "no.lic").exists()
+    assert call("licence", bundle, key, "-o", tmp_path / "no.lic", "--password", bundle) == 1
+    assert call("licence", bundle, key, "-o", tmp_path / "no.lic", "--personal") == 2

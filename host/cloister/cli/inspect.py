@@ -68,7 +68,8 @@ def inspect_licence(data: bytes, _source: str) -> tuple[dict[str, Any], Callable
         "licence_id": licence.licence_id.hex(),
         "model_id": licence.model_id.hex(),
         "device_id": licence.device_id.hex(),
-        "sealed": "content key and limits: only the device can read them",
+        "password": licence.has_password,
+        "sealed": "content key, limits and password: only the device can read them",
     }
     return facts, lambda: show_facts(facts)
 

@@ -13,7 +13,7 @@ from cloister.cli.provision import read_device_key
 from cloister.password import Password
 from cloister.seal.bundle import Bundle
 from cloister.seal.keys import VendorKey, load_content_key
-from cloister.seal.licence import OUTPUTS, issue_licence
+from cloister.seal.licence import OUTPUTS, device_id, issue_licence
 
 EXAMPLE = """
 \b
@@ -46,19 +46,30 @@ Examples:
     type=click.Path(path_type=Path),
     help="Password file (.pwd) of a locked model; without it the model answers as it is locked.",
 )
+@click.option(
+    "--personal",
+    is_flag=True,
+    help="Give the device a password of its own that tells whose it is; the model must be locked with a jitter.",
+)
 @DIRECTORY
 def licence(
     bundle: Path, device_key: Path, output_file: Path, output: str, top_k: int | None, queries: int, rate: int,
-    min_version: int | None, max_version: int | None, password: Path | None, directory: Path | None,
+    min_version: int | None, max_version: int | None, password: Path | None, personal: bool, directory: Path | None,
 ) -> None:  # fmt: skip
     """Let the device of DEVICE_KEY (from 'cloister provision') run BUNDLE."""
     opened = Bundle.load(bundle)
     vendor = VendorKey.load(directory)
     opened.check_signature(vendor.public)
+    key = read_device_key(device_key)
+    locks = None if password is None else Password.read(password)
+    if personal and locks is None:
+        raise click.UsageError("--personal needs --password")
+    if personal and locks is not None:
+        locks = locks.for_device(device_id(key))
     made = issue_licence(
         opened,
         load_content_key(bytes(opened.header.content_key_id), directory),
-        read_device_key(device_key),
+        key,
         vendor,
         output=output,
         top_k=top_k or 0,
@@ -66,7 +77,7 @@ def licence(
         rate_per_minute=rate,
         min_version=min_version,
         max_version=max_version,
-        password=None if password is None else Password.read(password),
+        password=locks,
     )
     made.save(output_file)
     show_facts({
@@ -76,5 +87,5 @@ def licence(
         "answers": output if output != "top-k" else f"top {top_k}",
         "queries": queries or "no limit",
         "per minute": rate or "no limit",
-        "password": "none" if password is None else password,
+        "password": "none" if password is None else f"{password}, {'its own' if personal else 'shared'}",
     })  # fmt: skip
