@@ -36,6 +36,7 @@ def compile(  # noqa: A001 - the name that a user guesses
     max_partition: int | None = None,
     secure_memory: int | None = None,
     weights: str = "float32",
+    winograd: bool = True,
     password: Password | Path | str | None = None,
     cipher: str = AUTO,
     devices: Iterable[DeviceRecord] = (),
@@ -53,6 +54,8 @@ def compile(  # noqa: A001 - the name that a user guesses
         secure_memory: bytes of the smallest secure memory in which the model must run; more of the same bundle stays
             resident where there is more. Default: 4 MiB where that costs little, else 8 MiB or whatever is enough.
         weights: "int8" stores the weights of float operators in a quarter of the bytes, rounded.
+        winograd: 3x3 convolutions may be computed by Winograd's F(4x4, 3x3) where that takes fewer instructions; False:
+            all directly, whose rounding differs slightly.
         password: what the model is locked with, or its file: refused where the model cannot be locked so. It does not
             enter the bundle.
         cipher: "aegis-128l" (devices with AES instructions), "chacha20-poly1305" or "aes-256-gcm" (every device), or
@@ -82,6 +85,7 @@ def compile(  # noqa: A001 - the name that a user guesses
         max_partition=max_partition,
         secure_memory=secure_memory,
         weights=weights,
+        winograd=winograd,
         password=_password(password),
         progress=progress,
     )

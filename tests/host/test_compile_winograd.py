@@ -3,17 +3,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 from onnx_models import build, engine, floats, kernels, node
 
+from cloister.cli.compile import compile as compile_command
 from cloister.compile import compile_onnx
-from cloister.compile.winograd import winograd_scratch
+from cloister.compile.memory import TA_OWN
+from cloister.compile.winograd import winograd_room, winograd_scratch
 from cloister.ir.reference import Reference
 from cloister.native import _load, find_library
+from cloister.seal import VendorKey
 
 
 def stack(layers: int, channels: int, size: int) -> onnx.ModelProto:
@@ -77,6 +82,42 @@ def test_a_tiny_convolution_is_not_worth_transformed_weights() -> None:
     assert kernels(compile_onnx(model)).count("CONV2D") == 1
 
 
+def test_three_channels_are_computed_directly() -> None:
+    weights = floats(16, 3, 3, 3)
+    model = build([node("Conv", "x w", "y", pads=[1] * 4)], {"x": [1, 3, 32, 32]}, ["y"], {"w": weights})
+    assert kernels(compile_onnx(model)).count("CONV2D") == 1
+
+
+def test_room_counts_the_tiles_that_scratch_was_asked_for() -> None:
+    fields = {"batch": 1, "in_c": 16, "out_h": 32, "out_w": 32}
+    for tiles in (1, 3, 8, 16, 64):
+        assert winograd_room(fields, winograd_scratch(fields, tiles)) == tiles
+    assert winograd_room(fields, winograd_scratch(fields, 13)) == 8
+    assert winograd_room(fields, 1 << 20) == 64
+
+
+def test_bands_leave_room_for_winograd_and_hold_whole_tiles() -> None:
+    nodes, constants, last = [], {}, "x"
+    for i, (into, out) in enumerate(((16, 32), (32, 32))):
+        constants[f"w{i}"] = floats(out, into, 3, 3, seed=i) * np.float32((2 / (9 * into)) ** 0.5)
+        nodes.append(node("Conv", f"{last} w{i}", f"c{i}", pads=[1, 1, 1, 1]))
+        nodes.append(node("Relu", f"c{i}", f"r{i}"))
+        last = f"r{i}"
+    nodes.append(node("MaxPool", last, "p", kernel_shape=[2, 2], strides=[2, 2]))
+    model = build(nodes, {"x": [1, 16, 32, 32]}, ["p"], constants)
+    whole = compile_onnx(model, winograd=False)
+    # Both layers' results whole would take more than this.
+    budget = TA_OWN + (240 << 10)
+    assert whole.arena_size + max(map(len, whole.partitions)) > budget - TA_OWN
+    cut = compile_onnx(model, secure_memory=budget)
+    rows = [row for row in cut.report.rows if row.kernel in ("WINOGRAD", "CONV2D")]
+    assert len(rows) > 2
+    assert all(row.kernel == "WINOGRAD" for row in rows)
+    assert all(row.output_shape[2] % 4 in (0, 1, 3) for row in rows)
+    x = {"x": floats(1, 16, 32, 32, seed=9)}
+    np.testing.assert_allclose(engine().run(cut, x)["p"], engine().run(whole, x)["p"], rtol=1e-4, atol=1e-5)
+
+
 def test_scratch_stays_in_the_budget() -> None:
     model = stack(4, 32, 16)
     whole = compile_onnx(model)
@@ -87,3 +128,22 @@ def test_scratch_stays_in_the_budget() -> None:
         assert tight.arena_size + max(map(len, tight.partitions)) <= budget
         x = {"x": floats(1, 32, 16, 16, seed=3)}
         np.testing.assert_allclose(engine().run(tight, x)["y"], engine().run(whole, x)["y"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("option", "kernel"), [("--winograd", "WINOGRAD"), ("--no-winograd", "CONV2D")])
+def test_the_command_can_leave_winograd_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, kernel: str
+) -> None:
+    compiled = []
+
+    def keep(*args: Any, **kwargs: Any) -> Any:
+        compiled.append(compile_onnx(*args, **kwargs))
+        return compiled[-1]
+
+    monkeypatch.setenv("CLOISTER_KEYS", str(tmp_path / "keys"))
+    monkeypatch.setattr("cloister.compile.compile_onnx", keep)
+    VendorKey.generate().save(tmp_path / "keys")
+    onnx.save(stack(1, 16, 16), tmp_path / "m.onnx")
+    told = CliRunner().invoke(compile_command, [str(tmp_path / "m.onnx"), "-o", str(tmp_path / "m.clb"), option])
+    assert told.exit_code == 0, told.output
+    assert kernel in kernels(compiled[0])

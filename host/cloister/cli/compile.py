@@ -53,6 +53,12 @@ Examples:
     help="How weights of float operators are stored; int8 takes a quarter of the bytes, rounded.",
 )
 @click.option(
+    "--winograd/--no-winograd",
+    default=True,
+    show_default=True,
+    help="Compute 3x3 convolutions by Winograd's algorithm where it takes fewer instructions; it rounds otherwise.",
+)
+@click.option(
     "--cipher",
     type=click.Choice([AUTO, *SUITES]),
     default=AUTO,
@@ -75,8 +81,8 @@ Examples:
 @DIRECTORY
 def compile(  # noqa: A001
     model: Path, output: Path, name: str | None, version: int, dims: tuple[tuple[str, int], ...],
-    secure_memory: int | None, max_partition: int | None, weights: str, cipher: str, devices: tuple[Path, ...],
-    password: Path | None, embed: Path | None, directory: Path | None,
+    secure_memory: int | None, max_partition: int | None, weights: str, winograd: bool, cipher: str,
+    devices: tuple[Path, ...], password: Path | None, embed: Path | None, directory: Path | None,
 ) -> None:  # fmt: skip
     """Compile the ONNX file MODEL into a sealed bundle.
 
@@ -86,8 +92,8 @@ def compile(  # noqa: A001
     with compile_progress(f"compiling {model}") as progress:
         bundle = compile_model(
             model, name=name, version=version, dims=dict(dims), max_partition=max_partition,
-            secure_memory=secure_memory, weights=weights, cipher=cipher, devices=records, password=password,
-            keys=directory, progress=progress,
+            secure_memory=secure_memory, weights=weights, winograd=winograd, cipher=cipher, devices=records,
+            password=password, keys=directory, progress=progress,
         )  # fmt: skip
     bundle.save(output)
     facts: dict[str, object] = {

@@ -30,6 +30,8 @@ GAIN = 1.02
 PARTITION_OVERHEAD = 640
 #: Shares of the arena's room that are tried for bands: what is left helps scratch to find its place.
 SHARES = (0.97, 0.94, 0.9, 0.85)
+#: Kernels up to which those are tried, and plans of the arena that are tried for WINOGRAD's scratch.
+SMALL, PLANS = 200, 8
 #: Arrangements that are finished, of those that were found.
 FINISHED = 3
 #: Relative accuracy of the smallest budget that an error names.
@@ -193,7 +195,7 @@ def for_budget(
     found.sort(key=lambda each: each.expected)
     refined: dict[int, _Tries] = {}
     for each in found:
-        if winograd and each.made.regions and len(refined) < FINISHED:
+        if winograd and each.made.regions and len(refined) < FINISHED and len(each.made.lowered.ops) <= SMALL:
             refined.setdefault(id(each.tries.known), each.tries)
     for tries in refined.values():
         for share in SHARES if tries.can_reserve else ():
@@ -304,7 +306,7 @@ def _prospects(made: Arrangement, budget: int | None) -> list[_Prospect]:
 
 def with_winograd(made: Arrangement, budget: int | None) -> Arrangement:
     """The arrangement with those convolutions as WINOGRAD that are worth their scratch."""
-    for prospect in _prospects(made, budget):
+    for prospect in _prospects(made, budget)[:PLANS]:
         ops = apply(made.lowered.ops, prospect.chosen)
         plan = plan_arena(ops, *made.lowered.ends)
         if plan.size <= prospect.limit:
