@@ -140,7 +140,7 @@ def test_the_measured_kernels_cover_every_kernel_of_the_engine() -> None:
 
 def _table() -> dict[str, object]:
     rows = ["RUN", "OPEN aegis-128l", "STEP", "CONV2D rows", "COPY transpose 4"]
-    own = {"costs": {"call": 100.0, "mac": 0.25, "byte": 2.0}, "error": 0.1, "worst": 0.2, "samples": 9}
+    own = {"costs": {"call": 100.0, "mac": 0.25, "byte": 2.0}, "error": 0.1, "bias": 0.02, "worst": 0.2, "samples": 9}
     shape = {"input channels": [1, 8], "output channels": [8, 64], "width": [8, 32], "kernel": [9, 9]}
     return {"version": 2, "kernels": {row: {**own, "shape": shape if row == "CONV2D rows" else {}} for row in rows}}
 
@@ -167,6 +167,18 @@ def test_streaming_costs_by_the_byte_and_in_steps_more() -> None:
     assert steps.decrypt > once.decrypt
     assert once.compute == resident.compute == steps.compute
     assert 0 < once.error < 0.11
+
+
+def test_errors_of_different_kernels_cancel_in_part_and_those_of_equal_ones_do_not() -> None:
+    def told(*depths: int) -> float:
+        ops = []
+        for channels in depths:
+            b = Builder("conv", [1, channels, 16, 16])
+            ops += [op for op in lowered(b.finish(b.conv("x", 32, 3))).ops if op.kernel == "CONV2D"]
+        return inference([ops], Streaming(), 0, 0, table=_table()).error
+
+    assert told(7, 8) < told(8, 8) < told(8) * 1.05
+    assert told(5, 6, 7, 8) < told(7, 8)
 
 
 def test_a_table_of_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

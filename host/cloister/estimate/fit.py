@@ -93,8 +93,8 @@ def fit(samples: Sequence[Sample]) -> dict[str, Any]:
     others cost is taken off, so that their kinds are fitted before.
 
     Returns:
-        By kind: ``costs`` by count, ``error`` (root of the mean square of the relative errors) and ``worst`` of kernels
-        left out, ``samples``, and ``shape``: the least and largest of each size.
+        By kind: ``costs`` by count; ``error`` (root of the mean square of the relative errors), ``bias`` (their mean)
+        and ``worst`` of kernels left out; ``samples``; and ``shape``: the least and largest of each size.
     """
     rows: dict[str, list[tuple[Term, float]]] = defaultdict(list)
     left: list[Sample] = []
@@ -143,6 +143,7 @@ def _fit_kind(rows: Sequence[tuple[Term, float]]) -> dict[str, Any]:
     return {
         "costs": {name: float(f"{value:.5g}") for name, value in zip(names, constants, strict=True) if value > 0},
         "error": float(f"{np.sqrt(np.mean(errors**2)):.3g}"),
+        "bias": float(f"{np.mean(errors):.3g}"),
         "worst": float(f"{np.abs(errors).max():.3g}"),
         "samples": len(rows),
         "shape": shape,

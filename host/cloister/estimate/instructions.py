@@ -206,11 +206,15 @@ def inference(
 
 
 def _error(costs: Iterable[tuple[Term, float]], kinds: Mapping[str, Any]) -> float:
-    """Kernels of one kind are taken to err alike, kinds independently of each other."""
+    """Standard error of a sum of terms: all of a kind share its bias, those alike in all counts share their error."""
     sums: dict[str, float] = defaultdict(float)
+    alike: dict[tuple[object, ...], float] = defaultdict(float)
     for term, cost in costs:
         sums[term.kind] += cost
-    return sqrt(sum((cost * (kinds[kind]["error"] if kind in kinds else 1.0)) ** 2 for kind, cost in sums.items()))
+        alike[term.kind, *term.counts.items()] += cost
+    shared = sum((cost * (kinds[kind]["bias"] if kind in kinds else 1.0)) ** 2 for kind, cost in sums.items())
+    own = sum((cost * (kinds[key[0]]["error"] if key[0] in kinds else 1.0)) ** 2 for key, cost in alike.items())
+    return sqrt(shared + own)
 
 
 def _extrapolations(costs: Iterable[tuple[Term, float]], kinds: Mapping[str, Any]) -> list[Extrapolation]:
