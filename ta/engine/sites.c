@@ -153,12 +153,18 @@ struct place {
 	uint32_t lane;
 };
 
-static struct place place_of(const struct cl_site *site, uint32_t c, uint32_t lanes)
+static inline struct place place_of(const struct cl_site *site, uint32_t c, uint32_t lanes)
 {
-	const uint32_t each = site->channels / site->groups;
-	const uint32_t rest = c % each;
+	uint64_t panel = 0;
 
-	return (struct place){(size_t)(c / each * up(each, lanes) + rest / lanes), rest % lanes};
+	/* Divisions that nearly all sites can do without. */
+	if (site->groups > 1) {
+		const uint32_t each = site->channels / site->groups;
+
+		panel = c / each * up(each, lanes);
+		c %= each;
+	}
+	return (struct place){(size_t)(panel + c / lanes), c % lanes};
 }
 
 static void unlock_panels(const struct cl_site *site, const struct cl_lock_entry *entries,

@@ -8,16 +8,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cloister.compile import CompiledModel
+from cloister.compile.memory import TA_OWN, least_memory, pages
+from cloister.layers import pack_password
 from cloister.password import Lock, Password
 from cloister_bench.device import Job, Outcome
-from cloister_bench.networks import NETWORKS
+from cloister_bench.networks import NETWORKS, SMALL, SMALL_INT8
 from cloister_bench.prepare import Workload, prepare
 from cloister_bench.suites.base import Suite, ta_job
 
 #: Shares of each layer's channels that are set to a constant and turned, as `cloister edgepro` does by default.
 CONSTANT, TURNED = 0.1, 0.5
-#: The limit of LOAD where partitions are streamed: arena and largest partition, and pages for manifest and licence.
-PAGES = 32 * 4096
+#: Bytes of a licence beside its password, and before it in the TA's copy (struct licence_copy in ta/load.c).
+LICENCE = 256 + 24
+#: Partitions of the streamed models: small, so that each network has several.
+PARTITION = 1 << 14
 
 
 def random_password(work: Workload) -> Password:
@@ -34,6 +39,12 @@ def random_password(work: Workload) -> Password:
     return Password(work.name, locks)
 
 
+def _least(compiled: CompiledModel, sizes: list[int]) -> int:
+    """The limit of LOAD at which no partition is resident, in bytes."""
+    ios = len(compiled.inputs) + len(compiled.outputs)
+    return least_memory(compiled.arena_size, sizes, ios, len(compiled.layers)) - TA_OWN
+
+
 @dataclass(frozen=True)
 class _Case:
     work: Workload
@@ -48,28 +59,34 @@ class LockSuite(Suite):
     name = "locks"
 
     def prepare(self) -> list[Workload]:
-        """Each network twice: its licence without a password, and with one."""
-        names = ["lenet"] if self.options.quick else list(self.options.networks)
-        self._pairs: list[tuple[Workload, Workload]] = []
-        for index, name in enumerate(names):
-            work = prepare(name, f"locks/{index}", NETWORKS[name]())
-            opened = replace(work, directory=f"locks/{index}open", password=random_password(work))
-            self._pairs.append((work, opened))
-        return [work for pair in self._pairs for work in pair]
+        """Each network whole and in small partitions, its licence without a password and with one."""
+        names = list(self.options.networks)
+        if tuple(names) == SMALL:  # none in particular was asked for
+            names += SMALL_INT8
+        self._pairs: list[tuple[Workload, Workload, str]] = []
+        for index, name in enumerate(["lenet"] if self.options.quick else names):
+            for kind in ("resident", "streamed"):
+                limit = PARTITION if kind == "streamed" else None
+                work = prepare(name, f"locks/{index}{kind}", NETWORKS[name](), max_partition=limit)
+                opened = replace(work, directory=f"{work.directory}-open", password=random_password(work))
+                self._pairs.append((work, opened, kind))
+        return [work for pair in self._pairs for work in pair[:2]]
 
     def jobs(self) -> list[Job]:
-        """Four for each network."""
+        """Two for each network and kind."""
         self._cases: list[_Case] = []
-        for index, pair in enumerate(self._pairs):
-            compiled = pair[0].compiled
-            assert compiled is not None
-            least = compiled.arena_size + max(map(len, compiled.partitions)) + PAGES
-            for kind, memory in (("resident", 0), ("streamed", least)):
-                jobs = [
-                    ta_job(f"locks-{index}-{kind}-{place}", work, memory, f", {kind}")
-                    for place, work in enumerate(pair)
-                ]
-                self._cases.append(_Case(pair[0], f"{pair[0].name}, {kind}", *jobs))
+        for index, (work, opened, kind) in enumerate(self._pairs):
+            assert work.compiled is not None and opened.password is not None
+            sizes = [len(part) for part in work.compiled.partitions]
+            words = len(pack_password(opened.password))
+            # The same partitions are streamed with the licence's pages and without them.
+            locked = 0 if kind == "resident" else _least(work.compiled, sizes)
+            memory = 0 if kind == "resident" else locked + pages(LICENCE + words)
+            jobs = [
+                ta_job(f"locks-{index}-{place}", *each, f", {kind}")
+                for place, each in enumerate(((work, locked), (opened, memory)))
+            ]
+            self._cases.append(_Case(work, f"{work.name}, {kind}", *jobs))
         return [job for case in self._cases for job in (case.locked, case.opened)]
 
     def evaluate(self, outcomes: Mapping[str, Outcome]) -> None:
