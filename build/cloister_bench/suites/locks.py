@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+import onnx
 
 from cloister.compile import CompiledModel
 from cloister.compile.memory import TA_OWN, least_memory, pages
@@ -63,11 +65,14 @@ class LockSuite(Suite):
         names = list(self.options.networks)
         if tuple(names) == SMALL:  # none in particular was asked for
             names += SMALL_INT8
+        names = ["lenet"] if self.options.quick else names
+        sources: list[tuple[str, onnx.ModelProto | Path]] = [(name, NETWORKS[name]()) for name in names]
+        sources += [(path.stem, path) for path in self.options.models]
         self._pairs: list[tuple[Workload, Workload, str]] = []
-        for index, name in enumerate(["lenet"] if self.options.quick else names):
+        for index, (name, source) in enumerate(sources):
             for kind in ("resident", "streamed"):
                 limit = PARTITION if kind == "streamed" else None
-                work = prepare(name, f"locks/{index}{kind}", NETWORKS[name](), max_partition=limit)
+                work = prepare(name, f"locks/{index}{kind}", source, max_partition=limit)
                 opened = replace(work, directory=f"{work.directory}-open", password=random_password(work))
                 self._pairs.append((work, opened, kind))
         return [work for pair in self._pairs for work in pair[:2]]
