@@ -205,15 +205,20 @@ def inference(
     return Instructions(compute, decrypt, boundary, error, outside)
 
 
+def _told(kinds: Mapping[str, Any], kind: str, name: str) -> float:
+    """An error of a kind; where nothing of it was measured, all of it may be wrong."""
+    return float(kinds[kind][name]) if kind in kinds else 1.0
+
+
 def _error(costs: Iterable[tuple[Term, float]], kinds: Mapping[str, Any]) -> float:
     """Standard error of a sum of terms: all of a kind share its bias, those alike in all counts share their error."""
     sums: dict[str, float] = defaultdict(float)
-    alike: dict[tuple[object, ...], float] = defaultdict(float)
+    alike: dict[tuple[str, tuple[tuple[str, float], ...]], float] = defaultdict(float)
     for term, cost in costs:
         sums[term.kind] += cost
-        alike[term.kind, *term.counts.items()] += cost
-    shared = sum((cost * (kinds[kind]["bias"] if kind in kinds else 1.0)) ** 2 for kind, cost in sums.items())
-    own = sum((cost * (kinds[key[0]]["error"] if key[0] in kinds else 1.0)) ** 2 for key, cost in alike.items())
+        alike[term.kind, tuple(term.counts.items())] += cost
+    shared = sum((cost * _told(kinds, kind, "bias")) ** 2 for kind, cost in sums.items())
+    own = sum((cost * _told(kinds, kind, "error")) ** 2 for (kind, _), cost in alike.items())
     return sqrt(shared + own)
 
 
