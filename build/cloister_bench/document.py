@@ -60,9 +60,9 @@ def stream_table(records: Sequence[Record]) -> list[str]:
     # A network whose least lies between two shares has that one besides.
     usual = [share for share in shares if share in ("1.00", "0.75", "0.50", "0.25")]
     rows = []
-    for (name, precision), row in networks.items():
-        least = ", ".join(f"{share}: {row[share]}" for share in shares if share in row and share not in usual)
-        rows.append([name, precision, *(row.get(share, "") for share in usual), least])
+    for (name, precision), cells in networks.items():
+        least = ", ".join(f"{share}: {cells[share]}" for share in shares if share in cells and share not in usual)
+        rows.append([name, precision, *(cells.get(share, "") for share in usual), least])
     head = ("network", "precision", *(f"{float(share):.0%} of its memory (TA's peak)" for share in usual))
     return _markdown((*head, "the least it runs in"), rows)
 
