@@ -25,7 +25,16 @@ from cloister.protect.edgepro.exposed import ExposedPrefix, LeakedLock
 from cloister.protect.edgepro.lock import Locked
 from cloister.protect.edgepro.locks import fold_normalisation, lockable, width_of
 from cloister.protect.edgepro.select import channel_scores, draw_channels
-from cloister.protect.training import Augmentation, Recipe, TrainingError, accuracy, fit, network
+from cloister.protect.training import (
+    Augmentation,
+    Recipe,
+    TrainingError,
+    accuracy,
+    export_onnx,
+    fit,
+    load_model,
+    network,
+)
 
 RECIPE = Recipe(epochs=12, batch=64, rate=0.1, augmentation=Augmentation(crop=1), seed=3)
 LOCKING = LockSettings(recipe=Recipe(epochs=6, batch=64, rate=0.03, clip=5.0), jitter=0.02)
@@ -196,6 +205,17 @@ def test_the_exported_files_agree_with_torch(tmp_path: Path) -> None:
         assert np.allclose(session.run(None, {"image": data.numpy()})[0], expected, atol=1e-3 * abs(expected).max())
     graph = onnx.load(tmp_path / "locked.onnx").graph
     assert {node.op_type for node in graph.node} == {"Conv", "Relu", "MaxPool", "Reshape", "Gemm"}, "no trace of locks"
+
+
+def test_a_model_that_came_from_onnx_can_be_locked(tmp_path: Path) -> None:
+    source = export_onnx(victim(), (1, 8, 8), tmp_path / "victim.onnx")
+    settings = replace(LOCKING, constant_share=0.0, recipe=replace(LOCKING.recipe, epochs=1))
+    made = lock_model(load_model(source), digits_splits(), settings, device="cpu", quiet=True)
+    made.save(tmp_path, "digits")
+    applied = Password.read(tmp_path / "password.pwd").apply(onnx.load(tmp_path / "locked.onnx"))
+    session = onnxruntime.InferenceSession(applied.SerializeToString())
+    labels = session.run(None, {"image": images().numpy()})[0].argmax(1)
+    assert np.mean(labels == digits_splits().test.labels[:100].numpy()) > 0.9
 
 
 def test_a_password_comes_back_as_the_same_locks() -> None:
