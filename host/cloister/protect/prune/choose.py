@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Which channels a step removes, so that a wanted number of multiply-accumulates is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from cloister.protect.prune.channels import Group, multiply_accumulates, remove
+from cloister.protect.prune.settings import PruneSettings
+
+
+def choose(
+    module: nn.Module,
+    groups: Sequence[Group],
+    worth: Mapping[str, torch.Tensor],
+    wanted: int,
+    shape: tuple[int, int, int],
+    settings: PruneSettings,
+) -> tuple[nn.Module, dict[str, list[int]]]:
+    """The smallest removal, by rank, that leaves at most ``wanted`` multiply-accumulates, or the largest possible.
+
+    Args:
+        module: on the CPU; not changed.
+        groups: of this module.
+        worth: as :func:`~cloister.protect.prune.criteria.scores` gives it.
+        wanted: multiply-accumulates of the result.
+        shape: channels, height and width of an image.
+        settings: scope, weighing, and what layers keep.
+
+    Returns:
+        The smaller module, and the channels that it lacks. No channels: none can be removed any more.
+    """
+    chosen = [group for group in groups if group.layer in worth]
+    if settings.scope == "global":
+        ranked = _ranked(module, chosen, worth, shape, settings.weigh)
+        most = len(ranked)
+    else:
+        ranked, most = [], max((group.width for group in chosen), default=0) * 8
+
+    def removal(extent: int) -> dict[str, list[int]]:
+        if settings.scope == "global":
+            counts: dict[str, int] = {}
+            for layer in ranked[:extent]:
+                counts[layer] = counts.get(layer, 0) + 1
+        else:
+            counts = {group.layer: group.width * extent // most for group in chosen}
+        made = {}
+        for group in chosen:
+            count = min(counts.get(group.layer, 0), group.width - _keep(group.width, 0, settings))
+            kept = _keep(group.width, group.width - count, settings)
+            lowest = torch.argsort(worth[group.layer], stable=True)[: group.width - kept]
+            if len(lowest):
+                made[group.layer] = sorted(lowest.tolist())
+        return made
+
+    def left(extent: int) -> tuple[int, nn.Module]:
+        smaller = remove(module, removal(extent), shape)
+        return multiply_accumulates(smaller, shape), smaller
+
+    low, high = 0, most
+    while low < high:
+        middle = (low + high) // 2
+        if left(middle)[0] <= wanted:
+            high = middle
+        else:
+            low = middle + 1
+    _, smaller = left(high)
+    return smaller, removal(high)
+
+
+def _ranked(
+    module: nn.Module,
+    groups: Sequence[Group],
+    worth: Mapping[str, torch.Tensor],
+    shape: tuple[int, int, int],
+    weigh: bool,
+) -> list[str]:
+    """The layers of all channels, the least worth for what they cost first."""
+    whole = multiply_accumulates(module, shape)
+    entries = []
+    for group in groups:
+        price = 1.0
+        if weigh:
+            price = (whole - multiply_accumulates(remove(module, {group.layer: [0]}, shape), shape)) / whole
+        for place, value in enumerate(sorted(worth[group.layer].tolist())):
+            entries.append((value / max(price, 1e-9), group.layer, place))
+    return [layer for _, layer, _ in sorted(entries)]
+
+
+def _keep(width: int, wanted: int, settings: PruneSettings) -> int:
+    """Channels that a layer of ``width`` keeps where ``wanted`` would be enough."""
+    kept = max(wanted, settings.least)
+    kept += -kept % settings.round_to
+    return min(width, kept)
