@@ -62,7 +62,9 @@ def conv2d(op: Op) -> list[Term]:
         strips = calls + lines if f["out_w"] % ROWS else calls
         counts |= {"strip": strips, "strip tap": strips * taps, "pixel": pixels * taps}
     counts["call"] = 1
-    return [Term(kind, counts, conv_shape(f)), *later(function, pixels * f["out_c"], calls)]
+    # Pixels of a direct one lie in one row.
+    shape = {name: size for name, size in conv_shape(f).items() if name != "width" or kind != "CONV2D 1x1"}
+    return [Term(kind, counts, shape), *later(function, pixels * f["out_c"], calls)]
 
 
 def winograd(op: Op) -> list[Term]:

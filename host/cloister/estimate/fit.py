@@ -23,7 +23,7 @@ Array = npt.NDArray[np.float64]
 #: Parts of the measurements that are left out one after the other.
 FOLDS = 8
 #: Least share of a kernel's cost that must be left when known terms are taken off: else it says nothing.
-SHARE = 0.1
+SHARE = 0.05
 
 
 @dataclass(frozen=True)
