@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The attacks that every protection is measured by. Needs the extra ``train`` (torch)."""
+
+from cloister.attack.attacks import ATTACKS
+from cloister.attack.bench import Report, bench
+from cloister.attack.effort import Effort
+from cloister.attack.errors import AttackError
+from cloister.attack.exposed import BlackBox, Exposed, SeenRun, WhiteBox
+
+__all__ = ["ATTACKS", "AttackError", "BlackBox", "Effort", "Exposed", "Report", "SeenRun", "WhiteBox", "bench"]

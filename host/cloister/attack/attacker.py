@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The attacker at work on one target: his data, his training, how well he did."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cloister.attack.effort import Effort
+from cloister.attack.exposed import Exposed
+from cloister.attack.surgery import has_normalisation, kept, renormalised, transplanted
+from cloister.protect.edgepro.locks import lockable
+from cloister.protect.training import (
+    Fitted,
+    Images,
+    Recipe,
+    Splits,
+    TrainingError,
+    accuracy,
+    agreement,
+    fit,
+    labels_of,
+)
+
+#: One line of the report: what was attacked how, and the figures.
+Record = dict[str, Any]
+#: Starts and rates that are trained in full; more are tried in short trainings first.
+FINALISTS = 3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The best of what was tried.
+
+    Attributes:
+        module: the attacker's network.
+        start: what it started from.
+        rate: learning rate; 0 where nothing was trained.
+        validation: accuracy on the validation images, 0 to 1: what it was chosen by.
+        tried: the validation accuracy of each start and rate.
+    """
+
+    module: nn.Module
+    start: str
+    rate: float
+    validation: float
+    tried: dict[str, float]
+
+
+@dataclass
+class Attacker:
+    """Who attacks one target.
+
+    Attributes:
+        target: what is attacked.
+        splits: the owner's data. The attacker gets shares of ``train``; ``test`` only measures him.
+        architecture: from a seed to a fresh network of the victim's kind, which the attacker is taken to know.
+        effort: what he has.
+        seed: of everything drawn.
+        folder: where checkpoints go; None keeps none.
+        device: to train on.
+        pool: images that he can ask about, without labels.
+    """
+
+    target: Exposed
+    splits: Splits
+    architecture: Callable[[int], nn.Module]
+    effort: Effort
+    seed: int
+    folder: Path | None
+    device: str
+    pool: Images
+    _labels: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def share(self, share: float) -> Images:
+        """That share of the labelled training images."""
+        return self.splits.train.share(share, self.seed)
+
+    @property
+    def choosing(self) -> Images:
+        """The validation images that he chooses on."""
+        validation = self.splits.validation
+        if len(validation) <= self.effort.validation:
+            return validation
+        return validation.share(self.effort.validation / len(validation), 0)
+
+    def validate(self, module: nn.Module) -> float:
+        """Accuracy on the images that he chooses on, 0 to 1."""
+        return accuracy(module, self.choosing, self.splits)
+
+    def starts(self, images: Images) -> dict[str, nn.Module]:
+        """Networks to train on from, by names for the report; {} if nothing is exposed that could be trained."""
+        module = self.target.module()
+        if module is not None:
+            return self.prepared(module.cpu(), images, "exposed")
+        part = getattr(self.target, "features", lambda: None)()
+        whole = None if part is None else transplanted(part.cpu(), self.architecture(self.seed))
+        return {} if whole is None else {"exposed part": self.renormal(whole, images)}
+
+    def prepared(self, module: nn.Module, images: Images, name: str) -> dict[str, nn.Module]:
+        """Ways to go on from a network: as it is; with normalisation; with its later layers drawn anew."""
+        layers = 1 + len(lockable(module))
+        if has_normalisation(module):
+            ready, found = module, {name: module}
+        else:
+            ready = self.renormal(module, images, anew=True)
+            found = {
+                name: module,
+                f"{name}, normalised": self.renormal(module, images),
+                f"{name}, normalised anew": ready,
+            }
+        for count in sorted({1, layers // 2} - {0, layers}):
+            found[f"{name}, first {count} of {layers} layers kept"] = kept(ready, count, self.seed + 2000)
+        return found
+
+    def renormal(self, module: nn.Module, images: Images, anew: bool = False) -> nn.Module:
+        """See :func:`~cloister.attack.surgery.renormalised`; statistics are of his images."""
+        return renormalised(module, self.splits.normalise(images.pixels[:1000].cpu()), anew)
+
+    def train(
+        self, starts: Mapping[str, nn.Module], images: Images, key: str, rates: tuple[float, ...] = ()
+    ) -> Outcome:
+        """Train from each start with each rate; what does best on the validation images counts.
+
+        Where there are more than :data:`FINALISTS` of them, all are tried in a short training first.
+
+        Args:
+            starts: modules by a name for the report; they are not changed.
+            images: labelled as the attacker has them.
+            key: names the training in the folder.
+            rates: default: the effort's.
+
+        Raises:
+            TrainingError: no rate led to a finite loss, or the folder is of another run.
+        """
+        pairs = [(start, rate) for start in starts for rate in rates or self.effort.rates]
+        tried: dict[str, float] = {}
+        if len(pairs) > FINALISTS:
+            trials = {pair: self._trial(starts[pair[0]], *pair, images, key, self.effort.trial) for pair in pairs}
+            scores = {pair: -1.0 if fitted is None else fitted.score for pair, fitted in trials.items()}
+            tried = {f"{start} at {rate:g}, short": round(score, 4) for (start, rate), score in scores.items()}
+            pairs = sorted(pairs, key=lambda pair: -scores[pair])[:FINALISTS]
+        best: Outcome | None = None
+        for start, rate in pairs:
+            fitted = self._trial(starts[start], start, rate, images, key, self.effort.steps)
+            tried[f"{start} at {rate:g}"] = -1.0 if fitted is None else round(fitted.score, 4)
+            if fitted is not None and (best is None or fitted.score > best.validation):
+                best = Outcome(fitted.module, start, rate, fitted.score, tried)
+        if best is None:
+            raise TrainingError(f"{key}: no rate led to a finite loss", "try lower rates")
+        return best
+
+    def _trial(self, module: nn.Module, start: str, rate: float, images: Images, key: str, steps: int) -> Fitted | None:
+        """Train a copy; None where the loss is not finite."""
+        effort = self.effort
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed))
+        # whole passes, so that no image counts more than another; few images make an epoch of the loop many times over
+        passes = max(1, round(steps * effort.batch / effort.epochs / len(images)))
+        repeated = order.repeat(max(passes, -(-effort.batch // len(images))))
+        data = replace(self.splits, train=images.take(repeated), validation=self.choosing)
+        recipe = Recipe(
+            max(1, round(steps * effort.batch / len(repeated))), effort.batch, rate, augmentation=effort.augmentation,
+            clip=5.0, seed=self.seed,
+        )  # fmt: skip
+        folder = None
+        if self.folder is not None:
+            # named by all that goes in: targets that give the same labels or weights share their trainings
+            tensors = (images.pixels, images.labels, *module.state_dict().values())
+            digest = digest_of(repr((recipe, len(repeated), len(data.validation))), *tensors)
+            folder = self.folder / "training" / file_name(f"{key}_{start}_{rate:g}_{digest[:12]}")
+        try:
+            return fit(copy.deepcopy(module), data, recipe, folder=folder, device=self.device, quiet=True)
+        except TrainingError as error:
+            if "the loss of epoch" not in error.message:
+                raise
+            return None
+
+    def scratch(self, images: Images, key: str) -> Outcome:
+        """Train a fresh network."""
+        return self.train({"scratch": self.architecture(self.seed + 1000)}, images, f"scratch-{key}")
+
+    def record(self, attack: str, budget: str, outcome: Outcome, began: float, **about: Any) -> Record:
+        """How well he did on the test images.
+
+        Args:
+            attack: its name.
+            budget: what it takes, such as "10 % of the data"; equal budgets are compared.
+            outcome: what he made.
+            began: ``time.monotonic()`` before the attack.
+            **about: more figures.
+        """
+        labels = labels_of(outcome.module, self.splits.test, self.splits).cpu()
+        return {
+            "target": self.target.name, "attack": attack, "budget": budget, "start": outcome.start,
+            "accuracy": agreement(labels, self.splits.test.labels),
+            "fidelity": agreement(labels, self.answers()),
+            "validation": round(outcome.validation, 4), "rate": outcome.rate, "tried": outcome.tried,
+            "seed": self.seed, "seconds": round(time.monotonic() - began, 1), **about,
+        }  # fmt: skip
+
+    def answers(self) -> torch.Tensor:
+        """The authorised model's labels of the test images, int64 (N,)."""
+        if "test" not in self._labels:
+            self._labels["test"] = self.target.query(self.splits.test.pixels).cpu()
+        return self._labels["test"]
+
+
+def file_name(text: str) -> str:
+    """``text`` as a name of a file."""
+    return re.sub(r"[^A-Za-z0-9.=_]+", "-", text).strip("-")
+
+
+def digest_of(text: str, *tensors: torch.Tensor) -> str:
+    """SHA-256 of a text and tensors' bytes, in hexadecimal."""
+    found = hashlib.sha256(text.encode())
+    for tensor in tensors:
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The bench: every attack on every target, between the white box and the black box."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cloister.attack.attacker import Attacker, Record, digest_of, file_name
+from cloister.attack.attacks import ATTACKS
+from cloister.attack.effort import Effort
+from cloister.attack.errors import AttackError
+from cloister.attack.exposed import BlackBox, Exposed, WhiteBox
+from cloister.attack.surgery import fresh, renormalised
+from cloister.protect.training import Images, Splits
+from cloister.protect.training.progress import epochs_progress
+
+#: Attacks that give the black box its figures; they are always run on it.
+_BASELINES = ("direct", "finetune", "steal")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the bench found.
+
+    Attributes:
+        records: a dictionary for each attack, target and budget; docs/attacks.md names the keys.
+        about: data, effort, seed and pool, for the report's head.
+    """
+
+    records: list[Record]
+    about: dict[str, Any]
+
+    def find(self, target: str, attack: str, budget: str = "") -> Record:
+        """The first record of that target and attack, and of that budget unless it is empty.
+
+        Raises:
+            AttackError: there is none.
+        """
+        for record in self.records:
+            if (record["target"], record["attack"]) == (target, attack) and budget in ("", record["budget"]):
+                return record
+        raise AttackError(f"the report has no {attack!r} of {target!r} {budget}".rstrip(), "look at its records")
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write ``attacks.json``, ``attacks.md`` and ``attacks.svg`` into ``folder``; their paths."""
+        from cloister.attack.picture import draw
+        from cloister.attack.table import markdown
+
+        folder.mkdir(parents=True, exist_ok=True)
+        written = []
+        for name, text in (
+            ("attacks.json", json.dumps({"about": self.about, "records": self.records}, indent=1) + "\n"),
+            ("attacks.md", markdown(self.records, self.about)),
+            ("attacks.svg", draw(self.records, f"Attacks, {self.about['data']}")),
+        ):
+            _write(folder / name, text)
+            written.append(folder / name)
+        return written
+
+
+def bench(
+    exposed: Exposed | Sequence[Exposed],
+    splits: Splits,
+    victim: nn.Module,
+    *,
+    attacks: Sequence[str] | None = None,
+    effort: Effort | None = None,
+    seed: int = 0,
+    architecture: Callable[[int], nn.Module] | None = None,
+    pool: Images | None = None,
+    folder: Path | None = None,
+    device: str = "auto",
+    quiet: bool = False,
+) -> Report:
+    """Attack protected models, and beside them the victim as white box and as black box.
+
+    Args:
+        exposed: one or several targets.
+        splits: the data that the victim was trained on. Attackers get shares of ``train`` and choose on ``validation``;
+            ``test`` is only reported on.
+        victim: the unprotected model: logits (N, classes) from normalised images (N, C, H, W).
+        attacks: names of :data:`~cloister.attack.attacks.ATTACKS`; default: all.
+        effort: what attackers have; default: :class:`Effort`.
+        seed: of the attackers' shares, weights and order of images.
+        architecture: from a seed to a fresh network, for attackers who start from nothing; default: the victim's with
+            weights drawn anew, and with batch normalisation put in if it has none.
+        pool: images that queries are drawn from; their labels are not looked at. Default: ``splits.train``.
+        folder: keeps checkpoints and records; the same call goes on there after an interruption.
+        device: to train on: "auto", "cpu", "cuda".
+        quiet: show no progress.
+
+    Raises:
+        AttackError: an unknown attack, two targets of one name, a target that answers something else than it should,
+            or a folder of other targets.
+    """
+    targets = list(exposed) if isinstance(exposed, Sequence) else [exposed]
+    chosen = list(ATTACKS) if attacks is None else list(attacks)
+    unknown = [name for name in chosen if name not in ATTACKS]
+    if unknown or not chosen:
+        raise AttackError(f"there are no attacks {unknown}" if unknown else "no attack is named",
+                          f"choose from {', '.join(ATTACKS)}")  # fmt: skip
+    effort = effort or Effort()
+    victim = victim.cpu().eval()
+    white, black = WhiteBox(victim, splits), BlackBox(victim, splits)
+    every: list[Exposed] = [white, *targets, black]
+    names = [target.name for target in every]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise AttackError(f"several targets are named {', '.join(twice)}", "give each a name of its own")
+    for target in every:
+        _check(target, splits)
+    if architecture is None:
+        plain = renormalised(victim, splits.normalise(splits.validation.pixels[:100].cpu()))
+        architecture = lambda number: fresh(plain, number)  # noqa: E731 - closes over the network
+    cells = [
+        (target, attack)
+        for target in every
+        for attack in ATTACKS
+        if attack in chosen or (target is black and attack in _needed(chosen))
+    ]
+    records: list[Record] = []
+    # also where nothing is to be kept: targets share trainings through the folder
+    temporary = None if folder is not None else tempfile.TemporaryDirectory(prefix="cloister-attack-")
+    place = folder if temporary is None else Path(temporary.name)
+    assert place is not None
+    attackers = {
+        target.name: Attacker(target, splits, architecture, effort, seed, place, device, pool or splits.train)
+        for target in every
+    }
+    with epochs_progress("attacks", 0, len(cells), quiet) as report:
+        for done, (target, attack) in enumerate(cells, 1):
+            records += _once(attackers[target.name], attack, place)
+            report(done, f"{attack} of {target.name}")
+    if temporary is not None:
+        temporary.cleanup()
+    compare(records, black.name)
+    about = {
+        "data": splits.name, "seed": seed, "attacks": chosen, "effort": asdict(effort), "black_box": black.name,
+        "white_box": white.name, "pool": len(pool) if pool else "the training images, without labels",
+        "training_images": len(splits.train),
+    }  # fmt: skip
+    return Report(records, about)
+
+
+def compare(records: Sequence[Record], black: str) -> None:
+    """Add to each record ``ratio`` and ``above``: accuracy over the black box's, and less it, with the same budget.
+
+    Where the black box has no such budget (no data, one run), it guesses.
+    """
+    bounds: dict[str, float] = {}
+    for record in records:
+        if record["target"] == black:
+            bounds[record["budget"]] = record["accuracy"]
+    for record in records:
+        bound = bounds.get(record["budget"], bounds.get("no data"))
+        if bound is not None:
+            record["black_box"] = bound
+            record["ratio"] = record["accuracy"] / bound if bound else float("inf")
+            record["above"] = record["accuracy"] - bound
+
+
+def _needed(chosen: Sequence[str]) -> set[str]:
+    needed = {"direct"} | {name for name in chosen if name in _BASELINES}
+    return needed | {"finetune"} if set(chosen) & {"head", "mask", "prune"} else needed
+
+
+def _once(attacker: Attacker, attack: str, folder: Path) -> list[Record]:
+    module = attacker.target.module()
+    tensors = [] if module is None else list(module.state_dict().values())
+    effort = {**asdict(attacker.effort), "shares": list(attacker.effort.shares)}
+    identity = {
+        "target": digest_of("target", attacker.answers(), *tensors),
+        "effort": json.loads(json.dumps(effort)),
+        "pool": len(attacker.pool),
+        "data": [attacker.splits.name, len(attacker.splits.train)],
+    }
+    path = folder / "records" / f"{file_name(attacker.target.name)}_{attack}_{attacker.seed}.json"
+    if path.exists():
+        saved = json.loads(path.read_text())
+        different = [key for key in identity if saved["identity"].get(key) != identity[key]]
+        if different:
+            raise AttackError(f"{path} is of another {', '.join(different)}", "give another folder, or delete that one")
+        records: list[Record] = saved["records"]
+        return records
+    records = ATTACKS[attack].run(attacker)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, json.dumps({"identity": identity, "records": records}, indent=1) + "\n")
+    return records
+
+
+def _check(target: Exposed, splits: Splits) -> None:
+    pixels = splits.validation.pixels[:2]
+    labels = target.query(pixels)
+    if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.shape != (len(pixels),):
+        got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, torch.Tensor) else type(labels).__name__
+        message = f"query of {target.name!r} answers {got} to {len(pixels)} images"
+        raise AttackError(message, "return labels, int64 (N,)")
+    module = target.module()
+    if module is None:
+        return
+    with torch.no_grad():
+        logits = module.cpu().eval()(splits.normalise(pixels.cpu()))
+    if tuple(logits.shape) != (len(pixels), len(splits.classes)):
+        raise AttackError(
+            f"the module of {target.name!r} answers {tuple(logits.shape)} to {len(pixels)} images of "
+            f"{len(splits.classes)} classes",
+            "return a network that answers logits (N, classes)",
+        )
+    if module is target.module():
+        raise AttackError(
+            f"the module of {target.name!r} is the same at every call", "return copies: attacks change it"
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(path.name + ".new")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)

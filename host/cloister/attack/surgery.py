@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What attackers do to networks: draw weights anew, put normalisation back in, keep parts frozen, transplant."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from cloister.attack.errors import AttackError
+from cloister.protect.edgepro.locks import fold_normalisation, lockable, width_of
+
+
+def fresh(module: nn.Module, seed: int) -> nn.Module:
+    """A copy with weights drawn by ``seed``; the global random state is left as it was.
+
+    Raises:
+        AttackError: a layer does not know how to draw its weights.
+    """
+    drawn = copy.deepcopy(module).train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name, layer in drawn.named_modules():
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()
+            elif next(layer.parameters(recurse=False), None) is not None:
+                raise AttackError(
+                    f"layer {name!r} ({type(layer).__name__}) has no reset_parameters",
+                    "give the bench an architecture: a function from a seed to a fresh module",
+                )
+    return drawn
+
+
+def has_normalisation(module: nn.Module) -> bool:
+    """Whether there is any batch normalisation."""
+    return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
+
+
+#: Makes what is put behind a layer, from the layer and its outputs (N, channels, ...).
+Make = Callable[[nn.Module, torch.Tensor], nn.Module]
+
+
+def behind_layers(module: nn.Module, make: Make, images: torch.Tensor) -> None:
+    """Put a module behind every convolution and linear layer but the last, in place.
+
+    Args:
+        module: on the CPU.
+        make: gets the layer and its outputs on ``images``, (N, channels, ...).
+        images: normalised, (N, C, H, W).
+    """
+    outputs: dict[str, torch.Tensor] = {}
+    handles = []
+    for name, layer in lockable(module).items():
+
+        def hook(_layer: nn.Module, _inputs: object, output: torch.Tensor, name: str = name) -> None:
+            outputs[name] = output
+
+        handles.append(layer.register_forward_hook(hook))
+    try:
+        with torch.no_grad():
+            module.eval()(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, output in outputs.items():
+        parent, _, child = name.rpartition(".")
+        layer = module.get_submodule(name)
+        setattr(module.get_submodule(parent), child, nn.Sequential(layer, make(layer, output)))
+
+
+@torch.no_grad()
+def renormalised(module: nn.Module, images: torch.Tensor, anew: bool = False) -> nn.Module:
+    """A copy with batch normalisation behind every layer but the last.
+
+    Networks train much better with it than folded as they are deployed; an attacker knows that.
+
+    Args:
+        module: without batch normalisation; one with some is only copied.
+        images: normalised, (N, C, H, W): what statistics are measured on.
+        anew: bring every channel to mean 0 and deviation 1, as in a fresh network. Otherwise no answer changes in
+            evaluation mode.
+    """
+    copied = copy.deepcopy(module).cpu()
+    if has_normalisation(copied):
+        return copied
+
+    def normalisation(layer: nn.Module, output: torch.Tensor) -> nn.Module:
+        kind = nn.BatchNorm2d if output.ndim == 4 else nn.BatchNorm1d
+        normal = kind(width_of(layer))
+        rows = output.transpose(0, 1).flatten(1)
+        normal.running_mean.copy_(rows.mean(1))
+        normal.running_var.copy_(rows.var(1))
+        if not anew:
+            normal.weight.copy_((normal.running_var + normal.eps).sqrt())
+            normal.bias.copy_(normal.running_mean)
+        return normal
+
+    behind_layers(copied, normalisation, images)
+    return copied
+
+
+def kept(module: nn.Module, layers: int, seed: int) -> nn.Module:
+    """A copy whose first convolutions and linear layers are kept, and all later ones drawn anew.
+
+    Args:
+        module: see :func:`fresh`.
+        layers: how many are kept; normalisation behind them too.
+        seed: of the draw.
+    """
+    copied = fresh(module, seed)
+    drawn = list(copied.named_modules())
+    state, counted = module.state_dict(), 0
+    for name, layer in drawn:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            counted += 1
+        own = {key: state[f"{name}.{key}"] for key, _ in _tensors(layer)} if counted <= layers else {}
+        if own:
+            layer.load_state_dict(own, strict=False)
+    return copied
+
+
+def _tensors(layer: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]
+
+
+class Frozen(nn.Module):
+    """A part whose weights and statistics stay as they are."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part.eval()
+        self.part.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Frozen:
+        """Stays in evaluation mode."""
+        super().train(mode)
+        self.part.eval()
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """What the part answers."""
+        with torch.no_grad():
+            result: torch.Tensor = self.part(x)
+        return result
+
+
+def transplanted(part: nn.Module, whole: nn.Module) -> nn.Module | None:
+    """A fresh network with the weights of an exposed part in their places; None where they have no such place.
+
+    Args:
+        part: its tensors' names are those of ``whole``, or of ``whole`` with normalisation folded.
+        whole: with fresh weights.
+    """
+    state = part.state_dict()
+    if not state:
+        return None
+    for candidate in (copy.deepcopy(whole), fold_normalisation(whole)):
+        if _fits(state, candidate.state_dict()):
+            candidate.load_state_dict(state, strict=False)
+            return candidate
+    return None
+
+
+def _fits(state: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]) -> bool:
+    return all(key in target and target[key].shape == value.shape for key, value in state.items())
