@@ -1,13 +1,22 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "executor.h"
+
+#include <string.h>
+
 #include "sites.h"
 
 /* Bytes between two sections are padding: zero. */
 static bool is_zero(const uint8_t *bytes, size_t begin, size_t end)
 {
-	size_t i = 0;
+	uint64_t word = 0;
+	size_t i = begin;
 
-	for (i = begin; i < end; i++)
+	for (; i + sizeof(word) <= end; i += sizeof(word)) {
+		memcpy(&word, bytes + i, sizeof(word));
+		if (word)
+			return false;
+	}
+	for (; i < end; i++)
 		if (bytes[i])
 			return false;
 	return true;

@@ -308,6 +308,17 @@ static void unlock_site(const struct cl_site *site, const struct cl_lock_entry *
 	}
 }
 
+/* In a register: every site is held against every lock. */
+static inline uint64_t id_of(const uint8_t layer[CL_LAYER_ID_SIZE])
+{
+	uint64_t id = 0;
+
+	memcpy(&id, layer, sizeof(id));
+	return id;
+}
+
+_Static_assert(CL_LAYER_ID_SIZE == sizeof(uint64_t), "an id is a word");
+
 enum cl_status cl_partition_unlock(void *partition, size_t size, const void *data)
 {
 	const struct cl_partition *header = partition;
@@ -325,7 +336,7 @@ enum cl_status cl_partition_unlock(void *partition, size_t size, const void *dat
 		const struct cl_lock_entry *entries = cl_entries_of(password);
 
 		for (j = 0; j < password->lock_count; entries += locks[j].entry_count, j++) {
-			if (memcmp(locks[j].layer, sites[i].layer, CL_LAYER_ID_SIZE) != 0)
+			if (id_of(locks[j].layer) != id_of(sites[i].layer))
 				continue;
 			unlock_site(&sites[i], entries, locks[j].entry_count,
 				    (uint8_t *)partition + header->weights_offset);
