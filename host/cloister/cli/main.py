@@ -16,6 +16,7 @@ from cloister.errors import CloisterError
 COMMANDS = {
     "inspect": ("cloister.cli.inspect", "Show what is in a model, bundle, licence or TA."),
     "quantize": ("cloister.cli.quantize", "Make an 8-bit model from an fp32 model and samples."),
+    "prune": ("cloister.cli.prune", "Make a trained model smaller within an accuracy budget."),
     "edgepro": ("cloister.cli.edgepro", "Lock a trained model, so that it answers only with a password."),
     "plan": ("cloister.cli.plan", "Tell whether and how a model fits into secure memory."),
     "calibrate": ("cloister.cli.calibrate", "Measure what the estimates of `plan` are made of."),

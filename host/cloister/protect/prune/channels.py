@@ -150,7 +150,8 @@ def prunable(module: nn.Module, shape: tuple[int, int, int]) -> list[Group]:
         raise TrainingError(
             "no channel of this model can be removed", "give a module whose code does not fix its layers' widths"
         )
-    return found
+    order = {name: index for index, (name, _) in enumerate(module.named_modules())}
+    return sorted(found, key=lambda group: order[group.layer])
 
 
 def remove(module: nn.Module, removal: Removal, shape: tuple[int, int, int]) -> nn.Module:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 import types
 from pathlib import Path
@@ -33,6 +34,7 @@ def convert(path: Path) -> nn.Module:
         raise TrainingError(f"{path} is no ONNX model: {str(error).splitlines()[0]}", "check the path") from error
     _drop_softmax(model)
     _free_batch(model)
+    _flatten(model)
     model = _older(model)
     library = _onnx2torch()
     try:
@@ -80,6 +82,32 @@ def _free_batch(model: Any) -> None:
         if dims:
             dims[0].dim_param = "batch"
     del model.graph.value_info[:]
+
+
+def _flatten(model: Any) -> None:
+    """Reshapes to (batch, the rest) as Flatten, which fixes no width: channels before it can be pruned."""
+    import onnx
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {
+        info.name: [dim.dim_value for dim in info.type.tensor_type.shape.dim]
+        for info in (*inferred.value_info, *inferred.input)
+    }
+    for node in model.graph.node:
+        if node.op_type != "Reshape" or node.input[1] not in constants:
+            continue
+        shape = onnx.numpy_helper.to_array(constants[node.input[1]]).tolist()
+        given = shapes.get(node.input[0], [])
+        rest = math.prod(given[1:])
+        if len(given) > 1 and rest and len(shape) == 2 and shape[0] in (-1, 0, 1) and shape[1] in (-1, rest):
+            node.op_type = "Flatten"
+            del node.attribute[:]
+            del node.input[1:]
+            node.attribute.append(onnx.helper.make_attribute("axis", 1))
+    used = {name for node in model.graph.node for name in node.input}
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in used]:
+        model.graph.initializer.remove(tensor)  # onnxruntime would warn of it
 
 
 def _older(model: Any) -> Any:
