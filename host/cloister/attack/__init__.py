@@ -5,6 +5,17 @@ from cloister.attack.attacks import ATTACKS
 from cloister.attack.bench import Report, bench
 from cloister.attack.effort import Effort
 from cloister.attack.errors import AttackError
-from cloister.attack.exposed import BlackBox, Exposed, SeenRun, WhiteBox
+from cloister.attack.exposed import BlackBox, Exposed, LeakedFile, SeenRun, WhiteBox
 
-__all__ = ["ATTACKS", "AttackError", "BlackBox", "Effort", "Exposed", "Report", "SeenRun", "WhiteBox", "bench"]
+__all__ = [
+    "ATTACKS",
+    "AttackError",
+    "BlackBox",
+    "Effort",
+    "Exposed",
+    "LeakedFile",
+    "Report",
+    "SeenRun",
+    "WhiteBox",
+    "bench",
+]

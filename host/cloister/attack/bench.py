@@ -169,7 +169,7 @@ def compare(records: Sequence[Record], black: str) -> None:
 
 def _needed(chosen: Sequence[str]) -> set[str]:
     needed = {"direct"} | {name for name in chosen if name in _BASELINES}
-    return needed | {"finetune"} if set(chosen) & {"head", "mask", "prune"} else needed
+    return needed | {"finetune"} if set(chosen) & {"head", "mask", "prune", "signs"} else needed
 
 
 def _once(attacker: Attacker, attack: str, folder: Path) -> list[Record]:

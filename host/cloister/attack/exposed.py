@@ -77,6 +77,31 @@ class WhiteBox(BlackBox):
         return last_features(self._module)
 
 
+class LeakedFile(BlackBox):
+    """A locked network in clear, and a device that answers as the authorised one.
+
+    Args:
+        module: what has leaked: logits (N, classes) from normalised images.
+        authorised: what the device computes.
+        splits: for normalisation.
+        name: for the table.
+    """
+
+    lock = True
+
+    def __init__(self, module: nn.Module, authorised: nn.Module, splits: Splits, name: str) -> None:
+        super().__init__(authorised, splits, name)
+        self._leaked = copy.deepcopy(module).cpu().eval()
+
+    def module(self) -> nn.Module | None:
+        """A fresh copy."""
+        return copy.deepcopy(self._leaked)
+
+    def features(self) -> nn.Module:
+        """A fresh copy of all but the last layer."""
+        return last_features(self._leaked)
+
+
 class SeenRun(LeakedLock):
     """A leaked lock, and authorised runs that show layers' outputs: what a plan would do that the compiler refuses.
 

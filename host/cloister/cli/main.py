@@ -18,6 +18,7 @@ COMMANDS = {
     "quantize": ("cloister.cli.quantize", "Make an 8-bit model from an fp32 model and samples."),
     "prune": ("cloister.cli.prune", "Make a trained model smaller within an accuracy budget."),
     "edgepro": ("cloister.cli.edgepro", "Lock a trained model, so that it answers only with a password."),
+    "attack": ("cloister.cli.attack", "Attack a protected model, and measure what that achieves."),
     "plan": ("cloister.cli.plan", "Tell whether and how a model fits into secure memory."),
     "calibrate": ("cloister.cli.calibrate", "Measure what the estimates of `plan` are made of."),
     "compile": ("cloister.cli.compile", "Compile an ONNX model into a sealed bundle."),

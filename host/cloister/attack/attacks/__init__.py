@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from cloister.attack.attacks import direct, finetune, head, mask, observe, prune, steal
+from cloister.attack.attacks import direct, finetune, head, mask, observe, prune, signs, steal
 
 #: Attacks by name, in the order of the report.
 ATTACKS: dict[str, ModuleType] = {
@@ -15,6 +15,7 @@ ATTACKS: dict[str, ModuleType] = {
     "head": head,
     "mask": mask,
     "prune": prune,
+    "signs": signs,
     "observe": observe,
 }
 

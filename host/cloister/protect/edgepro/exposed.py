@@ -68,7 +68,8 @@ def last_features(module: nn.Module) -> nn.Module:
 
 def _until(module: nn.Module, layer: str) -> nn.Module:
     """``module`` up to the tensor that ``layer`` takes."""
-    traced = fx.symbolic_trace(copy.deepcopy(module))
+    copied = copy.deepcopy(module)  # one that came from ONNX is a graph already, which cannot be traced again
+    traced = copied if isinstance(copied, fx.GraphModule) else fx.symbolic_trace(copied)
     target = next(node for node in traced.graph.nodes if node.op == "call_module" and node.target == layer)
     output = next(node for node in traced.graph.nodes if node.op == "output")
     output.args = (target.args[0],)

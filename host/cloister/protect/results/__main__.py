@@ -14,12 +14,13 @@ from types import ModuleType
 import click
 
 from cloister.errors import CloisterError
-from cloister.protect.results import edgepro, victims
+from cloister.protect.results import attacks, edgepro, victims
 from cloister.protect.results.cases import CASES
 from cloister.protect.results.context import Context, Record
 
-#: Experiments by name, in the order of the page. Each module has TITLE, run(context, case, seed) and table(records).
-EXPERIMENTS: dict[str, ModuleType] = {"victim": victims, "edgepro": edgepro}
+#: Experiments by name, in the order of the page. Each module has TITLE, run(context, case, seed) and table(records);
+#: one that draws has pictures(records) as well, which gives SVG text by file name.
+EXPERIMENTS: dict[str, ModuleType] = {"victim": victims, "edgepro": edgepro, "attacks": attacks}
 
 
 def markdown(records: list[Record]) -> str:
@@ -38,21 +39,30 @@ def markdown(records: list[Record]) -> str:
             heads, rows = module.table(chosen)
             lines += ["", f"## {module.TITLE}", "", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
             lines += ["| " + " | ".join(row) + " |" for row in rows]
+            lines += [line for picture in _pictures(module, chosen) for line in ("", f"![{picture}]({picture})")]
     return "\n".join(lines) + "\n"
 
 
+def _pictures(module: ModuleType, records: list[Record]) -> dict[str, str]:
+    found: dict[str, str] = module.pictures(records) if hasattr(module, "pictures") else {}
+    return found
+
+
 def write(records: list[Record], folder: Path) -> None:
-    """Write ``results.json`` and ``results.md`` into ``folder``."""
+    """Write ``results.json``, ``results.md`` and the plots into ``folder``."""
     about = {
         "python": platform.python_version(),
         "torch": version("torch"),
         "command": "python -m cloister.protect.results " + shlex.join(sys.argv[1:]),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        ("results.json", json.dumps({"about": about, "records": records}, indent=1) + "\n"),
-        ("results.md", markdown(records)),
-    ):
+    texts = {
+        "results.json": json.dumps({"about": about, "records": records}, indent=1) + "\n",
+        "results.md": markdown(records),
+    }
+    for experiment, module in EXPERIMENTS.items():
+        texts |= _pictures(module, [record for record in records if record["experiment"] == experiment])
+    for name, text in texts.items():
         aside = folder / (name + ".new")
         aside.write_text(text)
         aside.replace(folder / name)

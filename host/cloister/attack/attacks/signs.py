@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Guess from the skewness of channels' outputs which are turned around, turn those back, and train on."""
+
+from __future__ import annotations
+
+import copy
+import time
+
+import torch
+from torch import nn
+
+from cloister.attack.attacker import Attacker, Outcome, Record
+from cloister.attack.attacks.finetune import budget
+from cloister.protect.edgepro.locks import LayerLock, fold_in, lockable
+
+TITLE = "signs guessed from skewness"
+SOURCE = "this project's own, against turned channels: outputs of a trained layer are mostly skewed to one side"
+
+
+@torch.no_grad()
+def turned_to(module: nn.Module, images: torch.Tensor, side: int) -> nn.Module:
+    """A copy in which every channel of every layer but the last is skewed to one side, or not at all.
+
+    A channel that was not is turned around its mean. Layers are done in order, each on what those before it give then.
+
+    Args:
+        module: normalisation folded, on the CPU.
+        images: normalised, (N, C, H, W); without labels.
+        side: 1 or -1.
+    """
+    guessed = copy.deepcopy(module).eval()
+    for name in lockable(module):
+        outputs: list[torch.Tensor] = []
+        handle = guessed.get_submodule(name).register_forward_hook(
+            lambda _layer, _inputs, output, outputs=outputs: outputs.append(output)
+        )
+        try:
+            guessed(images)
+        finally:
+            handle.remove()
+        rows = outputs[0].transpose(0, 1).flatten(1)
+        mean = rows.mean(1)
+        against = (side * (rows - mean[:, None]).pow(3).mean(1) < 0).nonzero().flatten()
+        lock = LayerLock(against, -torch.ones(len(against)), 2 * mean[against])
+        guessed = fold_in(guessed, {name: lock})
+    return guessed
+
+
+def run(attacker: Attacker) -> list[Record]:
+    """Two records, with the largest share of the data: the better side as it is, and the better one trained on."""
+    module = attacker.target.module()
+    if module is None or not getattr(attacker.target, "lock", True):
+        return []
+    module = module.cpu()
+    if any(getattr(layer, "bias", None) is None for layer in lockable(module).values()):
+        return []  # not folded: what is turned around then is behind the normalisation
+    began = time.monotonic()
+    share = max(attacker.effort.shares)
+    images = attacker.share(share)
+    sample = attacker.splits.normalise(images.pixels[:1000].cpu())
+    sides = {f"skewed {word}": turned_to(module, sample, side) for word, side in (("up", 1), ("down", -1))}
+    scores = {name: attacker.validate(candidate) for name, candidate in sides.items()}
+    best = max(scores, key=lambda name: scores[name])
+    records = [
+        attacker.record(
+            "signs", budget(share), Outcome(sides[best], best, 0.0, scores[best], dict(scores)), began,
+            images=len(images),
+        )
+    ]  # fmt: skip
+    began = time.monotonic()
+    starts = {name: attacker.renormal(candidate, images, anew=True) for name, candidate in sides.items()}
+    tuned = attacker.train(starts, images, f"signs-tuned-share-{share:g}")
+    records.append(attacker.record("signs, fine-tuned", budget(share), tuned, began, images=len(images)))
+    return records
