@@ -16,7 +16,7 @@ from cloister_bench.tables import number
 WIDTH, HEIGHT = 760, 440
 LEFT, RIGHT, TOP, BOTTOM = 84, 190, 40, 56
 COLOURS = ("#3f7fbf", "#c0504d", "#4f9d52", "#e0913a", "#7a5aa6", "#2b8f96", "#9a6b3f", "#c05a9d", "#5b6770")
-_NAMES = {"ta": "whole in the TA", "normal": "normal world, same engine", "onnxruntime": "onnxruntime, normal world"}
+_NAMES = {"ta": "Cloister, TA", "normal": "Cloister, normal world", "onnxruntime": "onnxruntime"}
 
 
 @dataclass
