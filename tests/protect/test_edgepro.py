@@ -37,7 +37,7 @@ from cloister.protect.training import (
 )
 
 RECIPE = Recipe(epochs=12, batch=64, rate=0.1, augmentation=Augmentation(crop=1), seed=3)
-LOCKING = LockSettings(recipe=Recipe(epochs=6, batch=64, rate=0.03, clip=5.0), jitter=0.02)
+LOCKING = LockSettings(recipe=Recipe(epochs=6, batch=64, rate=0.03, clip=5.0), without_features=0.02, hide_skew=0.3)
 
 
 @cache

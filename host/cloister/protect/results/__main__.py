@@ -14,13 +14,13 @@ from types import ModuleType
 import click
 
 from cloister.errors import CloisterError
-from cloister.protect.results import attacks, edgepro, victims
+from cloister.protect.results import attacks, edgepro, pruning, victims
 from cloister.protect.results.cases import CASES
 from cloister.protect.results.context import Context, Record
 
 #: Experiments by name, in the order of the page. Each module has TITLE, run(context, case, seed) and table(records);
 #: one that draws has pictures(records) as well, which gives SVG text by file name.
-EXPERIMENTS: dict[str, ModuleType] = {"victim": victims, "edgepro": edgepro, "attacks": attacks}
+EXPERIMENTS: dict[str, ModuleType] = {"victim": victims, "edgepro": edgepro, "prune": pruning, "attacks": attacks}
 
 
 def markdown(records: list[Record]) -> str:
