@@ -248,7 +248,7 @@ def test_the_command_attacks_files(tmp_path: Path) -> None:
     direct = {record["target"]: record for record in records if record["attack"] == "direct"}
     assert direct["locked locked"]["accuracy"] < 0.5 < direct[WHITE]["accuracy"]
     assert [record for record in records if (record["target"], record["attack"]) == ("locked locked", "head")]
-    half = CliRunner().invoke(cloister, arguments[:9])
+    half = CliRunner().invoke(cloister, arguments[:10])
     assert half.exit_code != 0 and "belong together" in str(half.exception)
     text = CliRunner().invoke(cloister, ["attack", "--help"]).output
     assert re.search(r"cloister attack my_models:network .*--data", text)

@@ -35,6 +35,8 @@ from cloister.protect.training import (
 Record = dict[str, Any]
 #: Starts and rates that are trained in full; more are tried in short trainings first.
 FINALISTS = 3
+#: Draws of weights that training from scratch chooses from.
+DRAWS = 3
 
 
 @dataclass(frozen=True)
@@ -185,8 +187,9 @@ class Attacker:
             return None
 
     def scratch(self, images: Images, key: str) -> Outcome:
-        """Train a fresh network."""
-        return self.train({"scratch": self.architecture(self.seed + 1000)}, images, f"scratch-{key}")
+        """Train fresh networks; of several draws, as other attacks have several starts."""
+        starts = {f"scratch, draw {draw}": self.architecture(self.seed + 1000 + draw) for draw in range(1, DRAWS + 1)}
+        return self.train(starts, images, f"scratch-{key}")
 
     def record(self, attack: str, budget: str, outcome: Outcome, began: float, **about: Any) -> Record:
         """How well he did on the test images.

@@ -10,8 +10,9 @@ from torch import nn
 
 from cloister.attack.attacker import Attacker, Record
 from cloister.attack.attacks.finetune import budget
+from cloister.attack.exposed import Exposed
 from cloister.attack.surgery import Frozen
-from cloister.protect.edgepro.exposed import last_features
+from cloister.protect.edgepro.exposed import prefix_before
 
 TITLE = "new head on exposed features"
 SOURCE = (
@@ -20,35 +21,63 @@ SOURCE = (
 )
 #: Hidden units of the larger of the two heads.
 HIDDEN = 128
+#: Height and width, at most, that features are averaged down to.
+GRID = 4
+
+
+def parts_of(target: Exposed) -> dict[str, nn.Module]:
+    """What can be kept of a target, by names for the report: given features, and a network's inner tensors."""
+    give = getattr(target, "features", None)
+    given = None if give is None else give()
+    parts = {} if given is None else {"given features": given.cpu()}
+    module = target.module()
+    if module is not None:
+        layers = [name for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+        for count in sorted({1, len(layers) // 2, len(layers) - 1} - {0}):
+            if count < len(layers) - 1 or given is None:
+                parts[f"{count} of {len(layers)} layers"] = prefix_before(module.cpu(), layers[count])
+    return parts
+
+
+def heads_on(part: nn.Module, images: torch.Tensor, classes: int, seed: int) -> dict[str, nn.Module]:
+    """The frozen part with a fresh linear head, and with one of two layers.
+
+    Args:
+        part: on the CPU.
+        images: normalised, (N, C, H, W); any two.
+        classes: what the heads tell apart.
+        seed: of their weights.
+    """
+    part = part.eval()
+    with torch.no_grad():
+        features = part(images)
+    pool = nn.AdaptiveAvgPool2d(GRID) if features.ndim == 4 and max(features.shape[2:]) > GRID else nn.Identity()
+    width = pool(features).flatten(1).shape[1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        heads = {
+            "linear": [nn.Linear(width, classes)],
+            "two layers": [nn.Linear(width, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, classes)],
+        }
+    # scaled without learning, since features of locked layers can be of any size
+    return {
+        name: nn.Sequential(Frozen(part), pool, nn.Flatten(), nn.BatchNorm1d(width, affine=False), *layers)
+        for name, layers in heads.items()
+    }
 
 
 def run(attacker: Attacker) -> list[Record]:
-    """A record for each share of the data: the better of a linear head and one of two layers; none without features."""
-    target = attacker.target
-    give = getattr(target, "features", None)
-    whole = target.module() if give is None else None
-    part = give() if give is not None else None if whole is None else last_features(whole.cpu())
-    if part is None:
-        return []
-    part = part.cpu().eval()
-    with torch.no_grad():
-        width = part(attacker.splits.normalise(attacker.splits.validation.pixels[:2].cpu())).flatten(1).shape[1]
+    """A record for each share of the data: the best of all parts and heads; none where nothing is exposed."""
+    sample = attacker.splits.normalise(attacker.splits.validation.pixels[:2].cpu())
+    starts = {
+        f"{kind} head on {name}": head
+        for name, part in parts_of(attacker.target).items()
+        for kind, head in heads_on(part, sample, len(attacker.splits.classes), attacker.seed).items()
+    }
     records = []
-    for share in attacker.effort.shares:
+    for share in attacker.effort.shares if starts else ():
         began = time.monotonic()
         images = attacker.share(share)
-        classes = len(attacker.splits.classes)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(attacker.seed)
-            heads = {
-                "linear": [nn.Linear(width, classes)],
-                "two layers": [nn.Linear(width, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, classes)],
-            }
-        # scaled without learning, since features of locked layers can be of any size
-        starts = {
-            f"{name} head": nn.Sequential(Frozen(part), nn.Flatten(), nn.BatchNorm1d(width, affine=False), *layers)
-            for name, layers in heads.items()
-        }
         outcome = attacker.train(starts, images, f"head-share-{share:g}")
         records.append(attacker.record("head", budget(share), outcome, began, images=len(images)))
     return records
