@@ -9,8 +9,8 @@ from typing import Any
 
 from cloister.attack.table import rows_of, title
 
-LEFT, RIGHT, TOP = 330, 30, 56
-BAR, GAP, WIDTH = 11, 10, 900
+LEFT, RIGHT, TOP = 390, 30, 56
+BAR, GAP, WIDTH = 11, 10, 960
 COLOURS = ("#c0504d", "#3f7fbf", "#4f9d52", "#e0913a", "#7a5aa6", "#2b8f96", "#9a6b3f", "#5b6770")
 
 
