@@ -55,7 +55,7 @@ def _clean(report: Report) -> None:
     root = cache_dir()
     if root.exists():
         with Store(root, report).lock():
-            for name in ("artifacts", "work", "downloads", "logs", "apt"):
+            for name in ("artifacts", "work", "native", "downloads", "logs", "apt"):
                 shutil.rmtree(root / name, ignore_errors=True)
     firmware_index().unlink(missing_ok=True)
     index_without_crypto().unlink(missing_ok=True)

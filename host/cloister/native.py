@@ -7,6 +7,7 @@ Nothing here is protected and nothing runs in OP-TEE.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -54,11 +55,11 @@ def _sources(room: str) -> Path | None:
     return directory if (directory / "Makefile").is_file() else None
 
 
-def cache_dir(room: str = "engine") -> Path:
-    """Where a native library is built: ``work/engine-native`` in Cloister's cache."""
+def cache_dir(sources: Path) -> Path:
+    """Where a native library is built: in the cache, apart for each checkout, as one would undo the other's work."""
     base = os.environ.get("CLOISTER_CACHE")
     root = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cloister"
-    return root / "work" / f"{room}-native"
+    return root / "native" / f"{sources.name}-{hashlib.sha256(bytes(sources)).hexdigest()[:12]}"
 
 
 def find_library() -> Path:
@@ -89,7 +90,7 @@ def build_library(room: str, library: str, override: str) -> Path:
     sources = _sources(room)
     if sources is None:
         raise EngineError(f"the native {library} is not installed", f"run from a checkout, or set {override} to it")
-    out = cache_dir(room)
+    out = cache_dir(sources)
     out.mkdir(parents=True, exist_ok=True)
     command = ["make", "-C", str(sources), f"O={out}", "native"]
     with (out / "lock").open("w") as lock:
