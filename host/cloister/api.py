@@ -73,7 +73,8 @@ def compile(  # noqa: A001 - the name that a user guesses
     """
     from cloister.compile import compile_onnx
 
-    suite = choose(cipher, [record.ciphers for record in devices])
+    known = [record.ciphers for record in devices]
+    suite = choose(cipher, known)
     vendor = VendorKey.load(keys)
     if name is None:
         name = Path(model).stem if isinstance(model, str | Path) else (model.graph.name or "model")
@@ -87,6 +88,8 @@ def compile(  # noqa: A001 - the name that a user guesses
         weights=weights,
         winograd=winograd,
         password=_password(password),
+        # Nobody chose what is taken where nothing is known of the devices.
+        cipher=suite if known or cipher != AUTO else None,
         progress=progress,
     )
     bundle, content_key = seal_bundle(compiled, vendor, name=name, version=version, cipher=suite)

@@ -11,6 +11,7 @@ import onnx
 
 from cloister.compile.arrange import MemoryBudgetError
 from cloister.compile.memory import TA_OWN
+from cloister.estimate.instructions import WITH_CRYPTO, WITHOUT_CRYPTO
 from cloister_bench.device import Job, Outcome
 from cloister_bench.estimated import estimated
 from cloister_bench.networks import NETWORKS
@@ -50,12 +51,13 @@ class StreamSuite(Suite):
                 self.found.notes.append(f"{name} is not compiled: {whole.refusal}")
                 continue
             # A budget of the compiler counts the TA itself, the limit of LOAD does not.
+            cipher = WITH_CRYPTO if self.options.crypto else WITHOUT_CRYPTO
             budget = TA_OWN + _MANIFEST + int(whole.needed * _SHARES[-1])
             try:
-                cut = prepare(name, f"stream/{index}cut", source, secure_memory=budget)
+                cut = prepare(name, f"stream/{index}cut", source, secure_memory=budget, cipher=cipher)
             except MemoryBudgetError as error:
                 budget = error.smallest
-                cut = prepare(name, f"stream/{index}cut", source, secure_memory=budget)
+                cut = prepare(name, f"stream/{index}cut", source, secure_memory=budget, cipher=cipher)
             self._pairs.append((whole, cut))
             self._least[name] = budget - TA_OWN
         return [work for pair in self._pairs for work in pair]

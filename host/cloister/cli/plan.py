@@ -11,6 +11,7 @@ import click
 from cloister.cli.common import Dim, Size, compile_progress, human, show_facts, show_json
 from cloister.estimate.instructions import WITH_CRYPTO, WITHOUT_CRYPTO, Extrapolation, Instructions
 from cloister.estimate.plan import MemoryPlan, plan_model
+from cloister.seal.ciphers import SUITES
 
 EXAMPLE = """
 \b
@@ -27,12 +28,13 @@ Examples:
 @click.option("--compiled-for", type=Size(), help="What the bundle is compiled for [default: the same].")
 @click.option("--dim", "dims", type=Dim(), multiple=True, metavar="NAME=N", help="Fix a free dimension (repeatable).")
 @click.option("--max-partition", type=Size(), help="Most bytes of one partition [default: chosen].")
+@click.option("--cipher", type=click.Choice(tuple(SUITES)), help="What it is sealed with [default: not known].")
 @click.option("--smallest", is_flag=True, help="Also search for the smallest memory that is enough.")
 @click.option("--picture", type=click.Path(path_type=Path), help="Write memory over time to this SVG file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(
     model: Path, secure_memory: int, compiled_for: int | None, dims: tuple[tuple[str, int], ...],
-    max_partition: int | None, smallest: bool, picture: Path | None, as_json: bool,
+    max_partition: int | None, cipher: str | None, smallest: bool, picture: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Tell whether and how the ONNX file MODEL fits into secure memory.
 
@@ -41,7 +43,7 @@ def plan(
     with compile_progress(f"planning {model}") as progress:
         found = plan_model(
             model, secure_memory, dims=dict(dims), max_partition=max_partition, compiled_for=compiled_for,
-            smallest=smallest, progress=progress,
+            smallest=smallest, cipher=cipher, progress=progress,
         )  # fmt: skip
     if picture and found.fits:
         from cloister.estimate.picture import save_picture

@@ -15,6 +15,7 @@ from cloister.compile.budget import (
 )
 from cloister.compile.partition import split
 from cloister.compile.planner import plan_arena
+from cloister.compile.winograd import streamed_byte
 from cloister.ir.graph import Graph
 
 #: Default limit of a plain partition where neither it nor a budget of memory is given.
@@ -28,14 +29,16 @@ def arrange(
     partitions: int | None = None,
     secure_memory: int | None = None,
     winograd: bool = True,
+    cipher: str | None = None,
     progress: Progress | None = None,
 ) -> Arrangement:
     """Arranges an optimised graph; arguments and errors as :func:`cloister.compile.compile_onnx` describes them."""
     if secure_memory is not None:
+        byte = streamed_byte(cipher)
         if secure_memory:
-            fitted = for_budget(graph, secure_memory, max_partition, winograd, progress)
+            fitted = for_budget(graph, secure_memory, max_partition, winograd, progress, byte)
         else:
-            fitted = for_any_budget(graph, max_partition, winograd, progress)[1]
+            fitted = for_any_budget(graph, max_partition, winograd, progress, byte)[1]
         if fitted is None:
             raise too_small(graph, secure_memory, max_partition)
         return fitted

@@ -134,20 +134,20 @@ class _Tries:
 
 
 def for_any_budget(
-    graph: Graph, max_partition: int | None, winograd: bool, progress: Progress | None = None
+    graph: Graph, max_partition: int | None, winograd: bool, progress: Progress | None = None, byte: float = BYTE
 ) -> tuple[int, Arrangement | None]:
     """The smallest of :data:`BUDGETS` that costs little against the next, else the smallest that is enough at all."""
     small, large = BUDGETS[:2]
-    first = for_budget(graph, small, max_partition, winograd, progress)
+    first = for_budget(graph, small, max_partition, winograd, progress, byte)
     if first is not None and not first.regions:
         return small, first
-    second = for_budget(graph, large, max_partition, winograd, progress)
+    second = for_budget(graph, large, max_partition, winograd, progress, byte)
     if first is not None and second is not None and sum(first.sizes) <= GAIN * sum(second.sizes):
         return small, first
     if second is not None:
         return large, second
     for budget in BUDGETS[2:]:
-        found = for_budget(graph, budget, max_partition, winograd, progress)
+        found = for_budget(graph, budget, max_partition, winograd, progress, byte)
         if found is not None:
             return budget, found
     return 0, None
@@ -175,9 +175,14 @@ def too_small(graph: Graph, budget: int, max_partition: int | None) -> MemoryBud
 
 
 def for_budget(
-    graph: Graph, budget: int, max_partition: int | None, winograd: bool, progress: Progress | None = None
+    graph: Graph,
+    budget: int,
+    max_partition: int | None,
+    winograd: bool,
+    progress: Progress | None = None,
+    byte: float = BYTE,
 ) -> Arrangement | None:
-    """The arrangement that costs least in ``budget``; None where there is none."""
+    """The arrangement that costs least in ``budget``; None where there is none. A streamed byte costs ``byte``."""
     limits = _limits(graph, budget) if max_partition is None else [max_partition]
     found: list[_Found] = []
     known: Known = {}
@@ -189,7 +194,7 @@ def for_budget(
         except PartitionError:
             continue
         for reserved in (False, True) if winograd and tries.can_reserve else (False,):
-            found += _with_partition(tries, budget, reserved, 1.0, winograd)
+            found += _with_partition(tries, budget, reserved, 1.0, winograd, byte)
         if found and not found[-1].made.regions and _lies(found[-1].made, budget)[1] == 0:
             break
     found.sort(key=lambda each: each.expected)
@@ -199,14 +204,14 @@ def for_budget(
             refined.setdefault(id(each.tries.known), each.tries)
     for tries in refined.values():
         for share in SHARES if tries.can_reserve else ():
-            found += _with_partition(tries, budget, True, share, winograd)
+            found += _with_partition(tries, budget, True, share, winograd, byte)
     found.sort(key=lambda each: each.expected)
     best: Arrangement | None = None
     least = 0.0
     # The first are finished; what they then cost is not far from what was expected.
     for each in found[:FINISHED]:
-        finished = with_winograd(each.made, budget) if winograd else each.made
-        cost = _cost(finished, budget)
+        finished = with_winograd(each.made, budget, byte) if winograd else each.made
+        cost = _cost(finished, budget, byte)
         if best is None or cost < least:
             best, least = finished, cost
     return best
@@ -224,7 +229,9 @@ def _limits(graph: Graph, budget: int) -> list[int]:
     return sorted(limits | {size + 4 * PARTITION_OVERHEAD for size in taken}, reverse=True)
 
 
-def _with_partition(tries: _Tries, budget: int, reserved: bool, share: float, winograd: bool) -> list[_Found]:
+def _with_partition(
+    tries: _Tries, budget: int, reserved: bool, share: float, winograd: bool, byte: float
+) -> list[_Found]:
     """The arrangement with an arena of at most ``share`` of the room; an empty list where there is none."""
     made = tries.whole
     for _ in range(4):
@@ -236,7 +243,7 @@ def _with_partition(tries: _Tries, budget: int, reserved: bool, share: float, wi
             return []
         made = fitted
         if made.reside(budget) is not None:
-            return [_Found(tries, made, _expected(made, budget, winograd))]
+            return [_Found(tries, made, _expected(made, budget, winograd, byte))]
     return []
 
 
@@ -247,18 +254,18 @@ def _lies(made: Arrangement, budget: int) -> tuple[int, int]:
     return len(made.parts) - len(lies.resident), lies.streamed
 
 
-def _cost(made: Arrangement, budget: int) -> float:
+def _cost(made: Arrangement, budget: int, byte: float) -> float:
     """Instructions of an inference, but for those that all arrangements of a model have in common."""
     partitions, streamed = _lies(made, budget)
     copied = sum(prod(op.fields["dims"]) for op in made.lowered.ops if op.kernel == "COPY")
     fixed = PARTITION * partitions + KERNEL * len(made.lowered.ops) + ELEMENT * copied
-    return float(BYTE * streamed + fixed - gained(made.lowered.ops))
+    return float(byte * streamed + fixed - gained(made.lowered.ops))
 
 
-def _expected(made: Arrangement, budget: int, winograd: bool) -> float:
+def _expected(made: Arrangement, budget: int, winograd: bool, byte: float) -> float:
     """The cost with WINOGRAD, before that is settled."""
-    prospects = _prospects(made, budget) if winograd else []
-    return _cost(made, budget) - (prospects[0].gain if prospects else 0.0)
+    prospects = _prospects(made, budget, byte) if winograd else []
+    return _cost(made, budget, byte) - (prospects[0].gain if prospects else 0.0)
 
 
 @dataclass(frozen=True)
@@ -279,7 +286,7 @@ class _Prospect:
     chosen: dict[int, int]
 
 
-def _prospects(made: Arrangement, budget: int | None) -> list[_Prospect]:
+def _prospects(made: Arrangement, budget: int | None, byte: float) -> list[_Prospect]:
     """Choices of WINOGRAD that gain something, the best first; bytes that are streamed for them are charged."""
     size = made.plan.size
     before = made.reside(budget) if budget is not None else None
@@ -298,15 +305,15 @@ def _prospects(made: Arrangement, budget: int | None) -> list[_Prospect]:
         streamed = lies.streamed - before.streamed if lies and before else 0
         for aim in (limit, limit - limit // 20, limit - limit // 10):
             chosen = choose(made.lowered.ops, *made.lowered.ends, aim)
-            gain = sum(saved(made.lowered.ops[index], tiles) for index, tiles in chosen.items()) - BYTE * streamed
+            gain = sum(saved(made.lowered.ops[index], tiles) for index, tiles in chosen.items()) - byte * streamed
             if gain > 0:
                 found.append(_Prospect(gain, limit, chosen))
     return sorted(found, key=lambda prospect: -prospect.gain)
 
 
-def with_winograd(made: Arrangement, budget: int | None) -> Arrangement:
+def with_winograd(made: Arrangement, budget: int | None, byte: float = BYTE) -> Arrangement:
     """The arrangement with those convolutions as WINOGRAD that are worth their scratch."""
-    for prospect in _prospects(made, budget)[:PLANS]:
+    for prospect in _prospects(made, budget, byte)[:PLANS]:
         ops = apply(made.lowered.ops, prospect.chosen)
         plan = plan_arena(ops, *made.lowered.ends)
         if plan.size <= prospect.limit:

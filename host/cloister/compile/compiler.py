@@ -64,6 +64,7 @@ def compile_onnx(
     winograd: bool = True,
     weights: str = "float32",
     password: Password | None = None,
+    cipher: str | None = None,
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compiles an ONNX model; the same input gives the same bytes.
@@ -85,6 +86,7 @@ def compile_onnx(
         weights: how weights of float operators are stored; "int8": with a scale for each output channel, a quarter of
             the bytes, and expanded before they are used.
         password: what the model is locked with; it is checked against the model and changes nothing of what is made.
+        cipher: what the model will be sealed with, if that is known: how much is worth while to stream less.
         progress: called with step, done and total.
 
     Raises:
@@ -113,6 +115,7 @@ def compile_onnx(
         partitions=partitions,
         secure_memory=secure_memory,
         winograd=winograd,
+        cipher=cipher,
         progress=progress,
     )
     if password is not None:

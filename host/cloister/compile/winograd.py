@@ -5,8 +5,8 @@ A WINOGRAD record is a CONV2D record with more scratch: weights and geometry are
 last, over kernels whose place in memory and in partitions is settled. It pays where the estimate of instructions is
 lower. Scratch is paid for in secure memory: without a budget the model's memory may grow by a :data:`GROWTH`-th part;
 with one, more scratch may leave less room for resident partitions, and every byte that is then streamed counts as
-:data:`BYTE` instructions. Where activations are computed in bands, the search for these leaves room for the least
-scratch that is worth while (:func:`reserve`).
+many instructions as the cipher takes (:func:`streamed_byte`). Where activations are computed in bands, the search for
+these leaves room for the least scratch that is worth while (:func:`reserve`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from cloister.compile.planner import align, alive_at
 
 #: The model's memory grows by at most this part where no budget is given.
 GROWTH = 8
-#: Instructions that a streamed byte counts: 1.2 where devices have the crypto extension, ten times as many where not.
+#: Instructions of a streamed byte by cipher (docs/performance.md, suite `tee`), and where that is not known: between.
+BYTES = {"aegis-128l": 1.2, "aes-256-gcm": 4.2, "chacha20-poly1305": 7.8}
 BYTE = 4.0
 #: Tiles between two transformations of the weights that are tried, most first; all tiles at once is tried before.
 TILES = (64, 32, 24, 16, 8)
@@ -35,6 +36,11 @@ BLOCK = 8
 #: transformations of four channels of a tile's input, of its results, and of the weights of four pairs; and what a
 #: vector of fewer than four channels costs more.
 DIRECT, SHALLOW, PRODUCT, INPUT, RESULT, WEIGHT, NARROW = 0.30, 0.5, 0.282, 336.0, 453.0, 188.0, 390.0
+
+
+def streamed_byte(cipher: str | None) -> float:
+    """Instructions that decrypting a byte takes; :data:`BYTE` for None."""
+    return BYTE if cipher is None else BYTES[cipher]
 
 
 def winograd_scratch(fields: dict[str, Any], tiles: int) -> int:

@@ -100,6 +100,7 @@ def plan_model(
     max_partition: int | None = None,
     compiled_for: int | None = None,
     smallest: bool = False,
+    cipher: str | None = None,
     progress: Progress | None = None,
 ) -> MemoryPlan:
     """Plans an ONNX model for ``budget`` bytes of secure memory.
@@ -111,6 +112,7 @@ def plan_model(
         max_partition: as the compiler's.
         compiled_for: what the bundle is compiled for, where that is not ``budget``.
         smallest: search for the smallest budget as well (always done where the model does not fit).
+        cipher: what the bundle is sealed with, if that is known, as the compiler's.
         progress: called with step, done and total.
 
     Raises:
@@ -122,7 +124,13 @@ def plan_model(
     raise_problems([*imported.problems, *check_graph(graph)])
     optimise(graph)
     try:
-        made = arrange(graph, max_partition=max_partition, secure_memory=compiled_for or budget, progress=progress)
+        made = arrange(
+            graph,
+            max_partition=max_partition,
+            secure_memory=compiled_for or budget,
+            cipher=cipher,
+            progress=progress,
+        )
     except MemoryBudgetError as error:
         return MemoryPlan(budget, False, error.smallest)
     least = min(smallest_budget(graph, max_partition), made.least) if smallest else None
