@@ -14,6 +14,9 @@ from cloister.protect.training.data import Splits
 class PrunedInClear:
     """The worst case: the pruned network's weights in clear. In Cloister they lie sealed in the bundle."""
 
+    #: Leaves out the attacks on locks.
+    lock = False
+
     def __init__(self, module: nn.Module, splits: Splits, name: str = "pruned, in clear") -> None:
         self.name = name
         self._module, self._splits = copy.deepcopy(module).cpu().eval(), splits

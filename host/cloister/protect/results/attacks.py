@@ -9,15 +9,16 @@ from cloister.attack import Effort, Exposed, SeenRun, bench
 from cloister.attack.picture import draw
 from cloister.attack.table import cells
 from cloister.protect.edgepro.exposed import LeakedLock
-from cloister.protect.results import edgepro
+from cloister.protect.prune import PrunedInClear
+from cloister.protect.results import edgepro, pruning
 from cloister.protect.results.cases import Case
 from cloister.protect.results.context import Context, Record
 from cloister.protect.training import network
 
 TITLE = "Attacks: accuracy / agreement with the authorised model / ratio to the black box with the same budget"
 
-#: Locks that are attacked, as ``edgepro`` names them.
-DEFAULT = ("turned", "mixed", "published")
+#: What is attacked: locks as ``edgepro`` names them, and the pruned network in clear.
+DEFAULT = ("turned", "mixed", "published", "pruned")
 #: The lock that is also attacked by reading an authorised run, which the compiler would have to show.
 SEEN = "mixed"
 
@@ -36,8 +37,10 @@ def effort(context: Context, case: Case) -> Effort:
 
 
 def target(context: Context, case: Case, seed: int, variant: str) -> Exposed:
-    """A lock whose weights have leaked; "runs seen": :data:`SEEN` with all locked tensors of authorised runs."""
+    """What is attacked under that name; "runs seen" is :data:`SEEN` with all locked tensors of authorised runs."""
     splits = context.splits(case)
+    if variant == "pruned":
+        return PrunedInClear(pruning.pruned(context, case, seed).module, splits, variant)
     if variant == "runs seen":
         return SeenRun(edgepro.locked(context, case, seed, SEEN), splits, name=f"{SEEN}, runs seen")
     return LeakedLock(edgepro.locked(context, case, seed, variant), splits, variant)
@@ -46,8 +49,8 @@ def target(context: Context, case: Case, seed: int, variant: str) -> Exposed:
 def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = DEFAULT) -> list[Record]:
     """A record for each target and both bounds; under ``attacks`` the bench's records."""
     splits = context.splits(case)
-    if case.network == "digits":
-        variants = variants[:1]
+    if case.network == "digits" and variants == DEFAULT:
+        variants = ("turned", "pruned")
 
     def attack(*targets: Exposed, attacks: tuple[str, ...] | None = None) -> list[Record]:
         return bench(
