@@ -14,7 +14,7 @@ from onnx_models import build, engine, floats, kernels, node
 
 from cloister.cli.compile import compile as compile_command
 from cloister.compile import compile_onnx
-from cloister.compile.memory import TA_OWN
+from cloister.compile.memory import TA_OWN, reside
 from cloister.compile.winograd import winograd_room, winograd_scratch
 from cloister.ir.reference import Reference
 from cloister.native import _load, find_library
@@ -128,6 +128,20 @@ def test_scratch_stays_in_the_budget() -> None:
         assert tight.arena_size + max(map(len, tight.partitions)) <= budget
         x = {"x": floats(1, 32, 16, 16, seed=3)}
         np.testing.assert_allclose(engine().run(tight, x)["y"], engine().run(whole, x)["y"], rtol=1e-4, atol=1e-5)
+
+
+def test_what_decrypting_costs_decides_between_scratch_and_resident_partitions() -> None:
+    model = stack(4, 32, 16)
+    budget = TA_OWN + (176 << 10)
+    streamed, scratch = {}, {}
+    for cipher in ("aegis-128l", "chacha20-poly1305"):
+        compiled = compile_onnx(model, secure_memory=budget, cipher=cipher)
+        lies = reside(compiled.arena_size, [len(part) for part in compiled.partitions], 3, budget)
+        assert lies is not None
+        streamed[cipher] = lies.streamed
+        scratch[cipher] = max(row.scratch_bytes for row in compiled.report.rows)
+    assert streamed["aegis-128l"] > streamed["chacha20-poly1305"]
+    assert scratch["aegis-128l"] > scratch["chacha20-poly1305"]
 
 
 @pytest.mark.parametrize(("option", "kernel"), [("--winograd", "WINOGRAD"), ("--no-winograd", "CONV2D")])
