@@ -107,19 +107,25 @@ def full_report(pruned: Pruned, splits: Splits, folder: Path, *, int8: bool = Tr
             rows.append({"step": label, "precision": "int8", "file": small.name, **figures, **about, **costs(small)})
             if label == "pruned":
                 (folder / INT8_FILE).write_bytes(small.read_bytes())
+    report = {**pruned.report, "rows": rows}
+    _write(report, f"Pruning of a network for {splits.name}", folder)  # measuring takes long, and may fail
     if measure:
         for row, found in zip(rows, measured(models, [row["file"] for row in rows]), strict=True):
             row.update(found)
-    report = {**pruned.report, "rows": rows}
+        _write(report, f"Pruning of a network for {splits.name}", folder)
+    return report
+
+
+def _write(report: Row, title: str, folder: Path) -> None:
+    rows = report["rows"]
     for name, text in (
         (REPORT_FILE, json.dumps(report, indent=1) + "\n"),
         (TABLE_FILE, markdown(rows)),
-        (PLOT_FILE, draw(f"Pruning of a network for {splits.name}", rows)),
+        (PLOT_FILE, draw(title, rows)),
     ):
         aside = folder / (name + ".new")
         aside.write_text(text)
         aside.replace(folder / name)
-    return report
 
 
 def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
