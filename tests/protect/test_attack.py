@@ -240,7 +240,7 @@ def test_the_command_attacks_files(tmp_path: Path) -> None:
         "attack", "cloister.protect.training.networks:Digits", "--checkpoint", str(tmp_path / "victim.pt"),
         "--data", str(tmp_path / "digits.npz"), "-o", str(tmp_path / "out"), "--locked",
         str(tmp_path / "locked" / "locked.onnx"), "--password", str(tmp_path / "locked" / "password.pwd"),
-        "--attacks", "direct,head,signs", "--steps", "20", "--rates", "0.05", "--device", "cpu",
+        "--attacks", "direct,head", "--steps", "10", "--rates", "0.05", "--device", "cpu",
     ]  # fmt: skip
     result = CliRunner().invoke(cloister, arguments, catch_exceptions=False)
     assert result.exit_code == 0 and "attacks.svg" in result.output
