@@ -23,7 +23,7 @@ from cloister.native import NativeEngine
 from cloister.protect.edgepro import LockSettings, lock_model
 from cloister.protect.prune import CRITERIA, Pruned, PrunedInClear, PruneSettings, prune_model
 from cloister.protect.prune.channels import multiply_accumulates, prunable, remove, widths
-from cloister.protect.prune.choose import choose
+from cloister.protect.prune.choose import choose, instructions
 from cloister.protect.prune.criteria import scores
 from cloister.protect.prune.report import full_report, onnx_accuracy, quantise
 from cloister.protect.training import (
@@ -147,6 +147,20 @@ def test_every_criterion_takes_the_least_worthy_channels(criterion: str, scope: 
         kept = [channel for channel in range(len(worth[layer])) if channel not in gone]
         assert len(kept) == widths(smaller)[layer] >= 2
         assert worth[layer][gone].max() <= worth[layer][kept].min()
+
+
+def test_channels_that_save_more_instructions_go_first() -> None:
+    groups = prunable(victim(), SHAPE)
+    worth = {group.layer: torch.ones(group.width) for group in groups}
+    wanted = multiply_accumulates(victim(), SHAPE) - 1
+    settings = replace(SETTINGS, weigh="instructions", round_to=8, least=8)
+    _, removed = choose(victim(), groups, worth, wanted, SHAPE, settings)
+    saved = {
+        group.layer: instructions(victim(), SHAPE)
+        - instructions(remove(victim(), {group.layer: list(range(8))}, SHAPE), SHAPE)
+        for group in groups
+    }
+    assert list(removed) == [max(saved, key=lambda layer: saved[layer])]
 
 
 def test_the_taylor_criterion_tells_dead_channels_from_living_ones() -> None:

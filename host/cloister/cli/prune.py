@@ -46,6 +46,11 @@ Examples:
     help="How channels are ranked [default: taylor].",
 )
 @click.option("--scope", type=click.Choice(["global", "layer"]), help="Rank all channels together, or each layer's.")
+@click.option(
+    "--weigh",
+    type=click.Choice(["macs", "instructions", "none"]),
+    help="Rank a channel by its worth for the multiply-accumulates or instructions that it takes [default: macs].",
+)
 @click.option("--round-to", type=click.IntRange(1), help="Layers keep a multiple of so many channels [default: 4].")
 @click.option(
     "--distil", type=click.FloatRange(0, 1), help="Share of the loss that the unpruned network teaches [default: 0.5]."
@@ -72,8 +77,8 @@ Examples:
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto: the GPU where there is one.")
 def prune(
     model: str, checkpoint: Path | None, data: str, output: Path, budget: float | None, steps: int | None,
-    target: float | None, criterion: str | None, scope: str | None, round_to: int | None, distil: float | None,
-    epochs: int | None, final: int | None, rate: float | None, crop: int, flip: bool, validation: float, int8: bool,
+    target: float | None, criterion: str | None, scope: str | None, weigh: str | None, round_to: int | None,
+    distil: float | None, epochs: int | None, final: int | None, rate: float | None, crop: int, flip: bool, validation: float, int8: bool,
     measure: str | None, seed: int, device: str,
 ) -> None:  # fmt: skip
     """Remove channels of a trained MODEL step by step, as long as it answers nearly as well.
@@ -87,8 +92,8 @@ def prune(
     from cloister.protect.training import Augmentation, load_data, load_model
 
     settings = settings_with(
-        budget=budget, steps=steps, target=target, criterion=criterion, scope=scope, round_to=round_to, least=round_to,
-        distil=distil, epochs=epochs, final=final, rate=rate, augmentation=Augmentation(crop, flip), seed=seed,
+        budget=budget, steps=steps, target=target, criterion=criterion, scope=scope, weigh=weigh, round_to=round_to,
+        least=round_to, distil=distil, epochs=epochs, final=final, rate=rate, augmentation=Augmentation(crop, flip), seed=seed,
     )  # fmt: skip
     splits = load_data(data, validation=validation, seed=seed)
     pruned = prune_model(
@@ -96,8 +101,10 @@ def prune(
     )
     pruned.save(output)
     report = full_report(pruned, splits, output, int8=int8, measure=measure is not None)
-    heads, rows = cells(report["rows"])
-    show_table("Steps", heads, rows)
+    _, rows = cells(report["rows"])
+    heads = ["network", "type", "validation", "lost", "test", "MACs", "memory", "instructions", "measured"]
+    kept = [0, 1, 2, 3, 4, 5, 8, 9, 10][: 9 if measure else 8]  # what fits a terminal; report.md has all
+    show_table("Steps", heads[: len(kept)], [[row[place] for place in kept] for row in rows])
     facts: dict[str, object] = {}
     for key in ("unpruned", "pruned"):
         test, validated = report["test"][key], report["validation"][key]

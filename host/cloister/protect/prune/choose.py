@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from cloister.estimate.plan import plan_model
 from cloister.protect.prune.channels import Group, multiply_accumulates, remove
 from cloister.protect.prune.settings import PruneSettings
+from cloister.protect.training.export import export_onnx
+
+#: Secure memory that is more than any model needs: figures are of models that lie in it whole.
+PLENTY = 1 << 32
 
 
 def choose(
@@ -35,7 +42,7 @@ def choose(
     """
     chosen = [group for group in groups if group.layer in worth]
     if settings.scope == "global":
-        ranked = _ranked(module, chosen, worth, shape, settings.weigh)
+        ranked = _ranked(module, chosen, worth, shape, settings)
         most = len(ranked)
     else:
         ranked, most = [], max((group.width for group in chosen), default=0) * 8
@@ -76,18 +83,29 @@ def _ranked(
     groups: Sequence[Group],
     worth: Mapping[str, torch.Tensor],
     shape: tuple[int, int, int],
-    weigh: bool,
+    settings: PruneSettings,
 ) -> list[str]:
     """The layers of all channels, the least worth for what they cost first."""
-    whole = multiply_accumulates(module, shape)
+    cost = {"macs": multiply_accumulates, "instructions": instructions, "none": None}[settings.weigh]
+    whole = cost(module, shape) if cost else 1
     entries = []
     for group in groups:
         price = 1.0
-        if weigh:
-            price = (whole - multiply_accumulates(remove(module, {group.layer: [0]}, shape), shape)) / whole
+        if cost:
+            # as many as go together; one by one they might save nothing
+            gone = min(settings.round_to, group.width - 1)
+            price = (whole - cost(remove(module, {group.layer: list(range(gone))}, shape), shape)) / gone / whole
         for place, value in enumerate(sorted(worth[group.layer].tolist())):
-            entries.append((value / max(price, 1e-9), group.layer, place))
+            entries.append((value / max(price, 1e-6), group.layer, place))
     return [layer for _, layer, _ in sorted(entries)]
+
+
+def instructions(module: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Instructions of one inference in the TA in fp32, as ``cloister plan`` estimates them."""
+    with tempfile.TemporaryDirectory() as folder:
+        plan = plan_model(export_onnx(module, shape, Path(folder) / "model.onnx"), PLENTY)
+    assert plan.instructions is not None
+    return round(plan.instructions.total)
 
 
 def _keep(width: int, wanted: int, settings: PruneSettings) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cloister.estimate.plan import plan_model
+from cloister.protect.prune.choose import PLENTY
 from cloister.protect.prune.plot import draw
 from cloister.protect.prune.prune import Pruned
 from cloister.protect.training.data import Images, Splits
@@ -23,8 +24,6 @@ from cloister.protect.training.export import export_onnx
 from cloister.quantization import quantize_model
 
 REPORT_FILE, TABLE_FILE, PLOT_FILE, INT8_FILE = "report.json", "report.md", "report.svg", "pruned_int8.onnx"
-#: Secure memory that is more than any model needs: figures are of models that lie in it whole.
-PLENTY = 1 << 32
 #: Training images from which the ranges of 8-bit tensors are measured.
 CALIBRATION = 200
 

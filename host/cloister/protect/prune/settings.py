@@ -28,7 +28,9 @@ class PruneSettings:
             normalisation; layers without stay whole), "median" (distance to the layer's other filters, He et al.
             2019), "random".
         scope: "global" ranks the channels of all layers together, "layer" takes the same share of each layer.
-        weigh: divide a channel's rank by the multiply-accumulates that its removal saves (global scope only).
+        weigh: divide a channel's worth by the multiply-accumulates that its removal saves, by the instructions that it
+            saves as ``cloister plan`` estimates them (slower: exports the network once for each group), or by nothing
+            ("none"). Global scope only.
         round_to: layers keep a multiple of so many channels, if they had that many; the engine computes channels in
             fours and eights.
         least: channels that each layer keeps.
@@ -47,7 +49,7 @@ class PruneSettings:
     target: float = 0.125
     criterion: Criterion = "taylor"
     scope: Literal["global", "layer"] = "global"
-    weigh: bool = True
+    weigh: Literal["macs", "instructions", "none"] = "macs"
     round_to: int = 4
     least: int = 4
     images: int = 2000
@@ -67,6 +69,7 @@ class PruneSettings:
             (0 < self.target < 1, f"a target of {self.target}", "choose the share that is to be left, as 0.125"),
             (self.criterion in CRITERIA, f"a criterion {self.criterion!r}", f"there are: {', '.join(CRITERIA)}"),
             (self.scope in ("global", "layer"), f"a scope {self.scope!r}", "choose global or layer"),
+            (self.weigh in ("macs", "instructions", "none"), f"weights {self.weigh!r}", "choose macs or instructions"),
             (self.round_to >= 1 and self.least >= 1, f"{self.least} channels at least, in multiples of "
              f"{self.round_to}", "choose at least 1"),
             (0 <= self.distil <= 1, f"a share of {self.distil} for distillation", "choose 0 to 1"),

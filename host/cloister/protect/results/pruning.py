@@ -37,7 +37,8 @@ VARIANTS: dict[str, dict[str, object]] = {
     "median": {"criterion": "median"},
     "random": {"criterion": "random"},
     "layer by layer": {"scope": "layer"},
-    "not weighed": {"weigh": False},
+    "by instructions": {"weigh": "instructions"},
+    "not weighed": {"weigh": "none"},
     "labels alone": {"distil": 0.0},
 }
 DEFAULT = ("taylor",)
