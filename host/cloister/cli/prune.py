@@ -78,7 +78,8 @@ Examples:
 def prune(
     model: str, checkpoint: Path | None, data: str, output: Path, budget: float | None, steps: int | None,
     target: float | None, criterion: str | None, scope: str | None, weigh: str | None, round_to: int | None,
-    distil: float | None, epochs: int | None, final: int | None, rate: float | None, crop: int, flip: bool, validation: float, int8: bool,
+    distil: float | None, epochs: int | None,
+    final: int | None, rate: float | None, crop: int, flip: bool, validation: float, int8: bool,
     measure: str | None, seed: int, device: str,
 ) -> None:  # fmt: skip
     """Remove channels of a trained MODEL step by step, as long as it answers nearly as well.
@@ -93,7 +94,8 @@ def prune(
 
     settings = settings_with(
         budget=budget, steps=steps, target=target, criterion=criterion, scope=scope, weigh=weigh, round_to=round_to,
-        least=round_to, distil=distil, epochs=epochs, final=final, rate=rate, augmentation=Augmentation(crop, flip), seed=seed,
+        least=round_to, distil=distil,
+        epochs=epochs, final=final, rate=rate, augmentation=Augmentation(crop, flip), seed=seed,
     )  # fmt: skip
     splits = load_data(data, validation=validation, seed=seed)
     pruned = prune_model(
@@ -102,7 +104,7 @@ def prune(
     pruned.save(output)
     report = full_report(pruned, splits, output, int8=int8, measure=measure is not None)
     _, rows = cells(report["rows"])
-    heads = ["network", "type", "validation", "lost", "test", "MACs", "memory", "instructions", "measured"]
+    heads = ["network", "type", "valid.", "lost", "test", "MACs", "memory", "instr.", "in the TA"]
     kept = [0, 1, 2, 3, 4, 5, 8, 9, 10][: 9 if measure else 8]  # what fits a terminal; report.md has all
     show_table("Steps", heads[: len(kept)], [[row[place] for place in kept] for row in rows])
     facts: dict[str, object] = {}
