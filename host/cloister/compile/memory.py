@@ -16,7 +16,7 @@ from cloister.compile.planner import align
 from cloister.wire import C, ffi
 
 PAGE = 4096
-#: The built TA's own code, data and stack in whole pages (``cloister inspect`` shows 444 KiB), and what it may grow by.
+#: The built TA's own code, data and stack in whole pages (``cloister inspect`` shows 432 KiB), and what it may grow by.
 TA_OWN = 448 << 10
 #: sizeof(struct cl_slot) in ta/plan.h: an offset and two flags.
 SLOT = 16
