@@ -100,10 +100,10 @@ def _lock(quantised: onnx.ModelProto, model: onnx.ModelProto, lock: Lock) -> Non
         raise PasswordError(f"a bias of {lock.tensor!r} exceeds 32 bits in 8-bit units", "use smaller locking values")
     _write(constants, weights.input[0], _rows(whole, layer).astype(np.int8))
     _write(constants, bias.input[0], shifts.astype(np.int32))
-    if scales.ndim:
+    if scales.ndim:  # else no scale has changed, and that of the bias has one element for all channels
         _write(constants, weights.input[1], each.astype(np.float32))
-    if own_scales.ndim:
-        _write(constants, bias.input[1], (each * step).astype(np.float32))
+        if own_scales.ndim:
+            _write(constants, bias.input[1], (each * step).astype(np.float32))
 
 
 def _plain(model: onnx.ModelProto, tensor: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -15,6 +15,7 @@ from test_password import lock
 from test_password import model as small
 
 from cloister.cli.main import cloister
+from cloister.compile import compile_onnx
 from cloister.locked_quantised import quantize_locked
 from cloister.password import Password, PasswordError
 from cloister.quantization import quantize_model
@@ -51,6 +52,7 @@ def test_with_the_password_it_is_the_owners_model_in_8_bits(tmp_path: Path, per_
     if transposed:  # the helper of the other tests knows rows of output channels only
         assert np.array_equal(answers(apply_s8_any(onnx.load(tmp_path / "locked8.onnx"), TURNED)), owner)
     assert report.samples == 64
+    assert compile_onnx(tmp_path / "locked8.onnx", password=TURNED).partitions
     alone = answers(tmp_path / "locked8.onnx")
     assert np.abs(alone - owner).max() > 0.2 * np.abs(owner).max()
     plain = onnxruntime.InferenceSession(locked.SerializeToString(), providers=["CPUExecutionProvider"])
