@@ -152,6 +152,18 @@ def test_data_from_arrays_jpeg_bytes_and_folders_agree(tmp_path: Path) -> None:
     assert torch.equal(folder.test.pixels, arrays.test.take(order).pixels)
 
 
+def test_an_npz_file_can_bring_the_normalisation_that_its_model_was_trained_with(tmp_path: Path) -> None:
+    pixels, labels = np.random.default_rng(0).random((40, 1, 8, 8), np.float32), np.arange(40) % 2
+    arrays = {"x_train": pixels, "y_train": labels, "x_test": pixels, "y_test": labels}
+    np.savez(tmp_path / "own.npz", **arrays, mean=[0.0], std=[1.0])
+    splits = load_data(tmp_path / "own.npz")
+    assert torch.equal(splits.normalise(splits.test.pixels), torch.from_numpy(pixels)), "used as they are"
+    for wrong in ({"mean": [0.0]}, {"mean": [0.0, 0.0], "std": [1.0, 1.0]}, {"mean": [0.0], "std": [0.0]}):
+        np.savez(tmp_path / "own.npz", **arrays, **wrong)
+        with pytest.raises(TrainingError, match="images have 1 channels"):
+            load_data(tmp_path / "own.npz")
+
+
 def pair_of_data_sets() -> tuple[object, object]:
     data = torch.utils.data.TensorDataset(torch.rand(60, 1, 8, 8), torch.arange(60) % 3)
     return data, data

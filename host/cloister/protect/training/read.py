@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ def load_data(where: str | Path, *, validation: float = 0.1, seed: int = 0, size
         where: a folder with ``train/CLASS/*.png`` and ``test/CLASS/*.png`` (any format that Pillow reads); an ``.npz``
             file with arrays of images, or JPEG bytes and offsets; or ``package.module:factory``, called without
             arguments, which returns :class:`Splits`, a pair of torch data sets (training, test), or one data set, of
-            which a fifth becomes the test split. A data set's items are (image, label).
+            which a fifth becomes the test split. A data set's items are (image, label). An ``.npz`` file may hold
+            ``mean`` and ``std`` for each channel, if the model was trained with others than :class:`Splits` measures.
         validation: share of the training images that choices are made on; ignored where the data bring their own.
         seed: decides which images those are.
         size: images of a folder are resized to this height and width.
@@ -133,15 +135,24 @@ def _npz(path: Path, validation: float, seed: int) -> Splits:
             part: found for part in ("train", "validation", "test") if (found := _npz_part(file, keys, part, path))
         }
         classes = tuple(str(name) for name in file["classes"]) if "classes" in keys else ()
+        own = [tuple(float(value) for value in np.ravel(file[key])) for key in ("mean", "std") if key in keys]
     missing = [part for part in ("train", "test") if part not in parts]
     if missing:
         raise TrainingError(
             f"{path} has no {' and no '.join(missing)} images; its keys are {sorted(keys)}", f"use {_FORMS}"
         )
-    return Splits.make(
+    splits = Splits.make(
         parts["train"], parts["test"], validation=parts.get("validation", validation), seed=seed,
         classes=classes, name=path.stem,
     )  # fmt: skip
+    if not own:
+        return splits
+    if [len(values) for values in own] != 2 * [len(splits.mean)] or min(own[1]) <= 0:
+        raise TrainingError(
+            f"{path}: mean and std are {', '.join(map(str, own))}, the images have {len(splits.mean)} channels",
+            "give both, one number for each channel, std above 0",
+        )
+    return replace(splits, mean=own[0], std=own[1])
 
 
 def _npz_part(file: Mapping[str, Any], keys: set[str], part: str, path: Path) -> Images | None:
