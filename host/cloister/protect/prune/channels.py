@@ -45,7 +45,7 @@ def library() -> Any:
     try:
         import torch_pruning
     except ImportError as error:
-        raise TrainingError("pruning needs torch-pruning", "pip install torch-pruning==1.6.1") from error
+        raise TrainingError("pruning needs torch-pruning", "run build/setup --train, or pip install torch-pruning") from error
     return torch_pruning
 
 
