@@ -45,7 +45,9 @@ def library() -> Any:
     try:
         import torch_pruning
     except ImportError as error:
-        raise TrainingError("pruning needs torch-pruning", "run build/setup --train, or pip install torch-pruning") from error
+        raise TrainingError(
+            "pruning needs torch-pruning", "run build/setup --train, or pip install torch-pruning"
+        ) from error
     return torch_pruning
 
 
