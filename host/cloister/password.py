@@ -130,7 +130,8 @@ class Password:
             head = json.loads(content[_HEAD.size : _HEAD.size + size])
             entries = [(str(entry["tensor"]), int(entry["channels"])) for entry in head["locks"]]
             model = str(head["model"])
-        except (ValueError, KeyError, TypeError) as error:
+            b"".join(tensor.encode() for tensor, _ in entries)  # JSON can name what UTF-8 cannot
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise FormatError(f"{what} has no readable head: {error}", remedy) from error
         at = _HEAD.size + size
         if any(not 0 < count <= MAX_CHANNELS for _, count in entries):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -96,6 +97,21 @@ def test_every_damaged_byte_and_every_cut_is_noticed() -> None:
     for length in range(len(data)):
         with pytest.raises(FormatError):
             Password.from_bytes(data[:length])
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b'{"model": "m", "locks": [{"tensor": "c", "channels": 1e999}]}',
+        b'{"model": "m", "locks": [{"tensor": "\\ud800", "channels": 1}]}',
+        b"[" * 100_000,
+        b'{"model": "m"}',
+    ],
+)
+def test_a_head_that_makes_no_sense_is_named(head: bytes) -> None:
+    content = PASSWORD.to_bytes()[:12] + len(head).to_bytes(4, "little") + head + bytes(10)
+    with pytest.raises(FormatError, match="no readable head"):
+        Password.from_bytes(content + hashlib.sha256(content).digest())
 
 
 def test_a_devices_password_tells_whose_it_is() -> None:
