@@ -83,7 +83,7 @@ INLINE float32x4_t read_row(const struct source *source, unsigned int row, size_
 
 	if (!inside && !source->rows[row])
 		return vdupq_n_f32(0);
-	from = (const float *)(source->rows[row] + at);
+	from = (const float *)(const void *)(source->rows[row] + at);
 	return four ? vld1q_f32(from) : load_first(from, source->channels);
 }
 
