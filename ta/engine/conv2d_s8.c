@@ -163,6 +163,13 @@ static enum cl_status conv2d_s8_check(const struct cl_op *op, const struct cl_me
 	    !cl_mul(panels, CL_S8_COLUMNS * CL_S8_STEP, &weight_count) ||
 	    !cl_mul(weight_count, layout.taps * layout.steps, &weight_count))
 		return CL_BAD_FORMAT;
+	/*
+	 * The ring copies whole rows, with the pixels that a wide stride steps over.
+	 * The product fits into 64 bits: scratch holds rows of this length.
+	 */
+	if (layout.ring && !cl_work_valid((uint64_t)conv->batch * conv->out_h,
+					  layout.pixels * conv->in_c * conv->kernel_h))
+		return CL_BAD_FORMAT;
 	if (!cl_can_read(&conv->weights, memory, weight_count, 1) ||
 	    !cl_can_read(&conv->channels, memory, cl_s8_channels_size(panels, conv->weights_kind),
 			 1))

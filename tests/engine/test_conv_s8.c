@@ -439,6 +439,27 @@ static void small_case(struct conv_case *test, uint16_t kernel)
 	build(test);
 }
 
+/* Few products, but rows of 2^22 pixels, nearly all between two steps of the stride. */
+TEST(conv2d_s8_refuses_to_copy_long_rows_for_few_products)
+{
+	struct conv_case test = {0};
+	struct cl_conv2d_s8 *conv = &test.conv;
+
+	conv->op.kernel = CL_KERNEL_CONV2D_S8;
+	conv->batch = conv->in_h = conv->in_w = conv->in_c = conv->out_c = conv->group = 1;
+	conv->kernel_h = conv->kernel_w = conv->dilation_h = conv->dilation_w = 1;
+	conv->out_h = 1 << 22;
+	conv->out_w = 2;
+	conv->stride_h = 1;
+	conv->stride_w = 1 << 22;
+	build(&test);
+	expect_check(&test.stage, &cl_conv2d_s8_kernel, conv, CL_BAD_FORMAT, "2^44 bytes to copy");
+	conv->out_h = 1 << 14;
+	conv->out.size = 2 << 14;
+	expect_check(&test.stage, &cl_conv2d_s8_kernel, conv, CL_OK, "2^36 bytes to copy");
+	finish(&test);
+}
+
 TEST(conv2d_s8_scratch_follows_the_documented_formula)
 {
 	struct cl_conv2d_s8 conv = {0};
