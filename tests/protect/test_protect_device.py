@@ -95,4 +95,4 @@ def test_the_device_answers_with_the_password_and_guesses_without(device: Device
         wanted = onnxruntimes(password.apply(onnx.load(folder / "locked.onnx")))
         assert np.mean(with_password.argmax(1) == wanted.argmax(1)) > 0.95
     assert right(with_password) > owners - 0.05
-    assert right(without) < 0.3
+    assert right(without) < 0.25, "10.2 % and 10.0 % were measured; guessing is 10 %"
