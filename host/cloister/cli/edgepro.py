@@ -17,7 +17,7 @@ Examples:
   cloister edgepro my_models:network --checkpoint trained.pt --data images/ -o locked/
   cloister edgepro model.onnx --data data.npz -o locked/ --epochs 16 --turned 0.5 --constant 0
   cloister compile locked/locked.onnx -o model.clb
-  cloister licence model.clb device.pub --password locked/password.pwd -o model.lic
+  cloister licence model.clb device.json --password locked/password.pwd -o model.lic
 """
 
 
