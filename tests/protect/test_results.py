@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from cloister.protect.results.__main__ import main
+from cloister.protect.results.__main__ import _without_folders, main
 
 
 def invoke(place: Path, *more: str) -> str:
@@ -32,6 +32,12 @@ def test_records_are_made_once_and_shown(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("cloister.protect.training.loop.fit", None)
     monkeypatch.setattr("cloister.protect.results.context.fit", None)
     assert invoke(tmp_path, "--epochs", "0.5") == page, "a second run computes nothing"
+
+
+def test_the_command_that_is_recorded_names_no_folder_of_a_machine() -> None:
+    given = ["--data", "/home/me/sets", "--work=/tmp/w", "--model", "vgg7", "--docs", "docs"]
+    assert _without_folders(given) == ["--data", "DATA", "--work", "WORK", "--model", "vgg7", "--docs", "DOCS"]
+    assert _without_folders([]) == []
 
 
 def test_data_that_is_missing_is_named(tmp_path: Path) -> None:

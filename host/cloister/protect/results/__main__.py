@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shlex
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -31,7 +33,7 @@ def markdown(records: list[Record]) -> str:
         "# Results", "",
         "Accuracies are of the test images; everything was chosen on validation images cut from the training images.",
         "Made with `python -m cloister.protect.results --data FOLDER` (FOLDER holds the data sets). Records with all",
-        "figures are in `results.json`.",
+        "figures are in `results.json`. What is not in a table has not been run yet.",
     ]  # fmt: skip
     for name, module in EXPERIMENTS.items():
         chosen = [record for record in records if record["experiment"] == name]
@@ -53,7 +55,7 @@ def write(records: list[Record], folder: Path) -> None:
     about = {
         "python": platform.python_version(),
         "torch": version("torch"),
-        "command": "python -m cloister.protect.results " + shlex.join(sys.argv[1:]),
+        "command": "python -m cloister.protect.results " + shlex.join(_without_folders(sys.argv[1:])),
     }
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
@@ -66,6 +68,13 @@ def write(records: list[Record], folder: Path) -> None:
         aside = folder / (name + ".new")
         aside.write_text(text)
         aside.replace(folder / name)
+
+
+def _without_folders(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with names in place of folders: those say something of one machine alone."""
+    named = r"--(data|work|docs)[\0=][^\0]*"
+    words = re.sub(named, lambda found: f"--{found[1]}\0{found[1].upper()}", "\0".join(arguments))
+    return words.split("\0") if words else []
 
 
 @click.command()
