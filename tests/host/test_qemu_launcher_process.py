@@ -241,10 +241,8 @@ def test_guard_kills_a_child_that_ignores_sigterm(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_orphan_when_the_user_process_is_signalled(tmp_path: Path, number: signal.Signals) -> None:
     # A process of its own that starts a guard as the launcher does, and then waits.
-    # What runs in the background of a shell script inherits that SIGINT is ignored.
     program = f"""
-import os, signal, subprocess, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)
+import os, subprocess, sys, time
 read, write = os.pipe()
 subprocess.Popen([sys.executable, "-I", "-S", {guard.__file__!r}, "--process", "process.json", "--exit", "exit.json",
                   "--", "sleep", "1000"], stdin=read, start_new_session=True)
