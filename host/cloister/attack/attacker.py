@@ -171,7 +171,7 @@ class Attacker:
         data = replace(self.splits, train=images.take(repeated), validation=self.choosing)
         recipe = Recipe(
             max(1, round(steps * effort.batch / len(repeated))), effort.batch, rate, augmentation=effort.augmentation,
-            clip=5.0, seed=self.seed,
+            clip=5.0, seed=self.seed, precision=effort.precision,
         )  # fmt: skip
         folder = None
         if self.folder is not None:

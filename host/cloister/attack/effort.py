@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from cloister.attack.errors import AttackError
 from cloister.protect.training import Augmentation
@@ -23,6 +24,7 @@ class Effort:
         trial: steps of the short trainings that starts and rates are told apart by.
         batch: images in a step.
         augmentation: of the attacker's images. Give him the owner's.
+        precision: of his trainings, as :class:`~cloister.protect.training.Recipe` names it.
         validation: images, at most, that rates and epochs are chosen on. They come on top of the attacker's share.
         pruned: shares of each layer's channels that the attack by pruning tries.
     """
@@ -36,6 +38,7 @@ class Effort:
     trial: int = 300
     batch: int = 64
     augmentation: Augmentation = field(default_factory=Augmentation)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     validation: int = 2000
     pruned: tuple[float, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
 

@@ -31,7 +31,7 @@ def effort(context: Context, case: Case) -> Effort:
     if case.network == "digits":
         return Effort((0.1,), (50,), (0.05,), (0.1,), epochs=3, steps=60, trial=20, pruned=(0.1,),
                       augmentation=case.recipe.augmentation)  # fmt: skip
-    full = Effort(augmentation=case.recipe.augmentation)
+    full = Effort(augmentation=case.recipe.augmentation, precision=case.recipe.precision)
     steps, trial = (max(20, round(count * context.epochs)) for count in (full.steps, full.trial))
     return replace(full, steps=steps, trial=trial)
 

@@ -34,7 +34,7 @@ class Case:
 
 _DIGITS = Augmentation(crop=1)
 _MNIST = Augmentation(crop=2)
-_CIFAR = Augmentation(crop=4, flip=True)
+_CIFAR = Recipe(batch=128, augmentation=Augmentation(crop=4, flip=True), precision="bfloat16")
 _LOCK = Recipe(epochs=15, batch=128, rate=0.02, weight_decay=1e-4, clip=5.0)
 
 CASES = {
@@ -44,9 +44,9 @@ CASES = {
              replace(_LOCK, epochs=6, batch=64, rate=0.03, augmentation=_DIGITS), 0.95),
         Case("lenet5", "mnist.npz", Recipe(8, 128, 0.05, augmentation=_MNIST),
              replace(_LOCK, epochs=4, augmentation=_MNIST), 0.99),
-        Case("vgg7", "cifar10.npz", Recipe(60, 128, 0.1, augmentation=_CIFAR),
-             replace(_LOCK, augmentation=_CIFAR), 0.80),
-        Case("resnet20", "cifar10.npz", Recipe(100, 256, 0.2, augmentation=_CIFAR),
-             replace(_LOCK, epochs=20, augmentation=_CIFAR), 0.91),
+        Case("vgg7", "cifar10.npz", replace(_CIFAR, epochs=40, rate=0.1),
+             replace(_LOCK, epochs=10, augmentation=_CIFAR.augmentation, precision="bfloat16"), 0.80),
+        Case("resnet20", "cifar10.npz", replace(_CIFAR, epochs=45, rate=0.2),
+             replace(_LOCK, epochs=8, augmentation=_CIFAR.augmentation, precision="bfloat16"), 0.91),
     )
 }  # fmt: skip

@@ -29,7 +29,7 @@ def locked(context: Context, case: Case, seed: int, variant: str) -> Locked:
     settings = VARIANTS[variant]
     recipe = replace(
         settings.recipe, epochs=case.lock.epochs, batch=case.lock.batch, rate=case.lock.rate,
-        augmentation=case.lock.augmentation, seed=seed,
+        augmentation=case.lock.augmentation, precision=case.lock.precision, seed=seed,
     )  # fmt: skip
     return lock_model(
         context.victim(case, seed), context.splits(case), replace(settings, recipe=context.scaled(recipe), seed=seed),

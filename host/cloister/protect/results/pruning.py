@@ -51,7 +51,7 @@ def settings_of(context: Context, case: Case, seed: int, variant: str) -> PruneS
     settings = SETTINGS[case.name]
     epochs, rate = TUNING[case.name]
     recipe = replace(settings.recipe, epochs=epochs, rate=rate, batch=case.lock.batch,
-                     augmentation=case.lock.augmentation, seed=seed)  # fmt: skip
+                     augmentation=case.lock.augmentation, precision=case.lock.precision, seed=seed)  # fmt: skip
     final = max(1, round(settings.final * context.epochs))
     changes: dict[str, object] = {"recipe": context.scaled(recipe), "final": final, "seed": seed, **VARIANTS[variant]}
     return replace(settings, **changes)  # type: ignore[arg-type]

@@ -39,7 +39,8 @@ class Recipe:
         select: keep the epoch with the highest validation score ("best", the later of equals), or the last one.
         clip: gradients longer than this are shortened to it; 0 does nothing.
         seed: decides the order of images, augmentation and dropout.
-        precision: "auto" is bfloat16 on a GPU and float32 elsewhere.
+        precision: of forward and backward; weights and their updates are always float32. "auto" is bfloat16 on a GPU
+            and float32 elsewhere. Processors with bfloat16 instructions (AVX512-BF16, AMX) train twice as fast in it.
     """
 
     epochs: int = 30
@@ -150,8 +151,9 @@ def fit(
     recipe = recipe or Recipe()
     objective = objective or Objective(recipe.label_smoothing)
     place = auto_device(device)
-    if place.type == "cuda":
-        module.to(memory_format=torch.channels_last)  # what the GPU's convolutions are fastest with
+    half = recipe.precision == "bfloat16" or (recipe.precision == "auto" and place.type == "cuda")
+    if half:
+        module.to(memory_format=torch.channels_last)  # what convolutions in bfloat16 are fastest with
     module.to(place)
     splits = splits.to(place)
     count = len(splits.train)
@@ -161,7 +163,6 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _schedule(recipe, recipe.epochs * steps))
     generator = torch.Generator(device=place).manual_seed(recipe.seed)
     torch.manual_seed(recipe.seed)  # dropout draws from the global generator
-    half = recipe.precision == "bfloat16" or (recipe.precision == "auto" and place.type == "cuda")
     objective.begin(module, splits, recipe)
     identity = _identity(module, splits, recipe, objective)
     done, best, best_epoch, best_score = 0, copy.deepcopy(module.state_dict()), 0, -math.inf
@@ -185,7 +186,7 @@ def fit(
             for step in range(steps):
                 chosen = order[step * batch : (step + 1) * batch]
                 images = splits.normalise(recipe.augmentation(splits.train.pixels[chosen], generator))
-                if place.type == "cuda":
+                if half:
                     images = images.contiguous(memory_format=torch.channels_last)
                 with torch.autocast(place.type, torch.bfloat16, enabled=half):
                     loss = objective.loss(module, images, splits.train.labels[chosen], generator)
