@@ -95,6 +95,9 @@ def _without_folders(arguments: Sequence[str]) -> list[str]:
     "--model", "models", multiple=True, type=click.Choice(list(CASES)), help="[default: lenet5, vgg7, resnet20]"
 )
 @click.option("--only", multiple=True, type=click.Choice(list(EXPERIMENTS)), help="These experiments [default: all].")
+@click.option(
+    "--variant", "variants", multiple=True, help="These locks, criteria or targets of attacks [default: each module's]."
+)
 @click.option("--seeds", default="0,1,2", show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option(
@@ -102,8 +105,8 @@ def _without_folders(arguments: Sequence[str]) -> list[str]:
 )
 @click.option("--write-only", is_flag=True, help="Only write the files from the records that are there.")
 def main(
-    data: Path, work: Path, docs: Path, models: tuple[str, ...], only: tuple[str, ...], seeds: str, device: str,
-    epochs: float, write_only: bool,
+    data: Path, work: Path, docs: Path, models: tuple[str, ...], only: tuple[str, ...], variants: tuple[str, ...], seeds: str,
+    device: str, epochs: float, write_only: bool,
 ) -> None:  # fmt: skip
     """Make all records that are missing, network by network, then write docs/results.json and docs/results.md.
 
@@ -118,7 +121,8 @@ def main(
         for model in () if write_only else models or ("lenet5", "vgg7", "resnet20"):
             for seed in numbers:
                 for name in only or EXPERIMENTS:
-                    EXPERIMENTS[name].run(context, CASES[model], seed)
+                    chosen = {"variants": variants} if variants and name != "victim" else {}
+                    EXPERIMENTS[name].run(context, CASES[model], seed, **chosen)
                     write(context.records(), docs)
         write(context.records(), docs)
     except CloisterError as error:
