@@ -105,8 +105,8 @@ def _without_folders(arguments: Sequence[str]) -> list[str]:
 )
 @click.option("--write-only", is_flag=True, help="Only write the files from the records that are there.")
 def main(
-    data: Path, work: Path, docs: Path, models: tuple[str, ...], only: tuple[str, ...], variants: tuple[str, ...], seeds: str,
-    device: str, epochs: float, write_only: bool,
+    data: Path, work: Path, docs: Path, models: tuple[str, ...], only: tuple[str, ...], variants: tuple[str, ...],
+    seeds: str, device: str, epochs: float, write_only: bool,
 ) -> None:  # fmt: skip
     """Make all records that are missing, network by network, then write docs/results.json and docs/results.md.
 
