@@ -103,16 +103,17 @@ def _without_folders(arguments: Sequence[str]) -> list[str]:
 @click.option(
     "--epochs", type=float, default=1.0, show_default=True, help="Share of the epochs, to try the script out."
 )
+@click.option("--effort", type=float, default=1.0, show_default=True, help="Share of the steps that attackers train.")
 @click.option("--write-only", is_flag=True, help="Only write the files from the records that are there.")
 def main(
     data: Path, work: Path, docs: Path, models: tuple[str, ...], only: tuple[str, ...], variants: tuple[str, ...],
-    seeds: str, device: str, epochs: float, write_only: bool,
+    seeds: str, device: str, epochs: float, effort: float, write_only: bool,
 ) -> None:  # fmt: skip
     """Make all records that are missing, network by network, then write docs/results.json and docs/results.md.
 
     Interrupted, the same command goes on where it was.
     """
-    context = Context(data, work, device, epochs=epochs)
+    context = Context(data, work, device, epochs=epochs, effort=effort)
     try:
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:

@@ -24,7 +24,7 @@ SEEN = "mixed"
 
 
 def effort(context: Context, case: Case) -> Effort:
-    """What attackers have: the owner's augmentation, and steps as the context's share of the epochs says.
+    """What attackers have: the owner's augmentation, and steps as the context's shares say.
 
     On the digits, which only try the scripts out, they hardly try.
     """
@@ -32,7 +32,7 @@ def effort(context: Context, case: Case) -> Effort:
         return Effort((0.1,), (50,), (0.05,), (0.1,), epochs=3, steps=60, trial=20, pruned=(0.1,),
                       augmentation=case.recipe.augmentation)  # fmt: skip
     full = Effort(augmentation=case.recipe.augmentation, precision=case.recipe.precision)
-    steps, trial = (max(20, round(count * context.epochs)) for count in (full.steps, full.trial))
+    steps, trial = (max(20, round(count * context.epochs * context.effort)) for count in (full.steps, full.trial))
     return replace(full, steps=steps, trial=trial)
 
 

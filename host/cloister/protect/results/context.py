@@ -32,6 +32,7 @@ class Context:
         device: as for ``fit``.
         quiet: show no progress.
         epochs: share of the epochs that are run; 1 for results, less to try a script out.
+        effort: share of the steps that attackers train; what was run with less says so.
     """
 
     data: Path
@@ -39,6 +40,7 @@ class Context:
     device: str = "auto"
     quiet: bool = False
     epochs: float = 1.0
+    effort: float = 1.0
     _splits: dict[str, Splits] = field(default_factory=dict)
 
     def splits(self, case: Case) -> Splits:
@@ -94,6 +96,7 @@ class Context:
         record = {
             "experiment": experiment, "model": case.name, "data": case.data, "seed": seed, **about, **figures,
             "seconds": round(time.monotonic() - began, 1), "device": _device(self.device), "epochs_share": self.epochs,
+            **({"effort_share": self.effort} if experiment == "attacks" else {}),
         }  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".new")
