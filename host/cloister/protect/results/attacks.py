@@ -60,7 +60,8 @@ def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = DEF
         ).records  # fmt: skip
 
     records = []
-    for name in ("white box", *variants, "runs seen", "black box"):
+    seen = ("runs seen",) if SEEN in variants or case.network == "digits" else ()
+    for name in ("white box", *variants, *seen, "black box"):
 
         def measure(name: str = name) -> Record:
             if name.endswith("box"):  # the bench always runs both; what is there is not computed again
