@@ -10,6 +10,7 @@ TEE_Result cl_command_device_key(uint32_t types, TEE_Param params[4]);
 TEE_Result cl_command_load(struct cl_session *session, uint32_t types, TEE_Param params[4]);
 TEE_Result cl_command_run(struct cl_session *session, uint32_t types, TEE_Param params[4]);
 TEE_Result cl_command_begin(struct cl_session *session, uint32_t types, TEE_Param params[4]);
+TEE_Result cl_command_feed(struct cl_session *session, uint32_t types, TEE_Param params[4]);
 TEE_Result cl_command_step(struct cl_session *session, uint32_t types, TEE_Param params[4]);
 TEE_Result cl_command_finish(struct cl_session *session, uint32_t types, TEE_Param params[4]);
 TEE_Result cl_command_unload(struct cl_session *session, uint32_t types, TEE_Param params[4]);

@@ -59,6 +59,8 @@ TEE_Result TA_InvokeCommandEntryPoint(void *context, uint32_t command, uint32_t 
 		return cl_command_finish(session, types, params);
 	case CL_CMD_UNLOAD:
 		return cl_command_unload(session, types, params);
+	case CL_CMD_FEED:
+		return cl_command_feed(session, types, params);
 	case CL_CMD_USAGE:
 		return cl_command_usage(session, types, params);
 	default:

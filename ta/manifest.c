@@ -121,6 +121,24 @@ static bool partitions_valid(const struct cl_partition_desc *desc, const struct 
 	return largest == header->largest_partition;
 }
 
+static bool pair_valid(const struct cl_pair *pair, const struct cl_manifest *header)
+{
+	uint32_t least = 0;
+	uint32_t i = 0;
+
+	for (i = 0; i < CL_MAX_IO; i++) {
+		if (i >= header->input_count) {
+			if (pair->first_use[i])
+				return false;
+			continue;
+		}
+		if (pair->first_use[i] < least || pair->first_use[i] >= header->partition_count)
+			return false;
+		least = pair->first_use[i];
+	}
+	return true;
+}
+
 /* The sealed layers are what is left between descriptors and signature: none, or some whole ones.
  */
 static bool layers_valid(uint64_t size, uint32_t *count)
@@ -145,16 +163,17 @@ static uint32_t check_header(const struct cl_manifest *header, size_t size, uint
 		return CL_ERROR_BAD_FORMAT;
 	if (header->version != CL_FORMAT_VERSION)
 		return CL_ERROR_VERSION;
-	if (header->header_size != sizeof(*header) || header->total_size != size ||
-	    header->input_count > CL_MAX_IO || !header->output_count ||
-	    header->output_count > CL_MAX_IO || !header->partition_count ||
+	if ((header->header_size != sizeof(*header) &&
+	     header->header_size != sizeof(*header) + sizeof(struct cl_pair)) ||
+	    header->total_size != size || header->input_count > CL_MAX_IO ||
+	    !header->output_count || header->output_count > CL_MAX_IO || !header->partition_count ||
 	    header->partition_count > CL_MAX_PARTITIONS)
 		return CL_ERROR_BAD_FORMAT;
 	if (!cl_suite_nonce_size(header->suite))
 		return CL_ERROR_CIPHER;
 
 	/* The counts are small by now: nothing here can overflow. */
-	expected = sizeof(*header) +
+	expected = header->header_size +
 		   ((uint64_t)header->input_count + header->output_count) * sizeof(struct cl_io) +
 		   (uint64_t)header->partition_count * sizeof(struct cl_partition_desc) +
 		   CL_SIGNATURE_SIZE;
@@ -177,7 +196,9 @@ uint32_t cl_manifest_parse(const void *data, size_t size, struct cl_manifest_vie
 		return res;
 
 	found.header = header;
-	found.inputs = (const struct cl_io *)(const void *)(header + 1);
+	if (header->header_size != sizeof(*header))
+		found.pair = (const void *)(header + 1);
+	found.inputs = (const void *)((const uint8_t *)data + header->header_size);
 	found.outputs = found.inputs + header->input_count;
 	found.partitions = (const void *)(found.outputs + header->output_count);
 	if (found.layer_count)
@@ -190,6 +211,7 @@ uint32_t cl_manifest_parse(const void *data, size_t size, struct cl_manifest_vie
 		       &found.output_size) ||
 	    !inputs_disjoint(found.inputs, header->input_count) ||
 	    !partitions_valid(found.partitions, header) ||
+	    (found.pair && !pair_valid(found.pair, header)) ||
 	    (found.layers && !nonce_valid(found.layers->nonce, header->suite)))
 		return CL_ERROR_BAD_FORMAT;
 

@@ -9,13 +9,15 @@
 
 /* Of the largest manifest that the format allows. */
 #define CL_MANIFEST_MAX_SIZE                                                                       \
-	(sizeof(struct cl_manifest) + 2 * CL_MAX_IO * sizeof(struct cl_io) +                       \
+	(sizeof(struct cl_manifest) + sizeof(struct cl_pair) +                                     \
+	 2 * CL_MAX_IO * sizeof(struct cl_io) +                                                    \
 	 CL_MAX_PARTITIONS * sizeof(struct cl_partition_desc) + sizeof(struct cl_layers_head) +    \
 	 CL_MAX_LAYERS * sizeof(struct cl_layer) + CL_TAG_SIZE + CL_SIGNATURE_SIZE)
 
 /* A manifest whose every number was checked; all pointers lead into its bytes. */
 struct cl_manifest_view {
 	const struct cl_manifest *header;
+	const struct cl_pair *pair; /* NULL: all inputs come at once */
 	const struct cl_io *inputs;
 	const struct cl_io *outputs;
 	const struct cl_partition_desc *partitions;
@@ -30,7 +32,8 @@ struct cl_manifest_view {
 /*
  * Checks `size` bytes at the 8-byte aligned address `data`, which nobody else can
  * write. Afterwards every tensor lies inside the arena, inputs do not overlap each
- * other, and partitions lie in order inside the payload without overlap.
+ * other, partitions lie in order inside the payload without overlap, and a pair's first
+ * uses ascend and are partitions.
  *
  * CL_ERROR_BAD_FORMAT: a field contradicts another, or padding is not zero.
  * CL_ERROR_VERSION: a format version this TA does not know.

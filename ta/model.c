@@ -74,6 +74,7 @@ void cl_model_drop(struct cl_session *session)
 	cl_wipe(model, sizeof(*model));
 	session->memory.peak = session->memory.held;
 	session->memory.limit = 0;
+	session->given = 0;
 	session->next = 0;
 	session->decrypted = 0;
 	session->state = CL_STATE_OPEN;

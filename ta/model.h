@@ -39,6 +39,7 @@ struct cl_session {
 	enum cl_state state;
 	struct cl_secure_memory memory;
 	struct cl_model model;
+	uint32_t given;     /* RUNNING: inputs that are in the arena */
 	uint32_t next;      /* RUNNING: partition that comes next */
 	uint32_t decrypted; /* partitions decrypted for this inference */
 };

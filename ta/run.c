@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
-/* RUN, and the same in steps: BEGIN, STEP, FINISH. */
+/* RUN, and the same in steps: BEGIN or FEED, STEP, FINISH. */
 #include <string.h>
 
 #include "answer.h"
@@ -30,28 +30,61 @@ static TEE_Result take_request(const struct cl_model *model, const TEE_Param *va
 	return res ? res : cl_params_room(answer, request->size);
 }
 
-static TEE_Result begin(struct cl_session *session, const TEE_Param *inputs)
+/* An inference can begin, or the one that runs lacks inputs. */
+static bool wants_inputs(const struct cl_session *session)
+{
+	return session->state == CL_STATE_READY ||
+	       (session->state == CL_STATE_RUNNING &&
+		session->given < session->model.manifest.header->input_count);
+}
+
+/*
+ * Takes the inputs that come next, and begins an inference where none runs: all that are
+ * missing or, where `some` will do, at least one of them. An input comes before the first
+ * partition that reads it, and its bytes of the arena are nobody else's until then.
+ */
+static TEE_Result take_inputs(struct cl_session *session, const TEE_Param *param, bool some)
 {
 	const struct cl_manifest_view *manifest = &session->model.manifest;
-	const uint8_t *source = inputs->memref.buffer;
+	const uint32_t count = manifest->header->input_count;
+	const bool begins = session->state == CL_STATE_READY;
+	const uint32_t first = begins ? 0 : session->given;
+	const uint8_t *source = param->memref.buffer;
 	uint8_t *arena = cl_model_arena(&session->model);
+	size_t left = param->memref.size;
 	TEE_Result res = TEE_SUCCESS;
+	uint32_t last = first;
 	uint32_t i = 0;
 
-	if (inputs->memref.size != manifest->input_size)
+	while (last < count && manifest->inputs[last].size <= left)
+		left -= manifest->inputs[last++].size;
+	if (left || (last < count && (!some || last == first)))
 		return TEE_ERROR_BAD_PARAMETERS;
-	res = cl_model_charge(&session->model);
-	if (res)
-		return res;
+	if (begins) {
+		res = cl_model_charge(&session->model);
+		if (res)
+			return res;
+		session->next = 0;
+		session->decrypted = 0;
+		session->state = CL_STATE_RUNNING;
+	}
 	TEE_UnmaskCancellation();
-	for (i = 0; i < manifest->header->input_count; i++) {
+	for (i = first; i < last; i++) {
 		memcpy(arena + manifest->inputs[i].offset, source, manifest->inputs[i].size);
 		source += manifest->inputs[i].size;
 	}
-	session->next = 0;
-	session->decrypted = 0;
-	session->state = CL_STATE_RUNNING;
+	session->given = last;
 	return TEE_SUCCESS;
+}
+
+/* The first partition that needs an input which is missing; none: the number of partitions. */
+static uint32_t runs_before(const struct cl_session *session)
+{
+	const struct cl_manifest_view *manifest = &session->model.manifest;
+
+	if (session->given == manifest->header->input_count)
+		return manifest->header->partition_count;
+	return manifest->pair ? manifest->pair->first_use[session->given] : 0;
 }
 
 /* Ends the inference; one that gave no answer is not charged. */
@@ -76,17 +109,18 @@ static TEE_Result open_and_run(struct cl_session *session, const uint8_t *sealed
 }
 
 /*
- * Runs all partitions from the next one on that need nothing from the caller: those
- * loaded, and those for which there is a payload.
+ * Runs all partitions from the next one on that need nothing from the caller, up to one whose
+ * input is missing: those loaded, and those for which there is a payload.
  */
 static TEE_Result run_on(struct cl_session *session, const uint8_t *payload)
 {
 	const struct cl_model *model = &session->model;
 	const struct cl_partition_desc *partitions = model->manifest.partitions;
+	const uint32_t before = runs_before(session);
 	unsigned int asked = 0;
 	TEE_Result res = TEE_SUCCESS;
 
-	while (session->next < model->manifest.header->partition_count) {
+	while (session->next < before) {
 		if (model->slots[session->next].loaded)
 			res = cl_loader_run(model, session->next, &asked);
 		else if (payload)
@@ -144,20 +178,20 @@ TEE_Result cl_command_run(struct cl_session *session, uint32_t types, TEE_Param 
 
 	if (res)
 		return res;
-	if (session->state != CL_STATE_READY)
+	if (!wants_inputs(session))
 		return TEE_ERROR_BAD_STATE;
 	res = take_request(&session->model, &params[3], &params[2], &request);
 	if (!res)
 		res = take_payload(&session->model, &params[1], &payload);
 	if (!res)
-		res = begin(session, &params[0]);
-	if (res)
-		return res;
-
-	res = run_on(session, payload);
+		res = take_inputs(session, &params[0], false);
+	if (!res)
+		res = run_on(session, payload);
 	if (!res)
 		write_answer(session, &request, &params[2], &params[3]);
-	end(session, !res);
+	/* What is refused before it began leaves READY. */
+	if (session->state == CL_STATE_RUNNING)
+		end(session, !res);
 	return res;
 }
 
@@ -172,13 +206,15 @@ static TEE_Result advance(struct cl_session *session, TEE_Param *wanted)
 		return res;
 	}
 	wanted->value.a = session->next;
-	wanted->value.b = session->next < manifest->header->partition_count
+	wanted->value.b = session->next < runs_before(session)
 				  ? manifest->partitions[session->next].sealed_size
 				  : 0;
 	return TEE_SUCCESS;
 }
 
-TEE_Result cl_command_begin(struct cl_session *session, uint32_t types, TEE_Param params[4])
+/* BEGIN, or FEED where some of the inputs will do. */
+static TEE_Result take_and_advance(struct cl_session *session, uint32_t types, TEE_Param params[4],
+				   bool some)
 {
 	const uint32_t expected =
 		TEE_PARAM_TYPES(TEE_PARAM_TYPE_MEMREF_INPUT, TEE_PARAM_TYPE_VALUE_OUTPUT, 0, 0);
@@ -186,10 +222,24 @@ TEE_Result cl_command_begin(struct cl_session *session, uint32_t types, TEE_Para
 
 	if (res)
 		return res;
-	if (session->state != CL_STATE_READY)
+	if (!wants_inputs(session) || (!some && session->state != CL_STATE_READY))
 		return TEE_ERROR_BAD_STATE;
-	res = begin(session, &params[0]);
-	return res ? res : advance(session, &params[1]);
+	res = take_inputs(session, &params[0], some);
+	if (!res)
+		return advance(session, &params[1]);
+	if (session->state == CL_STATE_RUNNING)
+		end(session, false);
+	return res;
+}
+
+TEE_Result cl_command_begin(struct cl_session *session, uint32_t types, TEE_Param params[4])
+{
+	return take_and_advance(session, types, params, false);
+}
+
+TEE_Result cl_command_feed(struct cl_session *session, uint32_t types, TEE_Param params[4])
+{
+	return take_and_advance(session, types, params, true);
 }
 
 TEE_Result cl_command_step(struct cl_session *session, uint32_t types, TEE_Param params[4])
@@ -205,7 +255,7 @@ TEE_Result cl_command_step(struct cl_session *session, uint32_t types, TEE_Param
 	if (session->state != CL_STATE_RUNNING)
 		return TEE_ERROR_BAD_STATE;
 
-	if (session->next >= manifest->header->partition_count)
+	if (session->next >= runs_before(session))
 		res = TEE_ERROR_BAD_STATE;
 	else if (params[0].memref.size != manifest->partitions[session->next].sealed_size)
 		res = TEE_ERROR_BAD_PARAMETERS;

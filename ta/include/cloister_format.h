@@ -32,13 +32,14 @@
 #define CL_MAX_CHANNELS   65536 /* of a layer that can be locked */
 #define CL_MAX_PASSWORD   65536 /* bytes of a password in a licence */
 
-/* Four characters each, as they read in a hex dump: CLMF, CLPT, CLSP, CLLC, CLBD, CLPW. */
+/* Four characters each, as they read in a hex dump: CLMF, CLPT, CLSP, CLLC, CLBD, CLPW, CLBB. */
 #define CL_MAGIC_MANIFEST  0x464d4c43
 #define CL_MAGIC_PARTITION 0x54504c43
 #define CL_MAGIC_SEALED    0x50534c43
 #define CL_MAGIC_LICENCE   0x434c4c43
 #define CL_MAGIC_BUNDLE    0x44424c43
 #define CL_MAGIC_PASSWORD  0x57504c43
+#define CL_MAGIC_BACKBONE  0x42424c43
 
 /*
  * How partitions are sealed. Keys are derived from the content key as below; each
@@ -80,7 +81,8 @@ enum cl_output {
  * ---- Bundle file ---------------------------------------------------------
  * cl_bundle_header, the manifest, then the payload (all sealed partitions, each
  * on a CL_ALIGN boundary of the payload). The TA never sees this header: the
- * normal world hands it manifest and payload apart.
+ * normal world hands it manifest and payload apart. In the bundle of a pair header_size
+ * counts cl_bundle_backbone too, which follows, and the backbone lies behind the payload.
  */
 struct cl_bundle_header {
 	uint32_t magic;
@@ -92,9 +94,14 @@ struct cl_bundle_header {
 	uint64_t payload_size;
 };
 
+struct cl_bundle_backbone {
+	uint64_t offset; /* a multiple of CL_ALIGN */
+	uint64_t size;
+};
+
 /*
  * ---- Manifest ------------------------------------------------------------
- * cl_manifest, input_count + output_count cl_io, partition_count
+ * cl_manifest (and cl_pair, see there), input_count + output_count cl_io, partition_count
  * cl_partition_desc, the sealed layers, then an Ed25519 signature by the vendor over
  * "cloister manifest v1" (20 bytes, no terminator) and the manifest digest, which
  * is the SHA-256 of all bytes before the signature. total_size counts the
@@ -117,6 +124,17 @@ struct cl_manifest {
 	uint32_t arena_size;        /* activations and scratch, whole model */
 	uint32_t largest_partition; /* largest plain_size */
 	uint64_t payload_size;
+};
+
+/*
+ * Behind cl_manifest, and counted by its header_size, in the manifest of a pair: the model is a
+ * CPM, and its inputs are taps of a backbone that runs in the normal world. They stand in the
+ * order in which they become ready, so that an inference can begin with the first.
+ */
+struct cl_pair {
+	uint8_t backbone_digest[32]; /* SHA-256 of struct cl_backbone and all that follows it */
+	uint32_t first_use[16];      /* of each input: partitions before this one do not read it;
+				      * ascending, zeros behind the last input */
 };
 
 /* A tensor that enters or leaves the model, in ONNX's own dense row-major order. */
@@ -173,6 +191,36 @@ struct cl_partition_aad {
 	uint32_t index;
 	uint32_t count;
 	uint8_t manifest_digest[32];
+};
+
+/*
+ * ---- Backbone ------------------------------------------------------------
+ * What runs in the normal world of a pair, in clear: cl_backbone, input_count cl_io,
+ * tap_count cl_tap, partition_count cl_backbone_part, then plain partitions on CL_ALIGN
+ * boundaries. Offsets count from the structure's first byte. The TA never sees it.
+ */
+struct cl_backbone {
+	uint32_t magic;
+	uint16_t version;
+	uint16_t header_size;
+	uint64_t total_size;
+	uint32_t input_count;
+	uint32_t tap_count; /* the manifest's input_count */
+	uint32_t partition_count;
+	uint32_t arena_size;
+};
+
+/* An input of the CPM: where it lies when the first `ready` partitions have run. */
+struct cl_tap {
+	uint32_t input; /* it is this input of the backbone; UINT32_MAX: it lies in the arena */
+	uint32_t ready;
+	uint32_t offset; /* in the arena, whatever runs after; else 0 */
+	uint32_t size;   /* bytes */
+};
+
+struct cl_backbone_part {
+	uint64_t offset;
+	uint64_t size;
 };
 
 /*
@@ -838,13 +886,18 @@ struct cl_dequantize {
 	_Static_assert(sizeof(struct type) == (bytes) && (bytes) % 8 == 0, "layout of " #type)
 
 CL_SIZE_IS(cl_bundle_header, 40);
+CL_SIZE_IS(cl_bundle_backbone, 16);
 CL_SIZE_IS(cl_manifest, 144);
+CL_SIZE_IS(cl_pair, 96);
 CL_SIZE_IS(cl_io, 112);
 CL_SIZE_IS(cl_layers_head, 16);
 CL_SIZE_IS(cl_layer, 16);
 CL_SIZE_IS(cl_partition_desc, 32);
 CL_SIZE_IS(cl_sealed_header, 32);
 CL_SIZE_IS(cl_partition_aad, 48);
+CL_SIZE_IS(cl_backbone, 32);
+CL_SIZE_IS(cl_tap, 16);
+CL_SIZE_IS(cl_backbone_part, 16);
 CL_SIZE_IS(cl_licence_secret, 64);
 CL_SIZE_IS(cl_licence, 192);
 CL_SIZE_IS(cl_password, 40);

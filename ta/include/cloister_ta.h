@@ -18,7 +18,7 @@
 	}
 
 /* cffi: begin */
-#define CL_TA_INTERFACE_VERSION 2
+#define CL_TA_INTERFACE_VERSION 3
 #define CL_MAX_TOP_K            64 /* largest k of CL_OUTPUT_TOP_K, whatever the licence says */
 
 /* Session states: OPEN -> (LOAD) -> READY -> (BEGIN) -> RUNNING -> (last STEP) -> READY. */
@@ -52,18 +52,20 @@ enum cl_command {
 	 * orders them. in memref[1]: the whole payload (zero bytes: embedded, or every
 	 * partition is resident). out memref[2]: the answer. inout value[3]: in a = enum cl_output
 	 * wanted, b = k for CL_OUTPUT_TOP_K; out a = bytes of the answer, b = partitions decrypted.
-	 * State READY.
+	 * State READY; or RUNNING with inputs missing (FEED), whose rest it takes: any refusal then
+	 * ends the inference.
 	 */
 	CL_CMD_RUN = 3,
 	/*
 	 * The same in steps, for a payload larger than what can be shared at once.
 	 * BEGIN: in memref[0]: all inputs. out value[1]: a = index of the partition wanted next
-	 * (partition_count: none, call FINISH), b = its sealed size. State READY.
+	 * (partition_count: none, call FINISH), b = its sealed size (0: it wants an input first,
+	 * call FEED or RUN). State READY.
 	 */
 	CL_CMD_BEGIN = 4,
 	/*
 	 * in memref[0]: the sealed partition that was asked for. out value[1]: as BEGIN.
-	 * Any refusal ends the inference: back to READY. State RUNNING.
+	 * Any refusal ends the inference: back to READY. State RUNNING with no input wanted first.
 	 */
 	CL_CMD_STEP = 5,
 	/*
@@ -79,6 +81,13 @@ enum cl_command {
 	 * out memref[0]: struct cl_usage, what the loaded model really took. State READY.
 	 */
 	CL_CMD_USAGE = 8,
+	/*
+	 * Inputs as they become ready. in memref[0]: one or more whole inputs, those that come next
+	 * in the manifest's order. out value[1]: as BEGIN. Partitions that need no later input and
+	 * are resident run at once. Begins an inference in state READY; or RUNNING with inputs
+	 * missing, where any refusal ends it, so that no bytes at all give it up.
+	 */
+	CL_CMD_FEED = 9,
 };
 
 /*

@@ -71,6 +71,8 @@ static void use_view(const struct cl_manifest_view *view)
 	for (i = 0; i < header->input_count + header->output_count; i++)
 		require((uint64_t)view->inputs[i].offset + view->inputs[i].size <=
 			header->arena_size);
+	for (i = 0; view->pair && i < header->input_count; i++)
+		require(view->pair->first_use[i] < header->partition_count);
 	for (i = 1; i <= CL_OUTPUT_FULL; i++)
 		(void)cl_answer_size(view, i, 1, &answer);
 	if (view->layers) {

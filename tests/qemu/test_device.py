@@ -125,4 +125,4 @@ def test_info_says_what_the_device_is(device: Device) -> None:
     info = device.info()
     assert info["machine"] == "aarch64"
     assert info["optee"].startswith("4.")
-    assert info["ta"]["interface_version"] == 2
+    assert info["ta"]["interface_version"] == 3

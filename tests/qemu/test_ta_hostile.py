@@ -89,6 +89,7 @@ EXPECTED = {
     C.CL_CMD_FINISH: ["TempMemory out", "Value inout"],
     C.CL_CMD_UNLOAD: [],
     C.CL_CMD_USAGE: ["TempMemory out"],
+    C.CL_CMD_FEED: ["TempMemory in", "Value out"],
 }
 
 
@@ -108,7 +109,7 @@ def test_wrong_parameter_types(ta: Ta, sample: Sample, command: int, loaded: boo
     assert ta.state() == (C.CL_STATE_READY if loaded else C.CL_STATE_OPEN)
 
 
-@pytest.mark.parametrize("command", [9, 10, 0x7FFFFFFF, 0xFFFFFFFF])
+@pytest.mark.parametrize("command", [10, 11, 0x7FFFFFFF, 0xFFFFFFFF])
 def test_unknown_commands(ta: Ta, command: int) -> None:
     assert ta.code(command) == NOT_SUPPORTED
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
+#include <stddef.h>
 #include <string.h>
 
 #include "check.h"
@@ -183,8 +184,77 @@ static void finds_sealed_layers(void)
 	}
 }
 
+/* The sample as a pair's manifest: the same with cl_pair behind its header. */
+struct pair_sample {
+	struct cl_manifest header;
+	struct cl_pair pair;
+	struct cl_io io[SAMPLE_IOS];
+	struct cl_partition_desc desc[SAMPLE_PARTITIONS];
+	uint8_t signature[CL_SIGNATURE_SIZE];
+};
+
+static uint32_t parse_pair(const struct cl_pair *pair, uint32_t header_size, uint32_t missing)
+{
+	struct cl_manifest_view view = {0};
+	struct pair_sample *s = malloc(sizeof(*s));
+	struct sample plain;
+	uint32_t res = 0;
+
+	CHECK(s);
+	sample_fill(&plain);
+	s->header = plain.header;
+	s->pair = *pair;
+	memcpy(s->io, plain.io, sizeof(*s) - offsetof(struct pair_sample, io));
+	s->header.header_size = (uint16_t)header_size;
+	s->header.total_size = (uint32_t)sizeof(*s) - missing;
+	res = cl_manifest_parse(s, sizeof(*s) - missing, &view);
+	if (!res) {
+		CHECK(view.pair == &s->pair);
+		CHECK(view.inputs == s->io && view.outputs == &s->io[2]);
+		CHECK(view.partitions == s->desc && view.signature == s->signature);
+	}
+	free(s);
+	return res;
+}
+
+static void reads_pairs(void)
+{
+	static const struct {
+		uint32_t first_use[3];
+		uint32_t result;
+	} cases[] = {
+		{{0, 0, 0}, CL_SUCCESS},
+		{{0, 2, 0}, CL_SUCCESS},
+		{{2, 2, 0}, CL_SUCCESS},
+		{{2, 1, 0}, CL_ERROR_BAD_FORMAT}, /* descends */
+		{{0, 3, 0},
+		 CL_ERROR_BAD_FORMAT}, /* no such partition: it would never be asked for */
+		{{UINT32_MAX, UINT32_MAX, 0}, CL_ERROR_BAD_FORMAT},
+		{{0, 1, 1}, CL_ERROR_BAD_FORMAT}, /* there are two inputs */
+	};
+	const uint32_t size = sizeof(struct cl_manifest) + sizeof(struct cl_pair);
+	struct cl_pair pair = {{0}, {0}};
+	uint32_t missing = 0;
+	size_t i = 0;
+
+	for (i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		memcpy(pair.first_use, cases[i].first_use, sizeof(cases[i].first_use));
+		CHECK_EQ(parse_pair(&pair, size, 0), cases[i].result);
+	}
+	memset(&pair, 0, sizeof(pair));
+	pair.first_use[15] = 1;
+	CHECK_EQ(parse_pair(&pair, size, 0), CL_ERROR_BAD_FORMAT);
+	memset(&pair, 0, sizeof(pair));
+	CHECK_EQ(parse_pair(&pair, size - 8, 0), CL_ERROR_BAD_FORMAT);
+	CHECK_EQ(parse_pair(&pair, size + 8, 0), CL_ERROR_BAD_FORMAT);
+	CHECK_EQ(parse_pair(&pair, 0, 0), CL_ERROR_BAD_FORMAT);
+	for (missing = 8; missing <= sizeof(struct pair_sample); missing += 8)
+		CHECK_EQ(parse_pair(&pair, size, missing), CL_ERROR_BAD_FORMAT);
+}
+
 void test_manifest(void)
 {
+	reads_pairs();
 	finds_sealed_layers();
 	accepts_the_sample();
 	refuses_headers();

@@ -142,7 +142,7 @@ static const struct cl_partition_desc *descriptors(const struct ta_model *model)
 {
 	const struct cl_manifest *header = (const struct cl_manifest *)model->manifest;
 
-	return (const struct cl_partition_desc *)(model->manifest + sizeof(*header) +
+	return (const struct cl_partition_desc *)(model->manifest + header->header_size +
 						  (header->input_count + header->output_count) *
 							  sizeof(struct cl_io));
 }
