@@ -29,7 +29,10 @@ class Distillation(Objective):
         self, module: nn.Module, images: torch.Tensor, labels: torch.Tensor, generator: torch.Generator
     ) -> torch.Tensor:
         """As :meth:`Objective.loss`."""
-        logits = module(images)
+        return self.towards(module(images), images, labels)
+
+    def towards(self, logits: torch.Tensor, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The loss of these answers (N, classes) to these images."""
         loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         if not self.share:
             return loss

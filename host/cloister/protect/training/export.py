@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +36,36 @@ def export_onnx(module: nn.Module, shape: tuple[int, int, int], path: Path, *, t
     Raises:
         TrainingError: torch cannot export the module, or the file answers differently.
     """
+    return export_tensors(module, {"image": shape}, ("logits",), path, tolerance=tolerance)
+
+
+def export_tensors(
+    module: nn.Module,
+    inputs: Mapping[str, tuple[int, ...]],
+    outputs: Sequence[str],
+    path: Path,
+    *,
+    tolerance: float = 1e-4,
+) -> Path:
+    """As :func:`export_onnx`, for a module of several inputs or outputs.
+
+    Args:
+        module: takes tensors (N, ...) one after another; answers one tensor, or a tuple of tensors, (N, ...) each.
+        inputs: shapes without the batch, by the names that they get, in the order of the arguments.
+        outputs: names, in the order of the answer.
+        path: file to write; all tensors are float32 and (batch, ...).
+        tolerance: largest difference of an output to the module's own, as a share of its largest element.
+
+    Raises:
+        TrainingError: as :func:`export_onnx`.
+    """
     import onnx
 
     module = copy.deepcopy(module).cpu().to(torch.float32).to(memory_format=torch.contiguous_format).eval()
-    images = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    given = {name: torch.randn((2, *shape), generator=generator) for name, shape in inputs.items()}
+    specs = tuple({0: torch.export.Dim("batch")} for _ in given)
+    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
     noisy = logging.getLogger("torch.onnx")
     level = noisy.level
     noisy.setLevel(logging.ERROR)  # it warns of each operator of torchvision that is not there
@@ -45,8 +73,9 @@ def export_onnx(module: nn.Module, shape: tuple[int, int, int], path: Path, *, t
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
-                module, (images,), dynamo=True, verbose=False, opset_version=OPSET, external_data=False,
-                input_names=["image"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("batch")},),
+                module, tuple(given.values()), dynamo=True, verbose=False, opset_version=OPSET, external_data=False,
+                input_names=list(inputs), output_names=list(outputs),
+                dynamic_shapes=(specs,) if inspect.Parameter.VAR_POSITIONAL in kinds else specs,
             )  # fmt: skip
     except Exception as error:  # torch.export and onnxscript raise many kinds
         raise TrainingError(
@@ -61,7 +90,7 @@ def export_onnx(module: nn.Module, shape: tuple[int, int, int], path: Path, *, t
     _name_layers(model)
     _strip(model)
     onnx.checker.check_model(model)
-    _compare(model, module, images, tolerance)
+    _compare(model, module, given, tolerance)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".new")
     onnx.save(model, str(aside))
@@ -99,20 +128,23 @@ def _strip(model: Any) -> None:
         entry.doc_string = ""
 
 
-def _compare(model: Any, module: nn.Module, images: torch.Tensor, tolerance: float) -> None:
+def _compare(model: Any, module: nn.Module, given: Mapping[str, torch.Tensor], tolerance: float) -> None:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     with torch.no_grad():
-        expected = module(images)
-    got = torch.from_numpy(session.run(None, {"image": images.numpy()})[0])
-    if got.shape != expected.shape:
-        raise TrainingError(
-            f"the exported model answers {tuple(got.shape)}, the module {tuple(expected.shape)}", "report it"
-        )
-    difference = float((got - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
-    if not difference <= tolerance:
-        raise TrainingError(
-            f"the exported model's answer differs by {difference:.2g} of its range from the module's",
-            "export in evaluation mode and float32; layers that behave differently there cannot be exported",
-        )
+        answer = module(*given.values())
+    wanted = [answer] if isinstance(answer, torch.Tensor) else list(answer)
+    found = session.run(None, {name: value.numpy() for name, value in given.items()})
+    for expected, result in zip(wanted, found, strict=True):
+        got = torch.from_numpy(result)
+        if got.shape != expected.shape:
+            raise TrainingError(
+                f"the exported model answers {tuple(got.shape)}, the module {tuple(expected.shape)}", "report it"
+            )
+        difference = float((got - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
+        if not difference <= tolerance:
+            raise TrainingError(
+                f"the exported model's answer differs by {difference:.2g} of its range from the module's",
+                "export in evaluation mode and float32; layers that behave differently there cannot be exported",
+            )

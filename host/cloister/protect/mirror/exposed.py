@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What an attacker holds of a pair, for the attack bench."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from cloister.protect.mirror.pair import Pair
+from cloister.protect.training.data import Splits
+
+
+class ExposedBackbone:
+    """The backbone in clear, and a device that answers as the pair.
+
+    Args:
+        pair: as trained.
+        splits: for normalisation.
+        name: for the table; default: of the strategy.
+    """
+
+    def __init__(self, pair: Pair, splits: Splits, name: str = "") -> None:
+        self.name = name or f"MirrorNet, {pair.strategy}"
+        self._pair = copy.deepcopy(pair).cpu().eval()
+        self._splits = splits
+        #: The attacks on locks find scales and signs of channels; weights that were drawn hide none.
+        self.lock = pair.strategy.backbone != "random"
+
+    def module(self) -> nn.Module | None:
+        """A fresh copy of the backbone, which answers its own logits."""
+        return self._pair.backbone.alone()
+
+    def features(self) -> nn.Module | None:
+        """A fresh copy of the backbone up to the last tap; None where only image or logits are tapped."""
+        return self._pair.backbone.features()
+
+    @torch.no_grad()
+    def query(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Labels int64 (N,) that the device answers to images (N, C, H, W) as the data set has them."""
+        parts = pixels.cpu().split(1000)
+        return torch.cat([self._pair(self._splits.normalise(part)).argmax(1) for part in parts])
