@@ -189,20 +189,33 @@ def inference(
         suite: cipher that the partitions are sealed with.
         table: the constants, where not those of the package.
     """
-    chosen = table or constants()
-    kinds = chosen["kernels"]
-    terms = [term for part in parts for op in part for term in terms_of(op)]
-    costs = [_cost(term, kinds) for term in terms]
-    compute = sum(costs)
-    opened = open_terms(streaming, suite)
-    around = run_terms(len(parts), sum(map(len, parts)), compute, input_bytes, answer_values)
-    decrypt = sum(_cost(term, kinds) for term in opened)
-    boundary = sum(_cost(term, kinds) for term in around)
-    total = compute + decrypt + boundary
-    others = [(term, _cost(term, kinds)) for term in (*opened, *around)]
-    error = _error([*zip(terms, costs, strict=True), *others], kinds) / total if total else 0.0
-    outside = tuple(_extrapolations([*zip(terms, costs, strict=True), *others], kinds))
-    return Instructions(compute, decrypt, boundary, error, outside)
+    around = run_terms(
+        len(parts), sum(map(len, parts)), sum(kernel_instructions(op, table) for part in parts for op in part),
+        input_bytes, answer_values,
+    )  # fmt: skip
+    return summed([op for part in parts for op in part], open_terms(streaming, suite), around, table)
+
+
+def summed(
+    kernels: Iterable[Op], opened: Sequence[Term], around: Sequence[Term], table: Mapping[str, Any] | None = None
+) -> Instructions:
+    """The estimate of kernels and of what comes with them, with the error of all of it together.
+
+    Args:
+        kernels: in either world.
+        opened: what decrypts.
+        around: what enters the TA and leaves it.
+        table: the constants, where not those of the package.
+    """
+    kinds = (table or constants())["kernels"]
+    terms = [term for op in kernels for term in terms_of(op)]
+    compute, decrypt, boundary = ([(term, _cost(term, kinds)) for term in part] for part in (terms, opened, around))
+    costs = [*compute, *decrypt, *boundary]
+    total = sum(cost for _, cost in costs)
+    return Instructions(
+        sum(cost for _, cost in compute), sum(cost for _, cost in decrypt), sum(cost for _, cost in boundary),
+        _error(costs, kinds) / total if total else 0.0, tuple(_extrapolations(costs, kinds)),
+    )  # fmt: skip
 
 
 def _told(kinds: Mapping[str, Any], kind: str, name: str) -> float:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cloister.compile.arrange import Arrangement, MemoryBudgetError, Progress, arrange, smallest_budget
-from cloister.compile.memory import TA_OWN
+from cloister.compile.memory import TA_OWN, Residency
 from cloister.compile.planner import align, alive_at
 from cloister.estimate.instructions import WITH_CRYPTO, WITHOUT_CRYPTO, Instructions, Streaming, inference
 from cloister.ir.check import check_graph
@@ -142,15 +142,7 @@ def plan_arrangement(graph: Graph, made: Arrangement, budget: int, smallest: int
     lies = made.reside(budget)
     if lies is None:
         return MemoryPlan(budget, False, smallest or made.least)
-    sizes = made.sizes
-    streamed = [index for index in range(len(sizes)) if index not in set(lies.resident)]
-    payload = sum(sizes)
-    streaming = Streaming(
-        [sizes[index] for index in streamed],
-        sum(len(made.parts[index]) for index in streamed),
-        payload,
-        payload > MAPPED,
-    )
+    sizes, streaming = made.sizes, streaming_of(made, lies)
     inputs = sum(buffer.size for buffer in made.lowered.inputs.values())
     values = next(iter(made.lowered.outputs.values())).count
     costs = [operator.cost(node, graph).macs for node in graph.nodes if (operator := find(node.op)) is not None]
@@ -174,6 +166,18 @@ def plan_arrangement(graph: Graph, made: Arrangement, budget: int, smallest: int
         instructions=inference(made.parts, streaming, inputs, values, suite=WITH_CRYPTO),
         instructions_without_crypto=inference(made.parts, streaming, inputs, values, suite=WITHOUT_CRYPTO),
         moments=_moments(made, set(lies.resident)),
+    )
+
+
+def streaming_of(made: Arrangement, lies: Residency) -> Streaming:
+    """What each inference decrypts of an arranged model that lies so in its budget."""
+    streamed = [index for index in range(len(made.sizes)) if index not in set(lies.resident)]
+    payload = sum(made.sizes)
+    return Streaming(
+        [made.sizes[index] for index in streamed],
+        sum(len(made.parts[index]) for index in streamed),
+        payload,
+        payload > MAPPED,
     )
 
 
