@@ -5,11 +5,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
 
-from cloister.protect.results.__main__ import _without_folders, main
+from cloister.attack.table import GROUPS, Table, spread, tables
+from cloister.protect.results.__main__ import main
+from cloister.protect.results.cases import SEEDS
+from cloister.protect.results.page import commands, markdown, write
+
+Record = dict[str, Any]
 
 
 def invoke(place: Path, *more: str) -> str:
@@ -19,25 +26,128 @@ def invoke(place: Path, *more: str) -> str:
     return (place / "docs" / "results.md").read_text()
 
 
-def test_records_are_made_once_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = invoke(tmp_path, "--epochs", "0.5")
-    records = json.loads((tmp_path / "docs" / "results.json").read_text())["records"]
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run on the digits: victim, locks, prunings, and attacks on a lock, runs seen, a pruned network."""
+    path = tmp_path_factory.mktemp("results")
+    invoke(path, "--epochs", "0.5")
+    return path
+
+
+def content(place: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((place / "docs" / "results.json").read_text())
+    return found
+
+
+def test_records_are_made_once_and_shown(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (place / "docs" / "results.md").read_text()
+    records = content(place)["records"]
     assert {(record["experiment"], record.get("variant")) for record in records} >= {
-        ("victim", None), ("edgepro", "published"), ("edgepro", "turned"), ("edgepro", "mixed"),
+        ("victim", None), ("edgepro", "published"), ("edgepro", "turned"), ("edgepro", "mixed"), ("prune", "taylor"),
     }  # fmt: skip
     victim = next(record for record in records if record["experiment"] == "victim")
     assert victim["test"] > 0.9 and f"{victim['test']:.2%}" in page
     turned = next(record for record in records if record.get("variant") == "turned")
     assert turned["test"]["with_password"] > 0.85 and turned["test"]["without_password"] < 0.3
+    pruned = next(record for record in records if record.get("variant") == "taylor")
+    assert pruned["macs"]["pruned"] < 0.8 * pruned["macs"]["unpruned"] and pruned["test"]["pruned"] > 0.85
+    assert {(row["step"], row["precision"]) for row in pruned["rows"]} >= {("unpruned", "fp32"), ("pruned", "int8")}
     monkeypatch.setattr("cloister.protect.training.loop.fit", None)
     monkeypatch.setattr("cloister.protect.results.context.fit", None)
-    assert invoke(tmp_path, "--epochs", "0.5") == page, "a second run computes nothing"
+    assert invoke(place, "--epochs", "0.5") == page, "a second run computes nothing"
 
 
-def test_the_command_that_is_recorded_names_no_folder_of_a_machine() -> None:
-    given = ["--data", "/home/me/sets", "--work=/tmp/w", "--model", "vgg7", "--docs", "docs"]
-    assert _without_folders(given) == ["--data", "DATA", "--work", "WORK", "--model", "vgg7", "--docs", "DOCS"]
-    assert _without_folders([]) == []
+def test_a_pruned_network_in_clear_is_attacked_like_the_white_box(place: Path) -> None:
+    attacks = {record["target"]: record["attacks"] for record in content(place)["records"] if "attacks" in record}
+    assert list(attacks) == sorted(["white box", "turned", "pruned", "runs seen", "black box"])
+    direct = {name: next(line for line in lines if line["attack"] == "direct")
+              for name, lines in attacks.items() if name != "runs seen"}  # fmt: skip
+    pruned = next(r for r in content(place)["records"] if r.get("variant") == "taylor")["test"]["pruned"]
+    assert direct["pruned"]["accuracy"] == pytest.approx(pruned) and direct["pruned"]["fidelity"] == 1
+    assert direct["turned"]["accuracy"] < 0.3 and direct["black box"]["accuracy"] == pytest.approx(0.1)
+    ran = {line["attack"] for line in attacks["pruned"]}
+    assert ran == {"direct", "finetune", "steal", "head"}, "it has no lock to be searched for"
+    assert [line["attack"] for line in attacks["runs seen"]] == ["observe"]
+    assert attacks["runs seen"][0]["accuracy"] > 0.85, "locked tensors that are shown give the password away"
+
+
+def test_the_page_and_its_plots_show_every_experiment(place: Path) -> None:
+    page = (place / "docs" / "results.md").read_text()
+    for title in ("## EdgePro", "### Pruning digits step by step", "#### digits: model stealing", "### What was not"):
+        assert title in page
+    shown = {line[line.index("(") + 1 : -1] for line in page.splitlines() if line.startswith("![")}
+    names = ["edgepro", "pruning-digits", *(f"attacks-digits-{number}" for number in range(1, len(GROUPS) + 1))]
+    assert shown == {f"plots/{name}.svg" for name in names}
+    assert {str(path.relative_to(place / "docs")) for path in (place / "docs" / "plots").iterdir()} == shown
+    for name in shown:
+        shapes = ElementTree.fromstring((place / "docs" / name).read_text())
+        assert any(len(shape) and shape[0].tag.endswith("title") for shape in shapes.iter()), name
+    for line in page.splitlines():
+        assert "/tmp" not in line and str(place) not in line
+
+
+def edgepro(model: str, seed: int, without: float, **more: object) -> Record:
+    return {
+        "experiment": "edgepro", "model": model, "data": "x.npz", "seed": seed, "variant": "mixed",
+        "test": {"unlocked": 0.83, "with_password": 0.825, "without_password": without}, "constants": 1, "turned": 2,
+        "channels": 9, "training_s": 60.0, "seconds": 61.0, "device": "CPU", "epochs_share": 1.0, **more,
+    }  # fmt: skip
+
+
+def test_means_and_spreads_over_seeds_are_told_in_both_files(tmp_path: Path) -> None:
+    records = [edgepro("vgg7", seed, without) for seed, without in ((0, 0.10), (1, 0.11), (2, 0.15))]
+    write(records, tmp_path)
+    page, found = (tmp_path / "results.md").read_text(), json.loads((tmp_path / "results.json").read_text())
+    assert "| vgg7 | mixed | 0, 1, 2 | 83.00% | 82.50% | 0.50 | 12.00% (10.00% to 15.00%) | 2 of 3 |" in page
+    assert "| vgg7 | mixed | 2 | 83.00% | 82.50% | 0.50 | 15.00% |" in page, "each seed stands beside the mean"
+    assert "12.00% (10.00% to 15.00%): reached by 2 of 3 seeds" in page
+    (line,) = found["summary"]
+    assert line["seeds"] == [0, 1, 2] and line["name"] == "mixed"
+    assert line["figures"]["without_password"] == pytest.approx({"mean": 0.12, "min": 0.1, "max": 0.15})
+    assert found["records"] == records
+
+
+def test_what_is_missing_and_what_makes_it_anew_is_told(tmp_path: Path) -> None:
+    attacks = {**edgepro("lenet5", 1, 0.1), "experiment": "attacks", "target": "turned", "attacks": [],
+               "effort_share": 0.25}  # fmt: skip
+    del attacks["variant"]
+    records = [edgepro("lenet5", 1, 0.1), edgepro("lenet5", 1, 0.1, variant="constants"), attacks]
+    write(records, tmp_path)
+    absent = json.loads((tmp_path / "results.json").read_text())["missing"]
+    assert {"experiment": "edgepro", "model": "lenet5", "name": "mixed", "seeds": [0, 2]} in absent
+    assert {"experiment": "attacks", "model": "vgg7", "name": "turned", "seeds": list(SEEDS)} in absent
+    assert not [line for line in absent if line["seeds"] == []]
+    made = commands(records)
+    assert made == [
+        'python -m cloister.protect.results --data DATA --model lenet5 --seeds 1 --variant "constants" --only edgepro',
+        "python -m cloister.protect.results --data DATA --model lenet5 --seeds 1 --effort 0.25 --only attacks",
+    ]
+    page = (tmp_path / "results.md").read_text()
+    assert "| lenet5 | 500 | 75 |" in page, "a quarter of an attacker's steps"
+    assert all(line in page for line in made) and "| edgepro | vgg7 | turned, mixed, published | all |" in page
+
+
+def test_the_best_attacker_is_held_against_the_black_box_with_the_same_data() -> None:
+    def line(attack: str, budget: str, accuracy: float) -> Record:
+        return {"target": "mixed", "attack": attack, "budget": budget, "accuracy": accuracy, "fidelity": accuracy,
+                "black_box": 0.60, "ratio": accuracy / 0.60, "above": accuracy - 0.60}  # fmt: skip
+
+    lines = [line("finetune", "10 % of the data", 0.61), line("mask", "10 % of the data", 0.63),
+             line("finetune", "5 % of the data", 0.99)]  # fmt: skip
+    record = {**edgepro("vgg7", 0, 0.1), "experiment": "attacks", "target": "mixed", "attacks": lines}
+    page = markdown([record])
+    assert "| vgg7 | mixed | 0 | 60.0% | 63.0% | +3.00 | gradient search for a mask |" in page
+    assert "+3.00 points: missed, one seed" in page
+
+
+def test_columns_that_are_empty_are_left_out_and_groups_have_tables_of_their_own() -> None:
+    assert Table("", ["a", "b"], [["1", ""], ["2", ""]]).lines() == ["| a |", "| --- |", "| 1 |", "| 2 |"]
+    assert spread([0.5, 0.7], "{:.0%}".format) == "60% (50% to 70%)" and spread([0.5, 0.5], "{:.0%}".format) == "50%"
+    common = {"accuracy": 0.5, "fidelity": 0.4, "seed": 0, "black_box": 0.3, "ratio": 1.67}
+    found = tables([{"target": "a", "attack": "mask", "budget": "b", **common},
+                    {"target": "a", "attack": "steal", "budget": "50 queries", **common}], "black")  # fmt: skip
+    assert [table.title for table in found] == ["Model stealing, labels only", "Against locks: a mask, pruning"]
+    assert found[1].rows == [["a", "50.0% / 40.0% / 1.67"], ["black", "30.0%"]]
 
 
 def test_data_that_is_missing_is_named(tmp_path: Path) -> None:

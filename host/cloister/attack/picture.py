@@ -14,18 +14,27 @@ BAR, GAP, WIDTH = 11, 10, 960
 COLOURS = ("#c0504d", "#3f7fbf", "#4f9d52", "#e0913a", "#7a5aa6", "#2b8f96", "#9a6b3f", "#5b6770")
 
 
-def draw(records: Sequence[dict[str, Any]], heading: str) -> str:
+def draw(records: Sequence[dict[str, Any]], heading: str, colours: Sequence[str] = ()) -> str:
     """The plot as SVG text. Bars are accuracies, ticks on them fidelities; means over seeds.
 
-    A dashed line in each group marks the black box with the same budget.
+    A line at a bar's end goes from the least to the most of the seeds. A dashed line in each group marks the black box
+    with the same budget.
+
+    Args:
+        records: as the bench makes them.
+        heading: stands above.
+        colours: names of targets in the order of :data:`COLOURS`, so that several plots use the same ones; default:
+            those of the records.
     """
     targets = list(dict.fromkeys(record["target"] for record in records))
+    order = list(dict.fromkeys((*colours, *targets)))
+    colour = {target: COLOURS[order.index(target) % len(COLOURS)] for target in targets}
     span = WIDTH - LEFT - RIGHT
     body: list[str] = []
     top = TOP + 18 * len(targets)
     for place, target in enumerate(targets):
         at = TOP - 18 + 18 * place
-        body.append(f'<rect x="{LEFT}" y="{at}" width="12" height="12" fill="{COLOURS[place % len(COLOURS)]}"/>')
+        body.append(f'<rect x="{LEFT}" y="{at}" width="12" height="12" fill="{colour[target]}"/>')
         body.append(f'<text x="{LEFT + 18}" y="{at + 10}">{escape(target)}</text>')
     at = top
     for attack, budget in rows_of(records):
@@ -42,9 +51,12 @@ def draw(records: Sequence[dict[str, Any]], heading: str) -> str:
             note = f"{target}: accuracy {accuracy:.1%}, fidelity {fidelity:.1%}"
             body.append(
                 f'<rect x="{LEFT}" y="{y}" width="{span * accuracy:.1f}" height="{BAR - 1}" '
-                f'fill="{COLOURS[targets.index(target) % len(COLOURS)]}"><title>{escape(note)}</title></rect>'
+                f'fill="{colour[target]}"><title>{escape(note)}</title></rect>'
                 f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + BAR - 1}" stroke="black" stroke-width="2"/>'
             )
+            low, high = (LEFT + span * found([record["accuracy"] for record in these]) for found in (min, max))
+            if high > low:
+                body.append(f'<path d="M{low:.1f},{y + BAR / 2 - 0.5}H{high:.1f}" stroke="black"/>')
         bounds = [record["black_box"] for record in own if "black_box" in record]
         if bounds:
             x = LEFT + span * sum(bounds) / len(bounds)
@@ -57,7 +69,7 @@ def draw(records: Sequence[dict[str, Any]], heading: str) -> str:
         x = LEFT + span * tenth / 10
         body.insert(0, f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top - 4}" y2="{at}" stroke="#e3e6e8"/>')
         body.append(f'<text x="{x:.1f}" y="{at + 14}" text-anchor="middle">{10 * tenth} %</text>')
-    key = "bar: accuracy; tick: agreement with the authorised model; dashed: black box"
+    key = "bar: accuracy (thin line: least to most of the seeds); tick: agreement; dashed: black box"
     body.append(f'<text x="{LEFT}" y="{at + 34}">{key}</text>')
     height = at + 46
     head = (

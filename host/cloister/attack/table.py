@@ -1,15 +1,45 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The report as a markdown table: attacks and budgets down, targets across."""
+"""The report as markdown tables: a table for each group of attacks, targets down, attacks and budgets across."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from cloister.attack.attacks import ATTACKS
 
 #: A dictionary for each attack, target and budget.
 Record = dict[str, Any]
+#: Attacks that share a table and a plot, by its title.
+GROUPS = {
+    "Direct use and fine-tuning": ("direct", "finetune"),
+    "Model stealing, labels only": ("steal",),
+    "New heads on exposed features": ("head",),
+    "Against locks: a mask, pruning": ("mask", "prune"),
+    "Against locks: signs, authorised runs": ("signs", "observe"),
+}
+#: What a cell tells.
+CELL = "accuracy / agreement with the authorised model / accuracy as a ratio to the black box's with the same budget"
+
+
+class Table(NamedTuple):
+    """A table as text."""
+
+    title: str
+    heads: list[str]
+    rows: list[list[str]]
+
+    def lines(self) -> list[str]:
+        """In markdown, without the title; columns that are empty are left out."""
+        kept = [place for place in range(len(self.heads)) if not self.rows or any(row[place] for row in self.rows)]
+        table = [self.heads, ["---"] * len(self.heads), *self.rows]
+        return ["| " + " | ".join(row[place] for place in kept) + " |" for row in table]
+
+
+def spread(values: Sequence[float], tell: Callable[[float], str]) -> str:
+    """The mean, and behind it the least and the most where they differ: ``91.2% (90.9% to 91.5%)``."""
+    mean, low, high = (tell(value) for value in (sum(values) / len(values), min(values), max(values)))
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def rows_of(records: Sequence[Record]) -> list[tuple[str, str]]:
@@ -28,38 +58,67 @@ def title(attack: str) -> str:
     return f"{ATTACKS[name].TITLE}{comma}{more}"
 
 
-def cells(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows: in each cell accuracy, fidelity and ratio to the black box, means over seeds."""
-    targets = list(dict.fromkeys(record["target"] for record in records))
-    rows = []
-    for attack, budget in rows_of(records):
-        row = [title(attack), budget]
-        for target in targets:
-            own = [r for r in records if (r["target"], r["attack"], r["budget"]) == (target, attack, budget)]
-            row.append(_cell(own))
-        rows.append(row)
-    return ["attack", "budget", *targets], rows
+def group(records: Sequence[Record], name: str) -> list[Record]:
+    """The records of a group of :data:`GROUPS`."""
+    return [record for record in records if record["attack"].partition(",")[0] in GROUPS[name]]
+
+
+def tables(records: Sequence[Record], baseline: str = "") -> list[Table]:
+    """A table for each group that there are records of; in each cell what :data:`CELL` tells, means over seeds.
+
+    Args:
+        records: of any number of targets and seeds.
+        baseline: name of the black box. Where it has no such attack, its accuracy with the same budget stands in its
+            row, as far as the records tell it.
+    """
+    found = []
+    for name in GROUPS:
+        own = group(records, name)
+        columns = rows_of(own)
+        if not columns:
+            continue
+        targets = list(dict.fromkeys(record["target"] for record in own if record["target"] != baseline))
+        rows = [[target, *(_cell(_chosen(own, target, *column)) for column in columns)] for target in targets]
+        if baseline:
+            rows.append([baseline, *(_bound(own, baseline, *column) for column in columns)])
+        several = len({attack for attack, _ in columns}) > 1
+        heads = [f"{title(attack)}, {budget}" if several else budget for attack, budget in columns]
+        found.append(Table(name, ["target", *heads], rows))
+    return found
+
+
+def _chosen(records: Sequence[Record], target: str, attack: str, budget: str) -> list[Record]:
+    return [r for r in records if (r["target"], r["attack"], r["budget"]) == (target, attack, budget)]
+
+
+def _bound(records: Sequence[Record], baseline: str, attack: str, budget: str) -> str:
+    """The black box's cell: its own attack, or else the accuracy that others of that budget are compared with."""
+    own = _chosen(records, baseline, attack, budget)
+    if own:
+        return _cell(own)
+    bounds = {r.get("seed"): r["black_box"] for r in records
+              if (r["attack"], r["budget"]) == (attack, budget) and "black_box" in r}  # fmt: skip
+    return spread(list(bounds.values()), lambda value: f"{value:.1%}") if bounds else ""
 
 
 def _cell(own: Sequence[Record]) -> str:
     if not own:
         return ""
-    accuracy, fidelity = (sum(record[key] for record in own) / len(own) for key in ("accuracy", "fidelity"))
+    accuracy = spread([record["accuracy"] for record in own], lambda value: f"{value:.1%}")
+    fidelity = sum(record["fidelity"] for record in own) / len(own)
     ratios = [record["ratio"] for record in own if "ratio" in record]
     ratio = f" / {sum(ratios) / len(ratios):.2f}" if ratios else ""
-    return f"{accuracy:.1%} / {fidelity:.1%}{ratio}"
+    return f"{accuracy} / {fidelity:.1%}{ratio}"
 
 
 def markdown(records: Sequence[Record], about: dict[str, Any]) -> str:
     """The report's page."""
-    heads, rows = cells(records)
     lines = [
         f"# Attacks, {about['data']}", "",
-        "Each cell: accuracy / agreement with the authorised model / accuracy as a ratio to the black box's with the",
-        "same budget. Figures are of the test images; everything was chosen on validation images. Seed "
+        f"Each cell: {CELL}.", "Figures are of the test images; everything was chosen on validation images. Seed "
         f"{about['seed']}, {about['training_images']} training images.",
-        "", "![attacks](attacks.svg)", "",
-        "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads),
-        *("| " + " | ".join(row) + " |" for row in rows), "",
+        "", "![attacks](attacks.svg)",
     ]  # fmt: skip
-    return "\n".join(lines)
+    for table in tables(records, about.get("black_box", "")):
+        lines += ["", f"## {table.title}", "", *table.lines()]
+    return "\n".join([*lines, ""])

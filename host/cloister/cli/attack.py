@@ -63,7 +63,7 @@ def attack(
     from dataclasses import replace
 
     from cloister.attack import Effort, bench
-    from cloister.attack.table import cells
+    from cloister.attack.table import CELL, tables
     from cloister.protect.training import Augmentation, load_data, load_model
 
     splits = load_data(data, validation=validation, seed=seed)
@@ -79,8 +79,9 @@ def attack(
         effort=effort, seed=seed, folder=output / "work", device=device,
     )  # fmt: skip
     written = report.write(output)
-    heads, rows = cells(report.records)
-    show_table("Accuracy / agreement with the authorised model / ratio to the black box", heads, rows)
+    click.echo(f"Each cell: {CELL}.")
+    for table in tables(report.records, report.about["black_box"]):
+        show_table(table.title, table.heads, table.rows)
     show_facts({"written": ", ".join(str(path) for path in written)})
 
 

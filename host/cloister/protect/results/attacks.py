@@ -7,24 +7,34 @@ from dataclasses import replace
 
 from cloister.attack import Effort, Exposed, SeenRun, bench
 from cloister.attack.picture import draw
-from cloister.attack.table import cells
+from cloister.attack.table import CELL, GROUPS, Table, group, spread, tables, title
 from cloister.protect.edgepro.exposed import LeakedLock
 from cloister.protect.prune import PrunedInClear
 from cloister.protect.results import edgepro, pruning
-from cloister.protect.results.cases import Case
-from cloister.protect.results.context import Context, Record
+from cloister.protect.results.cases import CASES, MODELS, Case
+from cloister.protect.results.context import PLOTS, Context, Record, precision_of
+from cloister.protect.results.summary import Goal, grouped, seeds_of
 from cloister.protect.training import network
 
-TITLE = "Attacks: accuracy / agreement with the authorised model / ratio to the black box with the same budget"
+TITLE = "Attacks"
 
 #: What is attacked: locks as ``edgepro`` names them, and the pruned network in clear.
 DEFAULT = ("turned", "mixed", "published", "pruned")
 #: The lock that is also attacked by reading an authorised run, which the compiler would have to show.
 SEEN = "mixed"
+#: The bounds, as records name them.
+WHITE, BLACK = "white box", "black box"
+#: The budget that locks are judged by, and the points that an attacker may be above the black box then.
+MOST, ABOVE = "10 % of the data", 2.0
 
 
-def effort(context: Context, case: Case) -> Effort:
-    """What attackers have: the owner's augmentation, and steps as the context's shares say.
+def wanted(_model: str) -> tuple[str, ...]:
+    """Names of what a plain run makes."""
+    return (WHITE, *DEFAULT, "runs seen", BLACK)
+
+
+def effort(case: Case, share: float) -> Effort:
+    """What attackers have: the owner's augmentation and precision, and that share of the steps.
 
     On the digits, which only try the scripts out, they hardly try.
     """
@@ -32,7 +42,7 @@ def effort(context: Context, case: Case) -> Effort:
         return Effort((0.1,), (50,), (0.05,), (0.1,), epochs=3, steps=60, trial=20, pruned=(0.1,),
                       augmentation=case.recipe.augmentation)  # fmt: skip
     full = Effort(augmentation=case.recipe.augmentation, precision=case.recipe.precision)
-    steps, trial = (max(20, round(count * context.epochs * context.effort)) for count in (full.steps, full.trial))
+    steps, trial = (max(20, round(count * share)) for count in (full.steps, full.trial))
     return replace(full, steps=steps, trial=trial)
 
 
@@ -54,14 +64,15 @@ def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = DEF
 
     def attack(*targets: Exposed, attacks: tuple[str, ...] | None = None) -> list[Record]:
         return bench(
-            targets, splits, context.victim(case, seed), attacks=attacks, effort=effort(context, case), seed=seed,
+            targets, splits, context.victim(case, seed), attacks=attacks, seed=seed,
+            effort=effort(case, context.epochs * context.effort),
             architecture=lambda number: network(case.network, splits.shape[0], len(splits.classes), number),
             folder=context.work / f"attacks-{case.name}-{seed}", device=context.device, quiet=context.quiet,
         ).records  # fmt: skip
 
     records = []
     seen = ("runs seen",) if SEEN in variants or case.network == "digits" else ()
-    for name in ("white box", *variants, *seen, "black box"):
+    for name in (WHITE, *variants, *seen, BLACK):
 
         def measure(name: str = name) -> Record:
             if name.endswith("box"):  # the bench always runs both; what is there is not computed again
@@ -75,28 +86,117 @@ def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = DEF
     return records
 
 
+def figures(record: Record) -> dict[str, float]:
+    """A record's numbers: of each attack and budget accuracy, fidelity, and what is above the black box."""
+    return {
+        f"{line['attack']}, {line['budget']}: {key}": line[key]
+        for line in record["attacks"]
+        for key in ("accuracy", "fidelity", "ratio", "above")
+        if key in line
+    }
+
+
 def _of(records: list[Record], model: str) -> list[Record]:
     """The bench's records of a network: white box first, black box last."""
-    place = {"white box": 0, "black box": 2}
-    own = sorted((r for r in records if r["model"] == model), key=lambda r: place.get(r["target"], 1))
-    return [line for record in own for line in record["attacks"]]
+    ordered = grouped([record for record in records if record["model"] == model], (*wanted(model)[:-1], "", BLACK))
+    return [line for own in ordered.values() for record in own for line in record["attacks"]]
 
 
-def table(records: list[Record]) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows: an attack with a budget in a row, a target in a column; means over seeds."""
-    models = list(dict.fromkeys(record["model"] for record in records))
-    columns: dict[str, None] = {}
-    rows: list[dict[str, str]] = []
+def strongest(record: Record) -> Record | None:
+    """The attack with the most data that did best on the test images, against the black box with the same data."""
+    compared = [line for line in record["attacks"] if line["budget"] == MOST and "above" in line]
+    return max(compared, key=lambda line: line["above"], default=None)
+
+
+def _strongest(own: list[Record]) -> list[Record]:
+    return [found for record in own if (found := strongest(record)) is not None]
+
+
+def goals(records: list[Record]) -> list[Goal]:
+    """What was aimed at, for this project's locks."""
+    found = grouped(records)
+    lines = []
+    for variant in edgepro.OWN:
+        aim = f"EdgePro ({variant}): the best attacker with {MOST} at most {ABOVE:g} points above training from scratch"
+        for model in MODELS:
+            above = [100 * line["above"] for line in _strongest(found.get((model, variant), []))]
+            told = f"{spread(above, '{:+.2f}'.format)} points" if above else ""
+            lines.append(Goal(aim, model, told, [value <= ABOVE for value in above]))
+    return lines
+
+
+def parts(records: list[Record]) -> list[str | Table]:
+    """The section: how hard attackers tried, the best of them, and tables and plots for each network."""
+    models = list(dict.fromkeys(model for model, _ in grouped(records)))
+    found: list[str | Table] = [
+        "The attacks, and what attackers are given, are described in [attacks.md](attacks.md). `turned`, `mixed` and "
+        "`published` are locked networks whose locked weights have all leaked, `pruned` is the pruned network in "
+        f"clear; `{SEEN}, runs seen` shows all locked tensors of authorised runs, which the compiler refuses to plan. "
+        "The white box is the unprotected network in clear; the black box answers labels, and no more. "
+        f"In full, attackers train {Effort().steps:,} steps; with fewer they are weaker than they could be, and so is "
+        "the black box.",
+        Table("", ["network", "steps of a training", "of short trials", "learning rates", "precision", "seeds"],
+              [_efforts(records, model) for model in models]),
+        "### The best attacker with a tenth of the data",
+        f"Of all attacks with {MOST}, chosen by the test images, so in the attacker's favour; the black box trains "
+        "fresh networks on the same images.",
+        Table("", ["network", "target", "seeds", "black box", "best attack", "points above", "attack"],
+              _best(records)),
+    ]  # fmt: skip
     for model in models:
-        heads, lines = cells(_of(records, model))
-        columns |= dict.fromkeys(heads[2:])
-        rows += [{"network": model, **dict(zip(heads, line, strict=True))} for line in lines]
-    order = sorted(columns, key=lambda name: (name.startswith("black box"), not name.startswith("white box")))
-    every = ["network", "attack", "budget", *order]
-    return every, [[row.get(head, "") for head in every] for row in rows]
+        own = _of(records, model)
+        found += [f"### Attacks on {model}", f"Each cell: {CELL}."]
+        for table in tables(own, _black(own)):
+            found += [f"#### {model}: {table.title[0].lower()}{table.title[1:]}", table._replace(title="")]
+            if group(own, table.title):
+                found.append(f"![{table.title}]({PLOTS}/{_picture(model, table.title)})")
+    return found
+
+
+def _black(lines: list[Record]) -> str:
+    return next((line["target"] for line in lines if line["target"].startswith(BLACK)), "")
+
+
+def _efforts(records: list[Record], model: str) -> list[str]:
+    """A row: what the attackers of that network had, as far as its records tell."""
+    own = [record for record in records if record["model"] == model]
+    case = CASES[model]
+    shares = sorted({record["epochs_share"] * record.get("effort_share", 1.0) for record in own})
+    tried = [effort(case, share) for share in shares]
+    precision = sorted({record.get("precision", precision_of(case)) for record in own})
+    return [
+        model, *(" or ".join(f"{getattr(e, key):,}" for e in tried) for key in ("steps", "trial")),
+        ", ".join(f"{rate:g}" for rate in tried[0].rates), " or ".join(precision),
+        ", ".join(str(seed) for seed in sorted({record["seed"] for record in own})),
+    ]  # fmt: skip
+
+
+def _best(records: list[Record]) -> list[list[str]]:
+    rows = []
+    for (model, name), own in grouped(records, wanted("")).items():
+        best = _strongest(own)
+        if name == BLACK or not best:
+            continue
+        rows.append([
+            model, name, seeds_of(own), *(spread([line[key] for line in best], lambda value: f"{value:.1%}")
+                                          for key in ("black_box", "accuracy")),
+            spread([100 * line["above"] for line in best], lambda value: f"{value:+.2f}"),
+            "; ".join(dict.fromkeys(title(line["attack"]) for line in best)),
+        ])  # fmt: skip
+    return rows
+
+
+def _picture(model: str, name: str) -> str:
+    return f"attacks-{model}-{list(GROUPS).index(name) + 1}.svg"
 
 
 def pictures(records: list[Record]) -> dict[str, str]:
-    """A plot for each network: SVG text by file name."""
-    models = dict.fromkeys(record["model"] for record in records)
-    return {f"attacks-{model}.svg": draw(_of(records, model), f"Attacks on {model}") for model in models}
+    """A plot for each network and group of attacks: SVG text by file name."""
+    found = {}
+    for model, _ in grouped(records):
+        own = _of(records, model)
+        targets = list(dict.fromkeys(line["target"] for line in own))
+        for name in GROUPS:
+            if chosen := group(own, name):
+                found[_picture(model, name)] = draw(chosen, f"{model}: {name}", targets)
+    return found

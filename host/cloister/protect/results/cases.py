@@ -32,6 +32,10 @@ class Case:
         return self.network
 
 
+#: Networks and seeds of a plain run.
+MODELS = ("lenet5", "vgg7", "resnet20")
+SEEDS = (0, 1, 2)
+
 _DIGITS = Augmentation(crop=1)
 _MNIST = Augmentation(crop=2)
 _CIFAR = Recipe(batch=128, augmentation=Augmentation(crop=4, flip=True), precision="bfloat16")

@@ -20,6 +20,8 @@ from cloister.protect.training.loop import auto_device
 
 #: One line of docs/results.json: what was measured, and its figures.
 Record = dict[str, Any]
+#: Folder of the plots, beside the page.
+PLOTS = "plots"
 
 
 @dataclass
@@ -96,6 +98,8 @@ class Context:
         record = {
             "experiment": experiment, "model": case.name, "data": case.data, "seed": seed, **about, **figures,
             "seconds": round(time.monotonic() - began, 1), "device": _device(self.device), "epochs_share": self.epochs,
+            "precision": precision_of(case, self.device), "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
             **({"effort_share": self.effort} if experiment == "attacks" else {}),
         }  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +111,12 @@ class Context:
     def records(self) -> list[Record]:
         """All records made so far, in the order of their names."""
         return [json.loads(path.read_text()) for path in sorted((self.work / "records").glob("*.json"))]
+
+
+def precision_of(case: Case, device: str = "cpu") -> str:
+    """Of forward and backward when that network is trained, by its owner and by attackers: "float32" or "bfloat16"."""
+    half = case.recipe.precision == "auto" and auto_device(device).type == "cuda"
+    return "bfloat16" if half or case.recipe.precision == "bfloat16" else "float32"
 
 
 def _device(device: str) -> str:

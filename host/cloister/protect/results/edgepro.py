@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import torch
 
+from cloister.attack.table import Table, spread
 from cloister.protect.edgepro import Locked, LockSettings, lock_model
-from cloister.protect.results.cases import Case
-from cloister.protect.results.context import Context, Record
+from cloister.protect.results.bars import draw
+from cloister.protect.results.cases import MODELS, Case
+from cloister.protect.results.context import PLOTS, Context, Record
+from cloister.protect.results.summary import Goal, grouped, seeds_of
 
 TITLE = "EdgePro: accuracy with and without the password"
 
@@ -20,8 +23,20 @@ VARIANTS: dict[str, LockSettings] = {
     "turned": LockSettings(constant_share=0.0),
     "mixed": LockSettings(),
 }
-#: Those that a plain run makes.
+#: Those that a plain run makes, and those of them that are this project's.
 DEFAULT = ("turned", "mixed", "published")
+OWN = ("turned", "mixed")
+#: Aims: points lost with the password, accuracy without it.
+LOST, LEFT = 1.0, 0.12
+#: The plot's file.
+PICTURE = "edgepro.svg"
+#: Accuracies in a record's "test".
+SHOWN = {"unlocked": "unlocked", "with_password": "with the password", "without_password": "without"}
+
+
+def wanted(_model: str) -> tuple[str, ...]:
+    """Names of what a plain run makes."""
+    return DEFAULT
 
 
 def locked(context: Context, case: Case, seed: int, variant: str) -> Locked:
@@ -62,18 +77,68 @@ def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = DEF
     return records
 
 
-def table(records: list[Record]) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows: test accuracy of each locked network."""
-    rows = []
-    for record in records:
-        test = record["test"]
-        lost, left = test["unlocked"] - test["with_password"], test["without_password"]
-        rows.append(
-            [record["model"], record["variant"], str(record["seed"]), f"{test['unlocked']:.2%}",
-             f"{test['with_password']:.2%}", f"{100 * lost:.2f}", f"{left:.2%}",
-             "yes" if lost < 0.01 and left <= 0.12 else "no",
+def figures(record: Record) -> dict[str, float]:
+    """A record's numbers."""
+    return {**record["test"], "points_lost": _lost(record), "training_s": record["training_s"]}
+
+
+def _lost(record: Record) -> float:
+    """Points of the test images that the lock costs with the password."""
+    return 100 * float(record["test"]["unlocked"] - record["test"]["with_password"])
+
+
+def _reached(record: Record) -> bool:
+    return _lost(record) < LOST and record["test"]["without_password"] <= LEFT
+
+
+def goals(records: list[Record]) -> list[Goal]:
+    """What was aimed at, for this project's locks."""
+    found = grouped(records)
+    lines = []
+    for variant in OWN:
+        for model in MODELS:
+            own = found.get((model, variant), [])
+            lost = [_lost(record) for record in own]
+            left = [record["test"]["without_password"] for record in own]
+            for aim, values, tell, met in (
+                (f"less than {LOST:g} point lost with the password", lost, "{:.2f}".format, [v < LOST for v in lost]),
+                (f"at most {LEFT:.0%} without the password", left, "{:.2%}".format, [v <= LEFT for v in left]),
+            ):
+                told = spread(values, tell) if values else ""
+                lines.append(Goal(f"EdgePro ({variant}): {aim}", model, told, met))
+    return lines
+
+
+def parts(records: list[Record]) -> list[str | Table]:
+    """The section: means over seeds, the plot, and each seed."""
+    heads = ["network", "lock", "seeds", "unlocked", "with password", "points lost", "without password", "reached"]
+    means, each = [], []
+    for (model, variant), own in grouped(records, tuple(VARIANTS)).items():
+        told = [spread([record["test"][key] for record in own], lambda value: f"{value:.2%}") for key in SHOWN]
+        lost = spread([_lost(record) for record in own], lambda value: f"{value:.2f}")
+        met = f"{sum(map(_reached, own))} of {len(own)}"
+        means.append([model, variant, seeds_of(own), *told[:2], lost, told[2], met])
+        each += [
+            [model, variant, str(record["seed"]), *(f"{record['test'][key]:.2%}" for key in tuple(SHOWN)[:2]),
+             f"{_lost(record):.2f}", f"{record['test']['without_password']:.2%}",
              f"{record['constants']} + {record['turned']} of {record['channels']}", f"{record['training_s']:.0f}"]
-        )  # fmt: skip
-    heads = ["network", "lock", "seed", "unlocked", "with password", "points lost", "without", "reached",
-             "channels: constant + turned", "seconds"]  # fmt: skip
-    return heads, rows
+            for record in own
+        ]  # fmt: skip
+    return [
+        "`turned` and `mixed` (the default) are this project's locks, `constants` its constants alone, `published` "
+        "what the published code does ([edgepro.md](edgepro.md)). `reached` counts the seeds that lose less than "
+        f"{LOST:g} point with the password and have at most {LEFT:.0%} without it.",
+        Table("", heads, means), f"![accuracy with and without the password]({PLOTS}/{PICTURE})",
+        "### EdgePro, each seed",
+        Table("", ["network", "lock", "seed", *heads[3:7], "channels: constant + turned", "seconds of training"], each),
+    ]  # fmt: skip
+
+
+def pictures(records: list[Record]) -> dict[str, str]:
+    """Accuracy with and without the password: SVG text by file name."""
+    groups = {
+        f"{model}, {variant}": {title: [record["test"][key] for record in own] for key, title in SHOWN.items()}
+        for (model, variant), own in grouped(records, tuple(VARIANTS)).items()
+    }
+    heading = "EdgePro: accuracy on the test images with and without the password"
+    return {PICTURE: draw(heading, groups, LEFT, f"{LEFT:.0%}, what was aimed at without")} if groups else {}

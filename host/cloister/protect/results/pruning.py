@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from cloister.attack.table import Table, spread
 from cloister.protect.prune import Pruned, PruneSettings, prune_model
-from cloister.protect.prune.report import full_report
+from cloister.protect.prune.plot import draw
+from cloister.protect.prune.report import cells, full_report
 from cloister.protect.results.cases import Case
-from cloister.protect.results.context import Context, Record
+from cloister.protect.results.context import PLOTS, Context, Record
+from cloister.protect.results.summary import Goal, grouped, seeds_of
 
 TITLE = "Progressive pruning within one point of the validation accuracy"
 
@@ -42,8 +44,32 @@ VARIANTS: dict[str, dict[str, object]] = {
     "labels alone": {"distil": 0.0},
 }
 DEFAULT = ("taylor",)
+#: Instructions that the pruned VGG-7 was to take in the TA, in 8 bits.
+INSTRUCTIONS = 500_000
 #: Networks that have more than the default: LeNet-5 is small enough for all.
 COMPARED = {"digits": ("taylor", "labels alone"), "lenet5": tuple(VARIANTS)}
+
+
+_PERCENT, _KIB, _THOUSANDS = "{:.2%}".format, (lambda value: f"{value / 1024:,.0f} KiB"), "{:,.0f}".format
+#: Figures of the tables: their heads, and how they are told.
+ACCURACIES: dict[str, tuple[str, Callable[[float], str]]] = {
+    "unpruned": ("unpruned", _PERCENT), "pruned": ("pruned", _PERCENT), "int8_test": ("pruned, 8 bits", _PERCENT),
+    "points_lost": ("points lost", "{:.2f}".format),
+    "macs_share": ("multiply-accumulates", lambda value: f"1/{1 / value:.2f}"),
+    "parameters_share": ("parameters", "{:.1%}".format),
+}  # fmt: skip
+COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "fp32_peak_memory": ("peak secure memory, fp32", _KIB), "int8_peak_memory": ("peak secure memory, int8", _KIB),
+    "fp32_instructions": ("instructions, estimated, fp32", _THOUSANDS),
+    "int8_instructions": ("instructions, estimated, int8", _THOUSANDS),
+    "fp32_measured": ("instructions, measured, fp32", _THOUSANDS),
+    "int8_measured": ("instructions, measured, int8", _THOUSANDS),
+}  # fmt: skip
+
+
+def wanted(model: str) -> tuple[str, ...]:
+    """Names of what a plain run makes."""
+    return COMPARED.get(model, DEFAULT)
 
 
 def settings_of(context: Context, case: Case, seed: int, variant: str) -> PruneSettings:
@@ -73,7 +99,7 @@ def _folder(context: Context, case: Case, seed: int, variant: str) -> Path:
 def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = ()) -> list[Record]:
     """A record for each variant: accuracies (0 to 1), multiply-accumulates, widths; costs and steps of the default."""
     records = []
-    for variant in variants or COMPARED.get(case.name, DEFAULT):
+    for variant in variants or wanted(case.name):
 
         def measure(variant: str = variant) -> Record:
             made, folder = pruned(context, case, seed, variant), _folder(context, case, seed, variant)
@@ -93,31 +119,105 @@ def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = ())
     return records
 
 
-def table(records: list[Record]) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows: each pruned network, in fp32 and in 8 bits."""
-    rows = []
-    for record in records:
-        lost = 100 * (record["test"]["unpruned"] - record["test"]["pruned"])
-        share = record["macs"]["pruned"] / record["macs"]["unpruned"]
-        wanted = record["wanted"]
-        reached = "" if wanted is None else ("yes" if share <= wanted and lost <= 1 else "no")
-        costs = {row["precision"]: row for row in record.get("rows", []) if row["step"] == "pruned"}
-        rows.append(
-            [record["model"], record["variant"], str(record["seed"]), f"{record['test']['unpruned']:.2%}",
-             f"{record['test']['pruned']:.2%}", f"{lost:.2f}", f"1/{1 / share:.2f}",
-             "" if wanted is None else f"1/{1 / wanted:g}", reached,
-             f"{record['parameters']['pruned'] / record['parameters']['unpruned']:.1%}",
-             _both(costs, "test", lambda value: f"{value:.2%}"),
-             _both(costs, "peak_memory", lambda value: f"{value / 1024:,.0f} KiB"),
-             _both(costs, "instructions", lambda value: f"{value:,}"), f"{record['training_s']:.0f}"]
+def _lost(record: Record) -> float:
+    """Points of the test images that pruning costs."""
+    return 100 * float(record["test"]["unpruned"] - record["test"]["pruned"])
+
+
+def _share(record: Record) -> float:
+    return float(record["macs"]["pruned"] / record["macs"]["unpruned"])
+
+
+def _costs(record: Record) -> dict[str, Record]:
+    """The pruned network's rows by precision; {} where they were not made."""
+    return {row["precision"]: row for row in record.get("rows", []) if row["step"] == "pruned"}
+
+
+def figures(record: Record) -> dict[str, float]:
+    """A record's numbers."""
+    found = {**record["test"], "points_lost": _lost(record), "macs_share": _share(record),
+             "parameters_share": record["parameters"]["pruned"] / record["parameters"]["unpruned"],
+             "training_s": record["training_s"]}  # fmt: skip
+    for precision, row in _costs(record).items():
+        kept = {key: row[key] for key in ("test", "peak_memory", "instructions", "measured") if key in row}
+        found |= {f"{precision}_{key}": value for key, value in kept.items()}
+    return found
+
+
+def goals(records: list[Record]) -> list[Goal]:
+    """What was aimed at, for the default criterion."""
+    found = grouped(records)
+    lines = []
+    for model in WANTED:
+        own = found.get((model, DEFAULT[0]), [])
+        told = (
+            f"{spread([_share(record) for record in own], lambda value: f'1/{1 / value:.2f}')} at "
+            f"{spread([_lost(record) for record in own], lambda value: f'{value:.2f}')} points" if own else ""
         )  # fmt: skip
-    heads = ["network", "criterion", "seed", "unpruned", "pruned", "points lost", "multiply-accumulates", "wanted",
-             "reached", "parameters", "8 bits, test", "peak secure memory, fp32 and 8 bits",
-             "instructions, estimated, fp32 and 8 bits", "seconds"]  # fmt: skip
-    return heads, rows
+        aim = "pruning: multiply-accumulates left at no more than 1 point lost, at most " + ", ".join(
+            f"1/{1 / wanted:g} ({name})" for name, wanted in WANTED.items()
+        )
+        lines.append(Goal(aim, model, told, [_reached(record) for record in own]))
+    small = [row for record in found.get(("vgg7", DEFAULT[0]), []) if (row := _costs(record).get("int8"))]
+    values = [float(row["measured"] if "measured" in row else row["instructions"]) for row in small]
+    how = "measured" if all("measured" in row for row in small) else "estimated"
+    aim = f"pruned VGG-7 whole in the TA, int8: at most {INSTRUCTIONS / 1e6:.2f} M instructions"
+    told = f"{spread(values, lambda value: f'{value / 1e6:.3f} M')}, {how}" if values else ""
+    return [*lines, Goal(aim, "vgg7", told, [value <= INSTRUCTIONS for value in values])]
 
 
-def _both(costs: Mapping[str, Record], key: str, tell: Callable[[Any], str]) -> str:
-    if key == "test":
-        return tell(costs["int8"][key]) if "int8" in costs else ""
-    return ", ".join(tell(costs[precision][key]) for precision in ("fp32", "int8") if precision in costs)
+def parts(records: list[Record]) -> list[str | Table]:
+    """The section: means over seeds, each seed, and the steps of one seed for each network."""
+    means, costs, each = [], [], []
+    steps: list[str | Table] = []
+    for (model, variant), own in grouped(records, tuple(VARIANTS)).items():
+        share = own[0]["wanted"]
+        met = f"{sum(map(_reached, own))} of {len(own)}"
+        means.append([model, variant, seeds_of(own), *_told(own, ACCURACIES),
+                      *(("", "") if share is None else (f"1/{1 / share:g}", met))])  # fmt: skip
+        costs.append([model, variant, seeds_of(own), *_told(own, COSTS)])
+        each += [[model, variant, str(record["seed"]), *_told([record], ACCURACIES), f"{record['training_s']:.0f}"]
+                 for record in own]  # fmt: skip
+        with_rows = [record for record in own if record.get("rows")]
+        if with_rows:
+            first = with_rows[0]
+            heads, rows = cells(first["rows"])
+            steps += [f"### Pruning {model} step by step ({variant}, seed {first['seed']})",
+                      Table("", heads, rows), f"![steps]({PLOTS}/{_picture(model)})"]  # fmt: skip
+    heads = ["network", "criterion", "seeds"]
+    accuracies = [title for title, _ in ACCURACIES.values()]
+    return [
+        "`taylor` is the default; the other rows change one setting of it ([pruning.md](pruning.md)). Multiply-"
+        "accumulates and parameters are what is left of the unpruned network's.",
+        Table("", [*heads, *accuracies, "wanted", "reached"], means),
+        "What the pruned network costs, as `cloister plan` tells it:",
+        Table("", [*heads, *(title for title, _ in COSTS.values())], [row for row in costs if any(row[3:])]),
+        "### Pruning, each seed",
+        Table("", [*heads[:2], "seed", *accuracies, "seconds of training"], each), *steps,
+    ]  # fmt: skip
+
+
+def _reached(record: Record) -> bool:
+    return record["wanted"] is not None and _share(record) <= record["wanted"] and _lost(record) <= 1
+
+
+def _told(own: list[Record], columns: dict[str, tuple[str, Callable[[float], str]]]) -> list[str]:
+    """Cells of figures; empty where no record has them."""
+    values = [figures(record) for record in own]
+    found = [([value[key] for value in values if key in value], tell) for key, (_, tell) in columns.items()]
+    return [spread(numbers, tell) if numbers else "" for numbers, tell in found]
+
+
+def _picture(model: str) -> str:
+    return f"pruning-{model}.svg"
+
+
+def pictures(records: list[Record]) -> dict[str, str]:
+    """The steps of one seed for each network: SVG text by file name."""
+    found: dict[str, str] = {}
+    for (model, variant), own in grouped(records, tuple(VARIANTS)).items():
+        for record in own:
+            if record.get("rows") and _picture(model) not in found:
+                title = f"Pruning {model} ({variant}, seed {record['seed']})"
+                found[_picture(model)] = draw(title, record["rows"])
+    return found

@@ -3,11 +3,18 @@
 
 from __future__ import annotations
 
-from cloister.protect.results.cases import Case
+from cloister.attack.table import Table, spread
+from cloister.protect.results.cases import CASES, MODELS, Case
 from cloister.protect.results.context import Context, Record
+from cloister.protect.results.summary import Goal, grouped, seeds_of
 from cloister.protect.training import accuracy
 
 TITLE = "Victims, trained plainly"
+
+
+def wanted(_model: str) -> tuple[str, ...]:
+    """Names of what a plain run makes."""
+    return ("",)
 
 
 def run(context: Context, case: Case, seed: int) -> list[Record]:
@@ -29,13 +36,45 @@ def run(context: Context, case: Case, seed: int) -> list[Record]:
     return [context.once("victim", case, seed, measure)]
 
 
-def table(records: list[Record]) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows: each network's accuracy on the test images, for all seeds."""
-    rows = []
-    for record in records:
-        met = "yes" if record["test"] >= record["target"] else "no"
-        rows.append(
-            [record["model"], str(record["seed"]), f"{record['validation']:.2%}", f"{record['test']:.2%}",
-             f"{record['target']:.0%}", met, str(record["epochs"]), f"{record['training_s']:.0f}"]
-        )  # fmt: skip
-    return ["network", "seed", "validation", "test", "wanted", "reached", "epochs", "seconds"], rows
+def figures(record: Record) -> dict[str, float]:
+    """A record's numbers."""
+    return {key: record[key] for key in ("validation", "test", "training_s")}
+
+
+def goals(records: list[Record]) -> list[Goal]:
+    """The accuracies that were aimed at."""
+    found = {model: own for (model, _), own in grouped(records).items()}
+    told = ", ".join(f"{CASES[model].target:.0%} ({model})" for model in MODELS)
+    return [
+        Goal(f"trained plainly: at least {told}", model, _tell(own, "test"), [_reached(record) for record in own])
+        if (own := found.get(model))
+        else Goal(f"trained plainly: at least {told}", model)
+        for model in MODELS
+    ]
+
+
+def _reached(record: Record) -> bool:
+    return bool(record["test"] >= record["target"])
+
+
+def _tell(own: list[Record], key: str) -> str:
+    return spread([record[key] for record in own], lambda value: f"{value:.2%}")
+
+
+def parts(records: list[Record]) -> list[str | Table]:
+    """The section: means over seeds, and each seed."""
+    heads = ["network", "seeds", "validation", "test", "wanted", "reached", "parameters", "epochs"]
+    means, each = [], []
+    for (model, _), own in grouped(records).items():
+        met = sum(map(_reached, own))
+        fixed = [f"{own[0]['target']:.0%}", f"{met} of {len(own)}", f"{own[0]['parameters']:,}", str(own[0]["epochs"])]
+        means.append([model, seeds_of(own), _tell(own, "validation"), _tell(own, "test"), *fixed])
+        each += [[model, str(record["seed"]), f"{record['validation']:.2%}", f"{record['test']:.2%}",
+                  f"{record['training_s']:.0f}"] for record in own]  # fmt: skip
+    return [Table("", heads, means), "### Victims, each seed",
+            Table("", ["network", "seed", "validation", "test", "seconds of training"], each)]  # fmt: skip
+
+
+def pictures(_records: list[Record]) -> dict[str, str]:
+    """None."""
+    return {}

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""docs/results.md and docs/results.json from records."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+from cloister.attack.table import Table
+from cloister.protect.results import attacks, edgepro, pruning, victims
+from cloister.protect.results.cases import CASES, MODELS, SEEDS
+from cloister.protect.results.context import PLOTS, Record, precision_of
+from cloister.protect.results.summary import aims, missing, name_of, summaries
+
+#: Experiments by name, in the order of the page. Each module has TITLE, run(context, case, seed), wanted(model), and
+#: of records figures(record), goals(records), parts(records) and pictures(records).
+EXPERIMENTS: dict[str, ModuleType] = {"victim": victims, "edgepro": edgepro, "prune": pruning, "attacks": attacks}
+PROGRAM = "python -m cloister.protect.results"
+
+
+def _chosen(records: list[Record], experiment: str) -> list[Record]:
+    return [record for record in records if record["experiment"] == experiment]
+
+
+def _missing(records: list[Record]) -> list[Record]:
+    return missing(records, {name: module.wanted for name, module in EXPERIMENTS.items()})
+
+
+def markdown(records: list[Record]) -> str:
+    """The page: aims, how it was made, what was not run, and a section for each experiment with records."""
+    goals = [goal for name, module in EXPERIMENTS.items() for goal in module.goals(_chosen(records, name))]
+    lines = [
+        "<!-- SPDX-License-Identifier: BSD-2-Clause -->",
+        f"<!-- Written by {PROGRAM}; do not edit. -->",
+        "# Results", "",
+        "Accuracies are of the test images; everything was chosen on validation images cut from the training images.",
+        "Where several seeds were run, a figure is their mean, with the least and the most of them behind it. All",
+        "figures are in [results.json](results.json), each record and its summary over seeds.",
+        "", "## Aims", "", *Table("", ["aim", *MODELS], aims(goals)).lines(), "",
+        "What a password adds to an inference (aim: at most 0.5 % of the instructions) is measured on the emulated",
+        "device by `build/bench --suite locks`: [performance.md](performance.md).",
+        "", "## How it was made", "", *_how(records),
+    ]  # fmt: skip
+    for name, module in EXPERIMENTS.items():
+        chosen = _chosen(records, name)
+        if chosen:
+            lines += ["", f"## {module.TITLE}"]
+            for part in module.parts(chosen):
+                lines += ["", *(part.lines() if isinstance(part, Table) else [part])]
+    return "\n".join(lines) + "\n"
+
+
+def commands(records: list[Record]) -> list[str]:
+    """What makes these records anew, in the order of the page; DATA is the folder of the data sets."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for model in dict.fromkeys((*MODELS, *CASES)):
+        for name, module in EXPERIMENTS.items():
+            own = [record for record in _chosen(records, name) if record["model"] == model]
+            by_share: dict[tuple[float, float], list[Record]] = {}
+            for record in own:
+                share = (record["epochs_share"], record.get("effort_share", 1.0))
+                by_share.setdefault(share, []).append(record)
+            for (epochs, effort), alike in by_share.items():
+                seeds = ",".join(map(str, sorted({record["seed"] for record in alike})))
+                extra = sorted({name_of(record) for record in alike} - set(module.wanted(model)))
+                words = [f"--model {model}", f"--seeds {seeds}"]
+                words += [f"--epochs {epochs:g}"] if epochs != 1 else []
+                words += [f"--effort {effort:g}"] if effort != 1 else []
+                words += [f'--variant "{variant}"' for variant in extra if model in MODELS]
+                found.setdefault(tuple(words), []).append(name)
+    lines = []
+    for options, names in found.items():
+        only = [] if names == list(EXPERIMENTS) else [f"--only {name}" for name in names]
+        lines.append(" ".join([PROGRAM, "--data DATA", *options, *only]))
+    return lines
+
+
+def _how(records: list[Record]) -> list[str]:
+    """Commands, versions, run times, and what is not there."""
+    lines = ["```", "build/setup --train", *commands(records), "```", "",
+             "DATA holds `mnist.npz` and `cifar10.npz`, with arrays as [protecting.md](protecting.md) tells.",
+             "An interrupted command goes on where it was. Epochs and effort are shares of what the owner and the",
+             "attackers train in a full run. Hours are wall clock, whatever else the machine did, for the records that",
+             "are there; trainings that records share count once.", ""]  # fmt: skip
+    rows = []
+    for name in EXPERIMENTS:
+        for model in dict.fromkeys(record["model"] for record in _chosen(records, name)):
+            own = [record for record in _chosen(records, name) if record["model"] == model]
+            hours = sum(max(record["seconds"], record.get("training_s", 0.0)) for record in own) / 3600
+            rows.append([
+                name, model, ", ".join(sorted({str(record["seed"]) for record in own})), str(len(own)),
+                *(", ".join(sorted({f"{record[key]:g}" for record in own if key in record}))
+                  for key in ("epochs_share", "effort_share")),
+                ", ".join(sorted({record.get("precision", precision_of(CASES[model])) for record in own})),
+                ", ".join(sorted({record["device"] for record in own})), f"{hours:.2f}",
+            ])  # fmt: skip
+    heads = ["experiment", "network", "seeds", "records", "epochs", "effort", "precision", "device", "hours"]
+    lines += [*Table("", heads, rows).lines(), "", "### What was not run", ""]
+    rows = _absent(records)
+    lines += Table("", ["experiment", "network", "what", "seeds"], rows).lines() if rows else ["Nothing is missing."]
+    return lines
+
+
+def _absent(records: list[Record]) -> list[list[str]]:
+    """What was not run; names that lack the same seeds in one row."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for line in _missing(records):
+        seeds = "all" if len(line["seeds"]) == len(SEEDS) else ", ".join(map(str, line["seeds"]))
+        found.setdefault((line["experiment"], line["model"], seeds), []).append(line["name"])
+    return [[experiment, model, ", ".join(names), seeds] for (experiment, model, seeds), names in found.items()]
+
+
+def write(records: list[Record], folder: Path) -> None:
+    """Write ``results.json``, ``results.md`` and the plots (in ``plots``) into ``folder``."""
+    about = {"python": platform.python_version(), "torch": version("torch"), "commands": commands(records)}
+    lines = [line for name, module in EXPERIMENTS.items()
+             for line in summaries(name, _chosen(records, name), module.figures)]  # fmt: skip
+    content = {"about": about, "missing": _missing(records), "summary": lines, "records": records}
+    texts = {"results.json": json.dumps(content, indent=1) + "\n", "results.md": markdown(records)}
+    for name, module in EXPERIMENTS.items():
+        texts |= {f"{PLOTS}/{file}": text for file, text in module.pictures(_chosen(records, name)).items()}
+    (folder / PLOTS).mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        aside = folder / (name + ".new")
+        aside.write_text(text)
+        aside.replace(folder / name)
