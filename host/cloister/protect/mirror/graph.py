@@ -189,7 +189,7 @@ def _worth(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     """Whether its data is finished: not only passed on, and not about to be normalised or activated."""
     if _kind(node, modules) == "passing":
         return False
-    ahead = [user for user in node.users]
+    ahead = list(node.users)
     while len(ahead) == 1 and _kind(ahead[0], modules) == "passing":
         ahead = list(ahead[0].users)
     return not (len(ahead) == 1 and _kind(ahead[0], modules) == "activation")

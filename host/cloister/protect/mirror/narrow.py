@@ -86,4 +86,4 @@ def drawn(module: nn.Module, shape: tuple[int, int, int], seed: int) -> nn.Modul
 
 def _restore(norms: Sequence[nn.Module], momenta: Sequence[float | None]) -> None:
     for layer, momentum in zip(norms, momenta, strict=True):
-        layer.momentum = momentum  # type: ignore[assignment]
+        layer.momentum = momentum

@@ -98,7 +98,9 @@ def build_pair(
             chosen[tensor.name] = given
         backbone = Backbone(graph, tensors, chosen, strategy, shape, classes)
         cpm = Cpm([(crossing.tap, crossing.shape) for crossing in backbone.crossings], classes, strategy)
-    return Pair(backbone, cpm, strategy, shape, classes).eval()
+    pair = Pair(backbone, cpm, strategy, shape, classes)
+    pair.eval()
+    return pair
 
 
 def taps_of(victim: nn.Module, shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:

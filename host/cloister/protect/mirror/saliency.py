@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cloister.protect.mirror.graph import resolve, trace, with_outputs, answer_node
+from cloister.protect.mirror.graph import answer_node, resolve, trace, with_outputs
 from cloister.protect.mirror.reduce import kept
 from cloister.protect.strategy import IMAGE, LOGITS, Strategy
 from cloister.protect.training.data import Splits
