@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cloister.password import Password
 from cloister.seal import Bundle, Licence, VendorKey, issue_licence, seal_bundle
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 def compile(  # noqa: A001 - the name that a user guesses
     model: str | Path | onnx.ModelProto,
     *,
+    backbone: str | Path | onnx.ModelProto | None = None,
     name: str | None = None,
     version: int = 1,
     dims: Mapping[str, int] | None = None,
@@ -47,6 +48,8 @@ def compile(  # noqa: A001 - the name that a user guesses
 
     Args:
         model: path of an ONNX file, or a model in memory.
+        backbone: makes a pair: the model is a CPM, whose inputs bear the names of outputs (taps) of this one. The
+            backbone runs in the normal world of the device; the bundle brings it in clear, bound to the manifest.
         name: the model's name on devices (default: the file's name without its ending).
         version: the model's version, 1 or more; raise it with every release.
         dims: values of free dimensions by name (a free batch dimension is 1 by default).
@@ -68,10 +71,12 @@ def compile(  # noqa: A001 - the name that a user guesses
         CipherError: a device lacks the cipher, or it does not exist.
         UnsupportedModelError: names every node, operator and attribute that is not supported.
         MemoryBudgetError: the model cannot run in ``secure_memory``; names the smallest that it can.
+        PairError: CPM and backbone do not fit each other.
         PasswordError: the password names what cannot be locked, or the normal world would see a locked tensor.
         KeyFileError: there is no vendor key.
     """
     from cloister.compile import compile_onnx
+    from cloister.compile.pair import compile_pair
 
     known = [record.ciphers for record in devices]
     suite = choose(cipher, known)
@@ -80,19 +85,31 @@ def compile(  # noqa: A001 - the name that a user guesses
         name = Path(model).stem if isinstance(model, str | Path) else (model.graph.name or "model")
     if secure_memory is None and max_partition is None:
         secure_memory = 0
-    compiled = compile_onnx(
-        model,
-        dims=dims or {},
-        max_partition=max_partition,
-        secure_memory=secure_memory,
-        weights=weights,
-        winograd=winograd,
-        password=_password(password),
+    choices: dict[str, Any] = {
+        "dims": dims or {},
+        "max_partition": max_partition,
+        "secure_memory": secure_memory,
+        "weights": weights,
+        "winograd": winograd,
+        "password": _password(password),
         # Nobody chose what is taken where nothing is known of the devices.
-        cipher=suite if known or cipher != AUTO else None,
-        progress=progress,
-    )
-    bundle, content_key = seal_bundle(compiled, vendor, name=name, version=version, cipher=suite)
+        "cipher": suite if known or cipher != AUTO else None,
+        "progress": progress,
+    }
+    if backbone is None:
+        compiled = compile_onnx(model, **choices)
+        bundle, content_key = seal_bundle(compiled, vendor, name=name, version=version, cipher=suite)
+    else:
+        pair = compile_pair(model, backbone, **choices)
+        bundle, content_key = seal_bundle(
+            pair.cpm,
+            vendor,
+            name=name,
+            version=version,
+            cipher=suite,
+            section=pair.section,
+            first_uses=pair.first_use,
+        )
     save_content_key(bytes(bundle.header.content_key_id), content_key, keys)
     return bundle
 

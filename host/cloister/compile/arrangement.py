@@ -98,5 +98,6 @@ def lower(graph: Graph, limit: int | None, progress: Progress | None = None) -> 
         assert operator is not None, node.op
         ctx.begin(node)
         operator.lower(node, ctx)
+        ctx.end()
     outputs = ctx.finish()
     return Lowered(ctx.ops, ctx.inputs, outputs, ctx.shared)

@@ -14,7 +14,7 @@ from cloister.compile.planner import Plan
 from cloister.compile.report import Report, make_report
 from cloister.ir.check import check_graph
 from cloister.ir.graph import Array, Graph
-from cloister.ir.importer import import_onnx, raise_problems
+from cloister.ir.importer import Imported, import_onnx, raise_problems
 from cloister.ir.load import ModelSource
 from cloister.ir.passes.pipeline import clean, optimise
 from cloister.layers import layers_of
@@ -100,15 +100,7 @@ def compile_onnx(
     tell = progress or (lambda *_: None)
     tell("import", 0, 1)
     imported = import_onnx(source, dims, fixed_inputs)
-    graph = imported.graph
-    if weights not in WEIGHTS:
-        raise ValueError(f"weights are {' or '.join(WEIGHTS)}, not {weights!r}")
-    graph.weights = weights
-    clean(graph)
-    raise_problems([*imported.problems, *check_graph(graph)])
-    if password is not None:
-        check_visible(graph, [lock.tensor for lock in password.locks])
-    optimise(graph)
+    graph = optimised(imported, weights, password)
     arrangement = arrange(
         graph,
         max_partition=max_partition,
@@ -121,6 +113,20 @@ def compile_onnx(
     if password is not None:
         check_lockable(password, arrangement, graph, imported.model)
     return emit(graph, arrangement, progress)
+
+
+def optimised(imported: Imported, weights: str = "float32", password: Password | None = None) -> Graph:
+    """The graph of an imported model, checked and optimised; arguments and errors as :func:`compile_onnx`'s."""
+    graph = imported.graph
+    if weights not in WEIGHTS:
+        raise ValueError(f"weights are {' or '.join(WEIGHTS)}, not {weights!r}")
+    graph.weights = weights
+    clean(graph)
+    raise_problems([*imported.problems, *check_graph(graph)])
+    if password is not None:
+        check_visible(graph, [lock.tensor for lock in password.locks])
+    optimise(graph)
+    return graph
 
 
 def emit(graph: Graph, arrangement: Arrangement, progress: Progress | None = None) -> CompiledModel:

@@ -190,7 +190,7 @@ class Lowering:
     """Collects the kernels of a whole graph, node after node."""
 
     def __init__(self, graph: Graph, weight_limit: int | None = None) -> None:
-        """Places the graph's inputs in the arena, plain.
+        """Places the graph's inputs in the arena, plain but for those that come otherwise (``graph.layouts``).
 
         ``weight_limit`` is what the weights of one kernel should not exceed, in bytes; operators that can, split.
         """
@@ -205,7 +205,7 @@ class Lowering:
         self.shared: dict[str, str] = {}
         self.inputs: dict[str, Buffer] = {}
         for name in graph.inputs:
-            self.inputs[name] = self.new(name, plain(graph.rank(name)))
+            self.inputs[name] = self.new(name, graph.layouts.get(name, plain(graph.rank(name))))
 
     # ---- tensors ----
 
@@ -435,13 +435,20 @@ class Lowering:
         """Kernels emitted from now on belong to ``node``."""
         self._node = node
 
+    def end(self) -> None:
+        """The node is lowered: outputs that leave as they are made are copied now, where they have to be at all."""
+        assert self._node is not None
+        if self.graph.outputs_as_made:
+            for name in set(self._node.outputs).intersection(self.graph.outputs):
+                self.get(name)
+
     def finish(self) -> dict[str, Buffer]:
-        """Puts the graph's outputs in plain order into the arena; returns them by name."""
+        """Puts the graph's outputs into the arena, in plain order unless told otherwise; returns them by name."""
         outputs: dict[str, Buffer] = {}
         for name in self.graph.outputs:
             producer = self.graph.producer(name) or self._node or Node("Identity", "output", [name], [name])
             self.begin(producer)
-            buffer = self.get_plain(name)
+            buffer = self.get(name) if self.graph.outputs_as_made else self.get_plain(name)
             if buffer.is_constant:
                 target = self._fresh(buffer.shape, buffer.dtype, buffer.layout, name)
                 self.copy(buffer, target, [buffer.count], [1], [1])

@@ -114,6 +114,10 @@ class Graph:
     notes: list[str] = field(default_factory=list)
     #: How weights of float operators are stored: "float32", or "int8" with a scale for each output channel.
     weights: str = "float32"
+    #: Inputs that do not come in ONNX's order: the order of their axes in memory (:mod:`cloister.compile.layout`).
+    layouts: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    #: Outputs are left as they lie when they are made, and at once; else they are in ONNX's order, at the end.
+    outputs_as_made: bool = False
 
     def tensor(self, name: str) -> Tensor:
         """The tensor called ``name``; KeyError where there is none."""

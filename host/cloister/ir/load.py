@@ -138,6 +138,13 @@ def fix_dims(model: onnx.ModelProto, dims: Mapping[str, int]) -> tuple[list[str]
     return notes, problems
 
 
+def free_dims(model: onnx.ModelProto) -> set[str]:
+    """The names under which ``dims`` may fix free dimensions of a model's inputs."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    found = [free for free in _free_dims(model) if free[0] not in constants]
+    return {key for name, axis, symbol, _ in found for key in (symbol, f"{name}:{axis}") if key}
+
+
 def _free_dims(model: onnx.ModelProto) -> list[tuple[str, int, str, Any]]:
     found = []
     for info in model.graph.input:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from cryptography.exceptions import InvalidTag
 
+from cloister.backbone import Backbone, align, io_bytes, pair_of, verified
 from cloister.layers import layers_of
 from cloister.seal.ciphers import DEFAULT, SUITES, choose, cipher_of, nonce_size, suite_name
 from cloister.seal.errors import BundleError
@@ -71,20 +72,9 @@ def _decode_name(field: Any) -> str:
     return bytes(ffi.buffer(field)).split(b"\0", 1)[0].decode(errors="replace")
 
 
-def _io(info: TensorInfo) -> bytes:
-    # An ONNX tensor's name may be any length and only serves the reader: cut it at a whole character.
-    name = info.name.encode()[: C.CL_NAME_SIZE - 1].decode(errors="ignore").encode()
-    return pack(
-        new(
-            "struct cl_io",
-            name=name,
-            dtype=info.dtype,
-            rank=len(info.shape),
-            dims=list(info.shape),
-            offset=info.offset,
-            size=info.size,
-        )
-    )
+def _info(io: Any) -> TensorInfo:
+    shape = tuple(io.dims[j] for j in range(min(io.rank, C.CL_MAX_RANK)))
+    return TensorInfo(_decode_name(io.name), io.dtype, shape, io.offset, io.size)
 
 
 def _aad(manifest_digest: bytes, index: int, count: int) -> bytes:
@@ -102,10 +92,11 @@ def _aad(manifest_digest: bytes, index: int, count: int) -> bytes:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle in memory: the signed manifest and the payload, as they lie in the file."""
+    """A bundle in memory, as it lies in the file: signed manifest, payload and, of a pair, the backbone's section."""
 
     manifest: bytes
     payload: bytes
+    section: bytes = b""
 
     def __post_init__(self) -> None:
         """Check all sizes and counts.
@@ -125,7 +116,7 @@ class Bundle:
                 "compile it again, or update Cloister",
             )
         expected = (
-            ffi.sizeof("struct cl_manifest")
+            header.header_size
             + (header.input_count + header.output_count) * ffi.sizeof("struct cl_io")
             + header.partition_count * ffi.sizeof("struct cl_partition_desc")
             + C.CL_SIGNATURE_SIZE
@@ -133,7 +124,8 @@ class Bundle:
         table = len(self.manifest) - expected
         frame = ffi.sizeof("struct cl_layers_head") + C.CL_TAG_SIZE
         whole = table == 0 or (table > frame and (table - frame) % ffi.sizeof("struct cl_layer") == 0)
-        if header.total_size != len(self.manifest) or not whole:
+        sizes = ffi.sizeof("struct cl_manifest"), ffi.sizeof("struct cl_manifest") + ffi.sizeof("struct cl_pair")
+        if header.total_size != len(self.manifest) or header.header_size not in sizes or not whole:
             raise BundleError(
                 f"the manifest has {len(self.manifest)} bytes where its counts say {expected}",
                 "the file is damaged: copy it again",
@@ -141,6 +133,11 @@ class Bundle:
         if header.payload_size != len(self.payload):
             raise BundleError(
                 f"the payload has {len(self.payload)} bytes of {header.payload_size}",
+                "the file is truncated: copy it again",
+            )
+        if self.is_pair != bool(self.section):
+            raise BundleError(
+                f"the bundle of {self.name!r} lacks its backbone" if self.is_pair else "a backbone without a pair",
                 "the file is truncated: copy it again",
             )
         for index, desc in enumerate(self._descs()):
@@ -161,7 +158,7 @@ class Bundle:
 
     def _descs(self) -> list[Any]:
         header = self.header
-        start = ffi.sizeof("struct cl_manifest")
+        start = header.header_size
         start += (header.input_count + header.output_count) * ffi.sizeof("struct cl_io")
         step = ffi.sizeof("struct cl_partition_desc")
         return [
@@ -169,13 +166,8 @@ class Bundle:
         ]
 
     def _ios(self, first: int, count: int) -> list[TensorInfo]:
-        start, step = ffi.sizeof("struct cl_manifest"), ffi.sizeof("struct cl_io")
-        found = []
-        for i in range(first, first + count):
-            io = unpack("struct cl_io", self.manifest, start + i * step)
-            shape = tuple(io.dims[j] for j in range(min(io.rank, C.CL_MAX_RANK)))
-            found.append(TensorInfo(_decode_name(io.name), io.dtype, shape, io.offset, io.size))
-        return found
+        start, step = self.header.header_size, ffi.sizeof("struct cl_io")
+        return [_info(unpack("struct cl_io", self.manifest, start + i * step)) for i in range(first, first + count)]
 
     @property
     def name(self) -> str:
@@ -208,8 +200,43 @@ class Bundle:
 
     @property
     def inputs(self) -> list[TensorInfo]:
-        """Inputs in ONNX's order."""
+        """What enters the secure world: the model's inputs in ONNX's order; of a pair the taps, as they become ready.
+
+        A tap's shape is ONNX's; its bytes lie as the backbone made them, channels-last most often.
+        """
         return self._ios(0, self.header.input_count)
+
+    @property
+    def user_inputs(self) -> list[TensorInfo]:
+        """What a user gives: the model's inputs, or those of a pair's backbone.
+
+        Raises:
+            BackboneError: the backbone is not the manifest's.
+        """
+        return [_info(io) for io in self.backbone.inputs] if self.is_pair else self.inputs
+
+    @property
+    def is_pair(self) -> bool:
+        """The model is a CPM, and the bundle brings the backbone whose taps it reads."""
+        return pair_of(self.manifest) is not None
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone of a pair, held against the manifest.
+
+        Raises:
+            BackboneError: it is not the one that the manifest names, or malformed.
+            BundleError: this is no pair.
+        """
+        if not self.is_pair:
+            raise BundleError(f"{self.name!r} has no backbone", "it is no pair: compile one with --backbone")
+        return verified(self.section, self.manifest, self.name)
+
+    @property
+    def first_uses(self) -> list[int]:
+        """For each input the partition that first waits for it; zeros where this is no pair."""
+        pair, count = pair_of(self.manifest), self.header.input_count
+        return [0] * count if pair is None else [int(pair.first_use[i]) for i in range(count)]
 
     @property
     def outputs(self) -> list[TensorInfo]:
@@ -260,7 +287,7 @@ class Bundle:
             CipherError: the suite is not known here.
         """
         header, step = self.header, ffi.sizeof("struct cl_layer")
-        start = ffi.sizeof("struct cl_manifest") + header.partition_count * ffi.sizeof("struct cl_partition_desc")
+        start = header.header_size + header.partition_count * ffi.sizeof("struct cl_partition_desc")
         start += (header.input_count + header.output_count) * ffi.sizeof("struct cl_io")
         table = self.manifest[start : -C.CL_SIGNATURE_SIZE]
         if not table:
@@ -277,7 +304,8 @@ class Bundle:
     def to_bytes(self) -> bytes:
         """The file's bytes."""
         header_size = ffi.sizeof("struct cl_bundle_header")
-        payload_offset = _align(header_size + len(self.manifest))
+        header_size += ffi.sizeof("struct cl_bundle_backbone") if self.section else 0
+        payload_offset = align(header_size + len(self.manifest))
         header = new(
             "struct cl_bundle_header",
             magic=C.CL_MAGIC_BUNDLE,
@@ -288,7 +316,12 @@ class Bundle:
             payload_offset=payload_offset,
             payload_size=len(self.payload),
         )
-        return (pack(header) + self.manifest).ljust(payload_offset, b"\0") + self.payload
+        end = payload_offset + len(self.payload)
+        head, tail = pack(header), b""
+        if self.section:
+            head += pack(new("struct cl_bundle_backbone", offset=align(end), size=len(self.section)))
+            tail = bytes(align(end) - end) + self.section
+        return (head + self.manifest).ljust(payload_offset, b"\0") + self.payload + tail
 
     @classmethod
     def from_bytes(cls, data: bytes, source: str = "the bundle") -> Bundle:
@@ -299,8 +332,11 @@ class Bundle:
         """
         if data[:4] != C.CL_MAGIC_BUNDLE.to_bytes(4, "little"):
             raise BundleError(f"{source} is not a Cloister bundle", "give a file that 'cloister compile' wrote")
+        size = ffi.sizeof("struct cl_bundle_header")
+        paired = size + ffi.sizeof("struct cl_bundle_backbone")
         try:
             header = unpack("struct cl_bundle_header", data)
+            backbone = unpack("struct cl_bundle_backbone", data, size) if header.header_size == paired else None
         except ValueError as error:
             raise BundleError(f"{source} is truncated: {len(data)} bytes", "copy it again") from error
         if header.version != C.CL_FORMAT_VERSION:
@@ -308,13 +344,16 @@ class Bundle:
                 f"{source} has format version {header.version}, this program knows {C.CL_FORMAT_VERSION}",
                 "compile it again, or update Cloister",
             )
-        end = header.payload_offset + header.payload_size
-        if header.manifest_offset + header.manifest_size > header.payload_offset or end != len(data):
+        payload_end = header.payload_offset + header.payload_size
+        end = payload_end if backbone is None else backbone.offset + backbone.size
+        in_order = header.manifest_offset + header.manifest_size <= header.payload_offset
+        if not in_order or payload_end > (backbone.offset if backbone else end) or end != len(data):
             raise BundleError(
                 f"{source} is truncated or damaged: {len(data)} bytes where its header says {end}", "copy it again"
             )
         manifest = data[header.manifest_offset : header.manifest_offset + header.manifest_size]
-        return cls(manifest, data[header.payload_offset : end])
+        section = data[backbone.offset : end] if backbone else b""
+        return cls(manifest, data[header.payload_offset : payload_end], section)
 
     def save(self, path: Path | str) -> None:
         """Write the bundle file, aside first."""
@@ -328,10 +367,6 @@ class Bundle:
             CloisterError: it cannot be read; BundleError: it is no whole bundle.
         """
         return cls.from_bytes(read_file(Path(path), "bundle"), str(path))
-
-
-def _align(size: int) -> int:
-    return -(-size // int(C.CL_ALIGN)) * int(C.CL_ALIGN)
 
 
 def _sealed_layers(layers: Mapping[bytes, int], suite: str, key: bytes) -> bytes:
@@ -352,6 +387,8 @@ def seal_bundle(
     version: int = 1,
     cipher: str = DEFAULT,
     content_key: bytes | None = None,
+    section: bytes = b"",
+    first_uses: Sequence[int] = (),
 ) -> tuple[Bundle, bytes]:
     """Seal a compiled model.
 
@@ -362,6 +399,8 @@ def seal_bundle(
         version: of the model, 1 or more; a device that has run a newer one refuses an older one.
         cipher: one of :data:`cloister.seal.ciphers.SUITES`; a device must have it.
         content_key: 32 secret bytes for tests; a fresh random key otherwise, so that no nonce can meet a key twice.
+        section: of a pair, the backbone (:func:`cloister.backbone.pack_backbone`); the model is its CPM.
+        first_uses: of a pair, for each input of the CPM the partition that first waits for it; ascending.
 
     Returns:
         the bundle, and the content key that licences carry (32 bytes, secret).
@@ -396,13 +435,14 @@ def seal_bundle(
                 nonce=list(nonce),
             )
         )
-        offset = _align(offset + sealed_size)
-    ios = b"".join(_io(info) for info in [*model.inputs, *model.outputs])
+        offset = align(offset + sealed_size)
+    ios = b"".join(io_bytes(info) for info in [*model.inputs, *model.outputs])
     layers = layers_of(model.partitions)
     if len(layers) > C.CL_MAX_LAYERS:
         raise BundleError(f"{len(layers)} layers; the format takes {C.CL_MAX_LAYERS}", "split the model")
     table = _sealed_layers(layers, suite, key)
-    manifest_size = ffi.sizeof("struct cl_manifest")
+    pair = _pair(section, first_uses) if section else b""
+    manifest_size = ffi.sizeof("struct cl_manifest") + len(pair)
     header = new(
         "struct cl_manifest",
         magic=C.CL_MAGIC_MANIFEST,
@@ -421,7 +461,7 @@ def seal_bundle(
         largest_partition=max(map(len, model.partitions)),
         payload_size=offset,
     )
-    unsigned = pack(header) + ios + descs + table
+    unsigned = pack(header) + pair + ios + descs + table
     digest = hashlib.sha256(unsigned).digest()
 
     sealing = cipher_of(suite, key)
@@ -438,5 +478,10 @@ def seal_bundle(
             )
         )
         payload += sealing.encrypt(nonce, plain, _aad(digest, index, count))
-        payload += bytes(_align(len(payload)) - len(payload))
-    return Bundle(unsigned + vendor.sign(MANIFEST_DOMAIN + digest), bytes(payload)), key
+        payload += bytes(align(len(payload)) - len(payload))
+    return Bundle(unsigned + vendor.sign(MANIFEST_DOMAIN + digest), bytes(payload), section), key
+
+
+def _pair(section: bytes, first_uses: Sequence[int]) -> bytes:
+    digest = hashlib.sha256(section).digest()
+    return pack(new("struct cl_pair", backbone_digest=list(digest), first_use=list(first_uses)))
