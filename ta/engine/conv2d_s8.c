@@ -21,14 +21,19 @@ static bool patch_depth(const struct cl_conv2d_s8 *conv, uint64_t *depth)
 
 /* What is read of the input, and from where; cloister_format.h says what follows from it. */
 struct layout {
-	bool direct;     /* 1x1: the input's pixels are the rows */
-	bool ring;       /* rows of the input are copied with their border */
-	bool patches;    /* the input under the kernel is put together */
-	uint64_t taps;   /* pieces of a row, */
-	uint64_t steps;  /* and the steps of each */
-	uint64_t rows;   /* of the ring */
-	uint64_t pixels; /* of each of its rows */
+	bool direct;          /* 1x1: the input's pixels are the rows */
+	bool ring;            /* rows of the input are copied with their border */
+	bool patches;         /* the input under the kernel is put together */
+	uint64_t taps;        /* pieces of a row, */
+	uint64_t steps;       /* and the steps of each */
+	uint64_t rows;        /* of the ring */
+	uint64_t pixels;      /* of each of its rows */
+	unsigned int at_once; /* pixels of the output that are computed together */
 };
+
+/* From this depth on a few pixels make work enough, and take less memory. */
+#define DEEP 512
+#define FEW  8
 
 /* The last window ends inside. */
 static bool ends_inside(uint32_t out, uint32_t stride, uint32_t in)
@@ -36,11 +41,15 @@ static bool ends_inside(uint32_t out, uint32_t stride, uint32_t in)
 	return out && (uint64_t)(out - 1) * stride < in;
 }
 
-/* Rows of the output that CL_S8_ROWS pixels which follow each other may lie in. */
-static uint64_t rows_touched(const struct cl_conv2d_s8 *conv)
+/* Rows of the output that pixels which are computed together may lie in. */
+static uint64_t rows_touched(const struct cl_conv2d_s8 *conv, unsigned int at_once)
 {
-	const uint32_t most = conv->out_w % CL_S8_ROWS ? (CL_S8_ROWS - 2) / conv->out_w + 2 : 1;
+	uint32_t most = (at_once - 2) / conv->out_w + 2;
 
+	if (at_once % conv->out_w == 0)
+		most = at_once / conv->out_w;
+	else if (conv->out_w % at_once == 0)
+		most = 1;
 	return most < conv->out_h ? most : conv->out_h;
 }
 
@@ -48,6 +57,7 @@ static uint64_t rows_touched(const struct cl_conv2d_s8 *conv)
 static bool find_layout(const struct cl_conv2d_s8 *conv, struct layout *layout)
 {
 	const bool plain = conv->group == 1 && conv->dilation_h == 1 && conv->dilation_w == 1;
+	uint64_t touched = 0;
 	uint64_t depth = 0;
 	uint64_t row = 0;
 
@@ -55,6 +65,7 @@ static bool find_layout(const struct cl_conv2d_s8 *conv, struct layout *layout)
 	if (!patch_depth(conv, &depth) || !conv->out_w || !conv->out_h)
 		return false;
 	layout->steps = cl_s8_steps(depth);
+	layout->at_once = depth < DEEP ? CL_S8_ROWS : FEW;
 	row = cl_s8_steps(depth / conv->kernel_h);
 	if (conv->kernel_h == 1 && conv->kernel_w == 1 && !conv->pad_top && !conv->pad_left &&
 	    ends_inside(conv->out_h, conv->stride_h, conv->in_h) &&
@@ -68,7 +79,9 @@ static bool find_layout(const struct cl_conv2d_s8 *conv, struct layout *layout)
 		layout->taps = conv->kernel_h;
 		layout->steps = row;
 	}
-	return !plain || (cl_mul(rows_touched(conv) - 1, conv->stride_h, &layout->rows) &&
+	/* Patches are put together row by row of the output. */
+	touched = layout->patches ? 1 : rows_touched(conv, layout->at_once);
+	return !plain || (cl_mul(touched - 1, conv->stride_h, &layout->rows) &&
 			  cl_add(layout->rows, conv->kernel_h, &layout->rows) &&
 			  cl_mul(conv->out_w - 1, conv->stride_w, &layout->pixels) &&
 			  cl_add(layout->pixels, conv->kernel_w, &layout->pixels));
@@ -102,7 +115,7 @@ uint64_t cl_conv2d_s8_scratch(const struct cl_conv2d_s8 *conv)
 	    (!cl_mul(layout.rows, layout.pixels, &size) || !cl_mul(size, conv->in_c, &size) ||
 	     !cl_add(size, table_size(conv) + SLACK, &size)))
 		return UINT64_MAX;
-	if (layout.patches && (!cl_mul(layout.steps, CL_S8_STEP * CL_S8_ROWS, &part) ||
+	if (layout.patches && (!cl_mul(layout.steps, CL_S8_STEP * layout.at_once, &part) ||
 			       !cl_add(part, SLACK, &part) || !cl_add(size, part, &size)))
 		return UINT64_MAX;
 	return size;
@@ -251,57 +264,113 @@ static void copy_row(const struct plan *plan, const int8_t *image, int64_t y, in
 	cl_fill_bytes(to + first + inside, conv->in_zero, wanted - inside);
 }
 
-/* table[ky][i]: the row of the kernel under pixel i; the rows of the input that are new as well. */
-static void point_into_ring(const struct plan *plan, const struct strip *strip,
-			    struct position *next)
+/* The rows of the input under a row of the output; the row of the ring where they begin. */
+static size_t fill_ring(const struct plan *plan, const struct strip *strip, struct position *next)
 {
 	const struct cl_conv2d_s8 *conv = plan->conv;
 	const uint64_t top = (uint64_t)next->y * conv->stride_h;
-	const size_t step = (size_t)conv->stride_w * conv->in_c;
-	const int8_t **table = plan->table + strip->first;
-	uint64_t row = 0;
-	uint64_t place = 0;
-	unsigned int i = 0;
+	uint64_t row = next->copied < top ? top : next->copied;
 
-	for (row = next->copied < top ? top : next->copied; row < top + conv->kernel_h; row++)
+	for (; row < top + conv->kernel_h; row++)
 		copy_row(plan, strip->image, (int64_t)row - conv->pad_top,
 			 plan->ring + (size_t)(row % plan->layout.rows) * plan->ring_row);
 	next->copied = row;
-	place = top % plan->layout.rows;
-	for (row = 0; row < conv->kernel_h; row++, table += CL_S8_ROWS) {
-		const int8_t *from = plan->ring + (size_t)place * plan->ring_row + next->x * step;
+	return (size_t)(top % plan->layout.rows);
+}
 
-		for (i = 0; i < strip->count; i++, from += step)
+/* table[ky][i]: the row of the kernel under pixel i. */
+static void point_into_ring(const struct plan *plan, const struct strip *strip,
+			    const struct position *next, size_t place)
+{
+	const struct cl_conv2d_s8 *conv = plan->conv;
+	const size_t step = (size_t)conv->stride_w * conv->in_c;
+	const int8_t **table = plan->table + strip->first;
+	uint32_t row = 0;
+	unsigned int i = 0;
+
+	for (row = 0; row < conv->kernel_h; row++, table += CL_S8_ROWS) {
+		const int8_t *from = plan->ring + place * plan->ring_row + next->x * step;
+
+		for (i = 0; i + 4 <= strip->count; i += 4, from += 4 * step) {
+			table[i] = from;
+			table[i + 1] = from + step;
+			table[i + 2] = from + 2 * step;
+			table[i + 3] = from + 3 * step;
+		}
+		for (; i < strip->count; i++, from += step)
 			table[i] = from;
 		place = place + 1 < plan->layout.rows ? place + 1 : 0;
 	}
 }
 
+/* What patches are put together from: rows of the kernel. */
+struct pieces {
+	const int8_t *const *rows; /* under the first pixel */
+	size_t count;
+	size_t size;  /* bytes of each */
+	size_t step;  /* to the next pixel */
+	size_t patch; /* bytes of a patch */
+};
+
 /*
- * Patches from the rows of the kernel that the table points to: whole vectors, of which what is
- * beyond a row is overwritten by the next one, or meets no weight.
+ * Patches for `count` pixels: whole vectors, of which what is beyond a row is overwritten by the
+ * next one, or meets no weight. rows and vectors (of a row) are literals, or 0.
  */
-static void copy_from_ring(const struct plan *plan, unsigned int count)
+static inline __attribute__((always_inline)) void copy_pieces(const struct pieces *pieces,
+							      int8_t *to, unsigned int count,
+							      const size_t rows,
+							      const size_t vectors)
 {
-	const struct cl_conv2d_s8 *conv = plan->conv;
-	const size_t size = (size_t)conv->kernel_w * conv->in_c;
-	const size_t patch = (size_t)plan->layout.steps * CL_S8_STEP;
-	unsigned int i = 0;
-	uint32_t ky = 0;
+	const int8_t *first[3] = {pieces->rows[0], rows ? pieces->rows[1] : NULL,
+				  rows ? pieces->rows[2] : NULL};
+	const size_t size = pieces->size;
+	const size_t all = pieces->count;
+	const size_t patch = pieces->patch;
+	const size_t step = pieces->step;
+	size_t offset = 0;
+	size_t row = 0;
 	size_t at = 0;
 
-	for (i = 0; i < count; i++) {
-		const int8_t *const *table = plan->table + i;
-		int8_t *to = plan->patches + i * patch;
+	for (; count; count--, offset += step, to += patch) {
+		int8_t *piece = to;
 
-		for (ky = 0; ky < conv->kernel_h; ky++, to += size, table += CL_S8_ROWS) {
-			const int8_t *from = *table;
+		for (row = 0; row < (rows ? rows : all); row++, piece += size) {
+			const int8_t *from = (rows ? first[row] : pieces->rows[row]) + offset;
 
-			vst1q_s8(to, vld1q_s8(from));
-			for (at = 16; at < size; at += 16)
-				vst1q_s8(to + at, vld1q_s8(from + at));
+			vst1q_s8(piece, vld1q_s8(from));
+			for (at = 16; at < (vectors ? vectors * 16 : size); at += 16)
+				vst1q_s8(piece + at, vld1q_s8(from + at));
 		}
 	}
+}
+
+/* The pixels' patches from the ring. */
+static void copy_patches(const struct plan *plan, const struct strip *strip,
+			 const struct position *next, size_t place)
+{
+	const struct cl_conv2d_s8 *conv = plan->conv;
+	const struct pieces pieces = {
+		.rows = plan->table,
+		.count = conv->kernel_h,
+		.size = (size_t)conv->kernel_w * conv->in_c,
+		.step = (size_t)conv->stride_w * conv->in_c,
+		.patch = (size_t)plan->layout.steps * CL_S8_STEP,
+	};
+	int8_t *to = plan->patches + strip->first * pieces.patch;
+	uint32_t row = 0;
+
+	for (row = 0; row < conv->kernel_h; row++) {
+		plan->table[row] = plan->ring + place * plan->ring_row + next->x * pieces.step;
+		place = place + 1 < plan->layout.rows ? place + 1 : 0;
+	}
+	if (conv->kernel_h == 3 && pieces.size <= 16)
+		copy_pieces(&pieces, to, strip->count, 3, 1);
+	else if (conv->kernel_h == 3 && pieces.size <= 32)
+		copy_pieces(&pieces, to, strip->count, 3, 2);
+	else if (conv->kernel_h == 3 && pieces.size <= 48)
+		copy_pieces(&pieces, to, strip->count, 3, 3);
+	else
+		copy_pieces(&pieces, to, strip->count, 0, 0);
 }
 
 /* The input's bytes of one group (first channel `channel`) under the kernel, tap by tap. */
@@ -360,14 +429,17 @@ static void find_rows(const struct plan *plan, struct position *next, unsigned i
 			for (i = 0; i < strip.count; i++)
 				rows[done + i] = from + (size_t)i * conv->stride_w * conv->in_c;
 		} else if (plan->layout.ring) {
-			point_into_ring(plan, &strip, next);
+			const size_t place = fill_ring(plan, &strip, next);
+
+			if (plan->layout.patches)
+				copy_patches(plan, &strip, next, place);
+			else
+				point_into_ring(plan, &strip, next, place);
 		} else {
 			copy_taps(plan, &strip, group * channels, channels);
 		}
 		move_on(conv, next, strip.count);
 	}
-	if (plan->layout.ring && plan->layout.patches)
-		copy_from_ring(plan, count);
 }
 
 static void conv2d_s8_run(const struct cl_op *op, const struct cl_memory *memory)
@@ -395,6 +467,7 @@ static void conv2d_s8_run(const struct cl_op *op, const struct cl_memory *memory
 	uint32_t batch = 0;
 	size_t done = 0;
 	uint32_t group = 0;
+	unsigned int at_once = 0;
 	unsigned int i = 0;
 
 	(void)find_layout(conv, &plan.layout); /* the check saw that it makes sense */
@@ -408,15 +481,15 @@ static void conv2d_s8_run(const struct cl_op *op, const struct cl_memory *memory
 		plan.patches = plan.ring + (size_t)plan.layout.rows * plan.ring_row + SLACK;
 	}
 	tile.rows = plan.layout.ring && !plan.layout.patches ? plan.table : own_rows;
+	at_once = plan.layout.at_once;
 	if (plan.layout.patches)
-		for (i = 0; i < CL_S8_ROWS; i++)
+		for (i = 0; i < at_once; i++)
 			own_rows[i] = plan.patches + i * tile.steps * CL_S8_STEP;
 
 	for (batch = 0; batch < conv->batch; batch++) {
-		for (done = 0; done < image_pixels; done += CL_S8_ROWS) {
+		for (done = 0; done < image_pixels; done += at_once) {
 			const size_t left = image_pixels - done;
-			const unsigned int count =
-				left < CL_S8_ROWS ? (unsigned int)left : CL_S8_ROWS;
+			const unsigned int count = left < at_once ? (unsigned int)left : at_once;
 			const struct position first = next;
 
 			for (group = 0; group < conv->group; group++) {

@@ -3,6 +3,8 @@
 #include "extent.h"
 #include "tile_s8.h"
 
+#define ROWS 8 /* of a tile */
+
 static enum cl_status gemm_s8_check(const struct cl_op *op, const struct cl_memory *memory)
 {
 	const struct cl_gemm_s8 *gemm = (const struct cl_gemm_s8 *)op;
@@ -26,7 +28,7 @@ static enum cl_status gemm_s8_check(const struct cl_op *op, const struct cl_memo
 			 1) ||
 	    !cl_can_write(&gemm->out, memory, out_count, 1))
 		return CL_OUT_OF_BOUNDS;
-	if (gemm->k % CL_S8_STEP ? !cl_can_write(&gemm->scratch, memory, row_size * CL_S8_ROWS, 1)
+	if (gemm->k % CL_S8_STEP ? !cl_can_write(&gemm->scratch, memory, row_size * ROWS, 1)
 				 : !cl_ref_inside(&gemm->scratch, memory))
 		return CL_OUT_OF_BOUNDS;
 	if (cl_refs_overlap(&gemm->out, &gemm->in) || cl_refs_overlap(&gemm->out, &gemm->weights) ||
@@ -45,7 +47,7 @@ static void gemm_s8_run(const struct cl_op *op, const struct cl_memory *memory)
 	const bool whole = gemm->k % CL_S8_STEP == 0;
 	const int8_t *in = cl_source(&gemm->in, memory);
 	int8_t *scratch = cl_target(&gemm->scratch, memory);
-	const int8_t *rows[CL_S8_ROWS] = {NULL};
+	const int8_t *rows[ROWS] = {NULL};
 	struct cl_tile_s8 tile = {
 		.rows = rows,
 		.taps = 1,
@@ -64,9 +66,9 @@ static void gemm_s8_run(const struct cl_op *op, const struct cl_memory *memory)
 	if (gemm->weights_kind == CL_WEIGHTS_S8_PANELS)
 		tile.kinds = (const uint8_t *)(tile.channels +
 					       (gemm->n + CL_S8_COLUMNS - 1) / CL_S8_COLUMNS);
-	for (done = 0; done < gemm->m; done += CL_S8_ROWS) {
+	for (done = 0; done < gemm->m; done += ROWS) {
 		const size_t left = gemm->m - done;
-		const unsigned int count = left < CL_S8_ROWS ? (unsigned int)left : CL_S8_ROWS;
+		const unsigned int count = left < ROWS ? (unsigned int)left : ROWS;
 
 		for (i = 0; i < count; i++, in += gemm->k) {
 			int8_t *copy = scratch + i * tile.steps * CL_S8_STEP;

@@ -123,9 +123,10 @@ add_products(int32x4_t *sums, int8x16_t a, const int8_t *weights, const bool any
 				ASM_FOURS_ROW(ASM_SUM_3, SUM, "v14", "v15", "")
 
 /* The rows under the next tap: of the tap's CL_S8_ROWS pointers the first four. */
+_Static_assert(CL_S8_ROWS * sizeof(int8_t *) == 256, "the distance in ASM_NEXT_TAP");
 #define ASM_NEXT_TAP                                                                               \
 	"ldp %[row2], %[row3], [%[rows], #16]\n"                                                   \
-	"ldp %[row0], %[row1], [%[rows]], #64\n"                                                   \
+	"ldp %[row0], %[row1], [%[rows]], #256\n"                                                   \
 	"lsr %[pairs], %[steps], #1\n"
 
 /* An odd step comes first, as cloister_format.h says of CL_WEIGHTS_S8_FOURS. */

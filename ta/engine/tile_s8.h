@@ -9,7 +9,7 @@
 
 #define CL_S8_STEP    16 /* products that one instruction begins */
 #define CL_S8_COLUMNS 4
-#define CL_S8_ROWS    8 /* rows of a tile */
+#define CL_S8_ROWS    32 /* most rows of a tile */
 
 /* What follows a panel's sums. */
 struct cl_channels_s8 {

@@ -741,10 +741,12 @@ enum cl_weights_s8 {
  *     ones zero; with CL_WEIGHTS_S8_PANELS then [group][p] bytes.
  *   scratch: 0 bytes where the kernel is 1x1, k a multiple of 16, pads are 0 and all that is
  *     read lies inside; else the sum of
- *     - where group and dilations are 1: 64 * kernel_h + 16 + r * w * in_c with
+ *     - where group and dilations are 1: 256 * kernel_h + 16 + r * w * in_c with
  *       w = (out_w - 1) * stride_w + kernel_w, r = (n - 1) * stride_h + kernel_h and
- *       n = 1 if 8 divides out_w, else min(out_h, floor(6 / out_w) + 2), and
- *     - unless the weights lie by rows: 128 * s(k) + 16.
+ *       n = 1 unless the weights lie by rows, else, with m = 32 if k < 512, else 8: the smaller
+ *       of out_h and n' = m / out_w if out_w divides m, 1 if m divides out_w, otherwise
+ *       floor((m - 2) / out_w) + 2, and
+ *     - unless the weights lie by rows: 16 * m * s(k) + 16.
  * DEPTHWISE_S8 (group == in_c == out_c), with t = kernel_h * kernel_w:
  *   weights: int8 [kernel_h][kernel_w][in_c].
  *   channels: int32 bias[in_c], then float multiplier[in_c].

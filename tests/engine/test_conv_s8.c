@@ -341,6 +341,34 @@ TEST(conv2d_s8_matches_the_definition)
 	}
 }
 
+/* Images of a network that was pruned: rows that more and fewer pixels than one tile fill. */
+TEST(conv2d_s8_narrow_matches_the_definition)
+{
+	static const uint32_t widths[] = {4, 8, 14, 16, 31, 32, 33, 64, 70};
+	unsigned int round = 0;
+
+	for (round = 0; round < 90; round++) {
+		struct conv_case test = {0};
+		struct cl_conv2d_s8 *conv = &test.conv;
+
+		conv->op.kernel = CL_KERNEL_CONV2D_S8;
+		random_geometry(conv);
+		conv->in_w = widths[round % 9];
+		conv->kernel_h = conv->kernel_w = random_range(0, 3) ? 3 : 5;
+		conv->stride_h = conv->stride_w = random_range(0, 3) ? 1 : 2;
+		conv->dilation_h = conv->dilation_w = 1;
+		conv->pad_top = conv->pad_left = conv->kernel_w / 2;
+		conv->out_h = (conv->in_h - 1) / conv->stride_h + 1;
+		conv->out_w = (conv->in_w - 1) / conv->stride_w + 1;
+		conv->group = 1;
+		conv->in_c = random_range(1, 20);
+		conv->out_c = random_range(1, 16);
+		build(&test);
+		run_and_compare(&test, &cl_conv2d_s8_kernel);
+		finish(&test);
+	}
+}
+
 TEST(conv2d_s8_1x1_matches_the_definition)
 {
 	unsigned int round = 0;
@@ -470,35 +498,38 @@ TEST(conv2d_s8_scratch_follows_the_documented_formula)
 	conv.kernel_w = 5;
 	conv.stride_h = conv.stride_w = conv.dilation_h = conv.dilation_w = conv.group = 1;
 	conv.in_c = 3;
-	EXPECT(cl_conv2d_s8_scratch(&conv) == 64 * 3 + 16 + 3 * 12 * 3, "rows of 15 bytes");
+	EXPECT(cl_conv2d_s8_scratch(&conv) == 256 * 3 + 16 + 6 * 12 * 3, "rows of 15 bytes");
 	conv.in_c = 2;
-	EXPECT(cl_conv2d_s8_scratch(&conv) == 64 * 3 + 16 + 3 * 12 * 2 + 128 * 2 + 16,
+	EXPECT(cl_conv2d_s8_scratch(&conv) == 256 * 3 + 16 + 3 * 12 * 2 + 512 * 2 + 16,
 	       "rows of 10 bytes");
 	conv.in_c = 32;
-	EXPECT(cl_conv2d_s8_scratch(&conv) == 64 * 3 + 16 + 3 * 12 * 32, "rows of 160 bytes");
+	EXPECT(cl_conv2d_s8_scratch(&conv) == 256 * 3 + 16 + 6 * 12 * 32, "rows of 160 bytes");
 	conv.out_w = 7;
 	conv.stride_h = 2;
-	EXPECT(cl_conv2d_s8_scratch(&conv) == 64 * 3 + 16 + 5 * 11 * 32, "two rows of 7 pixels");
+	EXPECT(cl_conv2d_s8_scratch(&conv) == 256 * 3 + 16 + 13 * 11 * 32, "six rows of 7 pixels");
+	conv.in_c = 48;
+	EXPECT(cl_conv2d_s8_scratch(&conv) == 256 * 3 + 16 + 5 * 11 * 48, "two rows of 7 pixels");
+	conv.in_c = 32;
 	conv.out_w = 8;
 	conv.stride_h = 1;
 	conv.dilation_h = 2;
-	EXPECT(cl_conv2d_s8_scratch(&conv) == 128 * 30 + 16, "dilated");
+	EXPECT(cl_conv2d_s8_scratch(&conv) == 512 * 30 + 16, "dilated");
 	conv.dilation_h = 1;
 	conv.group = 2;
-	EXPECT(cl_conv2d_s8_scratch(&conv) == 128 * 15 + 16, "two groups");
+	EXPECT(cl_conv2d_s8_scratch(&conv) == 512 * 15 + 16, "two groups");
 	conv.kernel_h = conv.kernel_w = 1;
 	EXPECT(cl_conv2d_s8_scratch(&conv) == 0, "1x1");
 	conv.out_h = conv.out_w = 4;
 	conv.stride_h = conv.stride_w = 2;
 	EXPECT(cl_conv2d_s8_scratch(&conv) == 0, "1x1 with a stride");
 	conv.out_w = 5;
-	EXPECT(cl_conv2d_s8_scratch(&conv) == 128 + 16, "1x1 with a border, two groups");
+	EXPECT(cl_conv2d_s8_scratch(&conv) == 512 + 16, "1x1 with a border, two groups");
 	conv.out_h = conv.out_w = 8;
 	conv.stride_h = conv.stride_w = 1;
 	conv.in_c = 34;
-	EXPECT(cl_conv2d_s8_scratch(&conv) == 128 * 2 + 16, "1x1 with an odd number of channels");
+	EXPECT(cl_conv2d_s8_scratch(&conv) == 512 * 2 + 16, "1x1 with an odd number of channels");
 	conv.group = 1;
-	EXPECT(cl_conv2d_s8_scratch(&conv) == 64 + 16 + 8 * 34, "the same without groups");
+	EXPECT(cl_conv2d_s8_scratch(&conv) == 256 + 16 + 4 * 8 * 34, "the same without groups");
 	conv.op.kernel = CL_KERNEL_DEPTHWISE_S8;
 	conv.kernel_h = 3;
 	conv.kernel_w = 5;

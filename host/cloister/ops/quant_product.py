@@ -38,8 +38,8 @@ from cloister.ops.conv import conv_fields
 from cloister.ops.product import by_columns, by_groups
 from cloister.wire import C
 
-#: Rows of the input that the kernels gather at once (cloister_format.h).
-GATHERED = 8
+#: Rows of the input that the kernels gather at once; CONV2D_S8 more where they are short (cloister_format.h).
+GATHERED, MANY, DEEP = 8, 32, 512
 #: Bytes of a channel's bias and multiplier, and of its panel's kind.
 CHANNEL = 9
 
@@ -61,6 +61,13 @@ def fields_by_rows(fields: dict[str, Any]) -> bool:
     return lies_by_rows(fields["kernel_h"], row, fields["group"], dilations)
 
 
+def rows_touched(width: int, at_once: int) -> int:
+    """Rows of an output of this width that pixels which are computed together may lie in."""
+    if at_once % width == 0:
+        return at_once // width
+    return 1 if width % at_once == 0 else (at_once - 2) // width + 2
+
+
 def conv2d_s8_scratch(fields: dict[str, Any], depthwise: bool) -> int:
     """Bytes of scratch of a record: the formulas at struct cl_conv2d_s8 in cloister_format.h."""
     taps = fields["kernel_h"] * fields["kernel_w"]
@@ -72,14 +79,14 @@ def conv2d_s8_scratch(fields: dict[str, Any], depthwise: bool) -> int:
     if taps == 1 and not pads and inside and depth == rounded_depth(depth):
         return 0
     size = 0
+    by_rows, at_once = fields_by_rows(fields), MANY if depth < DEEP else GATHERED
     if (fields["group"], fields["dilation_h"], fields["dilation_w"]) == (1, 1, 1):
-        width = fields["out_w"]
-        touched = 1 if width % GATHERED == 0 else min(fields["out_h"], (GATHERED - 2) // width + 2)
+        touched = 1 if not by_rows else min(fields["out_h"], rows_touched(fields["out_w"], at_once))
         rows = (touched - 1) * fields["stride_h"] + fields["kernel_h"]
-        pixels = (width - 1) * fields["stride_w"] + fields["kernel_w"]
-        size += 8 * GATHERED * fields["kernel_h"] + DEPTH_S8 + rows * pixels * fields["in_c"]
-    if not fields_by_rows(fields):
-        size += GATHERED * rounded_depth(depth) + DEPTH_S8
+        pixels = (fields["out_w"] - 1) * fields["stride_w"] + fields["kernel_w"]
+        size += 8 * MANY * fields["kernel_h"] + DEPTH_S8 + rows * pixels * fields["in_c"]
+    if not by_rows:
+        size += at_once * rounded_depth(depth) + DEPTH_S8
     return int(size)
 
 
