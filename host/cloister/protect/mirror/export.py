@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from cloister.protect.mirror.pair import Pair
 from cloister.protect.strategy import IMAGE
@@ -17,7 +18,8 @@ def export_pair(pair: Pair, folder: Path) -> tuple[Path, Path]:
     """Write ``backbone.onnx`` and ``cpm.onnx``, each checked against onnxruntime's answer.
 
     ``backbone.onnx``: input ``image`` (batch, C, H, W); outputs ``logits`` (batch, classes), the backbone's own, then
-    ``tap_0``, ``tap_1``, ... in the order in which they become ready, reduced as they cross. ``cpm.onnx``: inputs
+    ``tap_0``, ``tap_1``, ... in the order in which they become ready, reduced as they cross; each is computed as soon as
+    what it needs is there, so that the CPM can begin with it. ``cpm.onnx``: inputs
     ``image``, if the strategy taps it, and the same ``tap_0``, ...; output ``logits``. All float32.
 
     Raises:
@@ -26,5 +28,45 @@ def export_pair(pair: Pair, folder: Path) -> tuple[Path, Path]:
     inputs = {crossing.input: crossing.shape for crossing in pair.crossings}
     outputs = ("logits", *(name for name in inputs if name != IMAGE))
     backbone = export_tensors(pair.backbone, {"image": pair.shape}, outputs, folder / BACKBONE_FILE)
+    _early(backbone, outputs[0])
     cpm = export_tensors(pair.cpm, inputs, ("logits",), folder / CPM_FILE)
     return backbone, cpm
+
+
+def _early(path: Path, answer: str) -> None:
+    """Put the nodes that only reduce taps right behind those that make the tapped tensors."""
+    import onnx
+
+    model = onnx.load(str(path))
+    nodes = list(model.graph.node)
+    needed = {answer}
+    main = []
+    for node in reversed(nodes):
+        if needed & set(node.output):
+            main.append(node)
+            needed |= set(node.input)
+    ready = {value.name for value in (*model.graph.input, *model.graph.initializer)} | {""}
+    waiting = [node for node in nodes if node not in main]
+    ordered: list[Any] = []
+
+    def place(node: Any) -> None:
+        ordered.append(node)
+        ready.update(node.output)
+
+    def place_ready() -> None:
+        found = next((node for node in waiting if ready.issuperset(node.input)), None)
+        while found is not None:
+            waiting.remove(found)
+            place(found)
+            found = next((node for node in waiting if ready.issuperset(node.input)), None)
+
+    place_ready()
+    for node in reversed(main):
+        place(node)
+        place_ready()
+    del model.graph.node[:]
+    model.graph.node.extend(ordered)
+    onnx.checker.check_model(model)
+    aside = path.with_name(path.name + ".new")
+    onnx.save(model, str(aside))
+    aside.replace(path)
