@@ -19,7 +19,7 @@ import cffi
 
 from cloister.errors import CloisterError
 from cloister.tensors import Array, TensorInfo, prepare_inputs, read_output
-from cloister.wire import cffi_part, header_dir
+from cloister.wire import cffi_part, engine_header, header_dir
 
 LIBRARY = "libcloister_engine.so"
 ALIGN = 64
@@ -114,8 +114,7 @@ def build_library(room: str, library: str, override: str) -> Path:
 def _load(path: str) -> tuple[Any, Any]:
     ffi = cffi.FFI()
     ffi.cdef(cffi_part((header_dir() / "cloister_format.h").read_text(encoding="utf-8")))
-    engine = header_dir().parent / "engine" / "engine.h"
-    ffi.cdef(cffi_part((engine if engine.is_file() else header_dir() / "engine.h").read_text(encoding="utf-8")))
+    ffi.cdef(cffi_part(engine_header().read_text(encoding="utf-8")))
     return ffi, ffi.dlopen(path)
 
 

@@ -34,6 +34,12 @@ def header_dir() -> Path:
     raise FileNotFoundError(f"{HEADERS[0]} not found in {', '.join(map(str, candidates))}; set CLOISTER_INCLUDE")
 
 
+def engine_header() -> Path:
+    """The header of the engine, whose functions a device's shared library has."""
+    beside = header_dir() / "engine.h"
+    return beside if beside.is_file() else header_dir().parent / "engine" / "engine.h"
+
+
 def cffi_part(text: str) -> str:
     """The declarations between ``/* cffi: begin */`` and ``/* cffi: end */``."""
     return text.split("/* cffi: begin */", 1)[1].split("/* cffi: end */", 1)[0]
@@ -43,8 +49,8 @@ def _parsed() -> Any:
     import cffi
 
     made = cffi.FFI()
-    for name in HEADERS:
-        made.cdef(cffi_part((header_dir() / name).read_text(encoding="utf-8")))
+    for path in (*(header_dir() / name for name in HEADERS), engine_header()):
+        made.cdef(cffi_part(path.read_text(encoding="utf-8")))
     return made
 
 

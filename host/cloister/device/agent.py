@@ -89,25 +89,30 @@ class Agent:
             return {}, [bytes(out)]
 
     def load(self, request: dict[str, Any], blobs: Blobs) -> Answer:
-        """Load a model; blobs: manifest, licence, and the payload unless `payload` is the path of a file."""
+        """Load a model; blobs: manifest, licence, and the payload unless `payload` is the path of a file.
+
+        Of a pair, `backbone` holds the model's `name` and `overlap`, and the path of the `section`; without a path the
+        section is the last blob.
+        """
         path = request.get("payload")
         payload: bytearray | Path = bytearray(blobs[2]) if path is None else Path(path)
         mode = request["mode"]
         if isinstance(payload, Path) and (mode == "whole" or (mode == "auto" and payload.stat().st_size <= FILE_SIZE)):
             payload = bytearray(payload.read_bytes())
-        runner = ModelRunner(
-            self.context,
-            request["uuid"],
-            blobs[0],
-            blobs[1],
-            payload,
-            [tuple(part) for part in request["partitions"]],
-            request["memory"],
-            request["mode"],
-        )
+        partitions = [tuple(part) for part in request["partitions"]]
+        loading = (self.context, request["uuid"], *blobs[:2], payload, partitions, request["memory"], request["mode"])
+        backbone, overlaps = request.get("backbone"), False
+        if backbone is None:
+            runner = ModelRunner(*loading)
+        else:
+            from cloister.device.pair_runner import PairRunner  # what plain models need not wait for
+
+            section = blobs[-1] if backbone["section"] is None else Path(backbone["section"]).read_bytes()
+            runner = PairRunner(*loading, section=section, name=backbone["name"], overlap=backbone["overlap"])
+            overlaps = runner.overlaps
         key = self._key()
         self.models[key] = runner
-        return {"model": key}, [runner.loaded]
+        return {"model": key, "overlaps": overlaps}, [runner.loaded]
 
     def run(self, request: dict[str, Any], blobs: Blobs) -> Answer:
         """Run `count` inferences on inputs that lie one behind the other."""

@@ -150,6 +150,7 @@ class Device(abc.ABC):
         memory: int = 0,
         mode: str = "auto",
         embedded: bool = False,
+        overlap: str = "auto",
     ) -> Session:
         """Load a model into the device's TA.
 
@@ -160,6 +161,8 @@ class Device(abc.ABC):
             mode: "whole": one invocation for each inference; "steps": one for each partition; "auto": whole if the
                 sealed payload can be mapped into the TA at once.
             embedded: the model is linked into the TA; the bundle only says what it is.
+            overlap: of a pair, whether the CPM begins while the backbone still computes: "yes", "no", or "auto": where
+                there are several taps and processors.
 
         Raises:
             TeecError: the TA refuses manifest or licence; `name` says why (WRONG_DEVICE, SIGNATURE_INVALID, ...).
@@ -175,7 +178,7 @@ class Device(abc.ABC):
             data = licence
         else:
             data = Licence.load(licence).data
-        return Session(self, opened, data, memory, mode, embedded)
+        return Session(self, opened, data, memory, mode, embedded, overlap)
 
     def _query(self, command: int, size: int) -> bytes:
         _, out = self.agent.call("query", uuid=CLOISTER_TA, number=int(command), size=size)

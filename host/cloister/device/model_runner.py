@@ -13,12 +13,14 @@ from cloister.teec import (
     Generic,
     Origin,
     OutOfMemory,
+    Parameter,
     PartialMemory,
     Session,
     SharedMemory,
     TeecError,
     TempMemory,
     Value,
+    ValuePair,
 )
 from cloister.wire import C, ffi
 
@@ -167,6 +169,10 @@ class ModelRunner:
         return answers, decrypted
 
     def _one(self, inputs: memoryview, output: int, k: int, out: bytearray) -> tuple[bytes, int]:
+        return self._answer(TempMemory(inputs), output, k, out)
+
+    def _answer(self, inputs: Parameter, output: int, k: int, out: bytearray) -> tuple[bytes, int]:
+        """One inference of the TA, however the payload gets there."""
         if self.mode == "steps":
             return self._in_steps(inputs, output, k, out)
         try:
@@ -179,29 +185,35 @@ class ModelRunner:
             self.mode = "steps"
             return self._in_steps(inputs, output, k, out)
 
-    def _whole(self, inputs: memoryview, output: int, k: int, out: bytearray) -> tuple[bytes, int]:
+    def _whole(self, inputs: Parameter, output: int, k: int, out: bytearray) -> tuple[bytes, int]:
         payload: Any = TempMemory(b"")
         if self._shared is not None and not self._resident:
             payload = PartialMemory(self._shared, 0, self._shared.size, "in")
         _, _, answer, values = self._session.invoke(
-            C.CL_CMD_RUN, TempMemory(inputs), payload, TempMemory(out, "out"), Value(output, k, "inout")
+            C.CL_CMD_RUN, inputs, payload, TempMemory(out, "out"), Value(output, k, "inout")
         )
         # Resident partitions were decrypted by this call; the TA needs the payload no more.
         self._resident = self._all_resident
         return bytes(answer[: values.a]), values.b
 
-    def _in_steps(self, inputs: memoryview, output: int, k: int, out: bytearray) -> tuple[bytes, int]:
+    def _in_steps(self, inputs: Parameter, output: int, k: int, out: bytearray) -> tuple[bytes, int]:
         if self._shared is None:
             raise ValueError("a model that is embedded in the TA cannot be run in steps")
+        self._fetch(self._session.invoke(C.CL_CMD_BEGIN, inputs, Value(0, 0, "out"))[1])
+        return self._finish(output, k, out)
+
+    def _fetch(self, wanted: ValuePair) -> None:
+        """Give the TA the partitions that it asks for, until it asks for none or for an input first."""
         steps = 0
-        _, wanted = self._session.invoke(C.CL_CMD_BEGIN, TempMemory(inputs), Value(0, 0, "out"))
-        while wanted.a < len(self._partitions):
+        while wanted.a < len(self._partitions) and wanted.b:
             size = self._partitions[wanted.a][1]
             if size != wanted.b or steps > len(self._partitions):
                 where = f"CL_CMD_BEGIN: the TA asks for {wanted.b} bytes of partition {wanted.a}, it has {size}"
                 raise TeecError(Code.BAD_FORMAT, Origin.UNKNOWN, where)
             _, wanted = self._session.invoke(C.CL_CMD_STEP, self._part(wanted.a), Value(0, 0, "out"))
             steps += 1
+
+    def _finish(self, output: int, k: int, out: bytearray) -> tuple[bytes, int]:
         answer, values = self._session.invoke(C.CL_CMD_FINISH, TempMemory(out, "out"), Value(output, k, "inout"))
         return bytes(answer[: values.a]), values.b
 

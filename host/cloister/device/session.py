@@ -70,10 +70,26 @@ class Session:
         top_k: the largest k it allows.
         queries_left: answers that the licence had left when it was loaded; None: no limit.
         partition_count, resident_count: partitions, and how many of them stay decrypted.
+        overlaps: of a pair, whether the CPM begins while the backbone still computes.
     """
 
-    def __init__(self, device: Device, bundle: Bundle, licence: bytes, memory: int, mode: str, embedded: bool) -> None:
+    def __init__(
+        self,
+        device: Device,
+        bundle: Bundle,
+        licence: bytes,
+        memory: int,
+        mode: str,
+        embedded: bool,
+        overlap: str = "auto",
+    ) -> None:
         self._agent = device.agent
+        # The backbone is looked at here too, so that a damaged bundle is told of before anything is sent.
+        self._inputs = bundle.user_inputs
+        if bundle.is_pair and embedded:
+            raise DeviceError(
+                f"{bundle.name!r} is a pair, and its backbone needs the manifest", "load it from its bundle"
+            )
         self.bundle = bundle
         self._model: int | None = None
         payload = b"" if embedded else bundle.payload
@@ -81,6 +97,12 @@ class Session:
         blobs = [b"" if embedded else bundle.manifest, licence]
         if path is None:
             blobs.append(payload)
+        backbone: dict[str, Any] | None = None
+        if bundle.is_pair:
+            section = device.place(bundle.section)
+            backbone = {"name": bundle.name, "overlap": overlap, "section": section}
+            if section is None:
+                blobs.append(bundle.section)
         try:
             result, out = self._agent.call(
                 "load",
@@ -90,6 +112,7 @@ class Session:
                 partitions=[] if embedded else [[offset, size] for offset, size, _ in bundle.partitions],
                 memory=memory,
                 mode=mode,
+                backbone=backbone,
             )
         except TaError as error:
             if error.code != C.CL_ERROR_CIPHER:
@@ -103,6 +126,7 @@ class Session:
                 "or with --cipher chacha20-poly1305, which every device has",
             ) from error
         self._model = result["model"]
+        self.overlaps = bool(result["overlaps"])
         loaded = unpack("struct cl_loaded", out[0])
         self.allowed = next((name for name, value in OUTPUTS.items() if value == loaded.output), str(loaded.output))
         self.top_k = int(loaded.top_k)
@@ -120,12 +144,13 @@ class Session:
         finite: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> Answers:
-        """Compute answers inside the TA.
+        """Compute answers inside the TA; of a pair, the backbone's part beside it in the normal world.
 
         Args:
-            x: the model's input, or a sequence or mapping by name of all its inputs. Each has the model's dtype and
-                shape, its first axis any multiple of the model's (that many inferences are run). Memory order and
-                byte order do not matter; a wider dtype is refused, not rounded.
+            x: the model's input (of a pair, the backbone's), or a sequence or mapping by name of all its inputs. Each
+                has the model's dtype and shape, its first axis any multiple of the model's (that many inferences are
+                run). Memory order and byte order do not matter; a wider dtype is refused, not rounded.
+            output: what the answer reveals: "label", "top-k" or "full", as far as the licence allows.
             output: what the answer reveals: "label", "top-k" or "full", as far as the licence allows.
             k: entries wanted of "top-k"; 0: as many as the licence allows.
             finite: refuse NaN and infinity; False passes them on, to what IEEE 754 and ONNX make of them.
@@ -140,7 +165,7 @@ class Session:
             raise DeviceError("the session is closed", "load the model again")
         if output not in OUTPUTS:
             raise InputError(f"output {output!r}", f"use one of {', '.join(OUTPUTS)}")
-        data, count = prepare_batch(self.bundle.inputs, x, finite=finite)
+        data, count = prepare_batch(self._inputs, x, finite=finite)
         k = (k or self.top_k or 1) if output == "top-k" else 1
         size = self._answer_size(output, k)
         step = len(data) // count

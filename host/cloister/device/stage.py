@@ -15,12 +15,15 @@ PACKAGE = Path(__file__).resolve().parents[1]
 #: Modules that run on a device; they import nothing but each other, the standard library and cffi's back end.
 MODULES = (
     "__init__.py",
+    "backbone.py",
     "errors.py",
     "wire.py",
     "device/__init__.py",
     "device/agent.py",
     "device/frames.py",
     "device/model_runner.py",
+    "device/normal_world.py",
+    "device/pair_runner.py",
     "teec/*.py",
 )
 

@@ -3,14 +3,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
-from onnx_models import build, floats, node
+from onnx import TensorProto, helper, numpy_helper
 
 IMAGE = (1, 1, 16, 16)
+Array = np.ndarray[Any, Any]
+
+
+def floats(*shape: int, seed: int = 0) -> Array:
+    """Standard normal values, the same for the same arguments."""
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
+
+
+def node(op: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodeProto:
+    """A node; tensor names are separated by blanks."""
+    return helper.make_node(op, inputs.split(), outputs.split(), **attributes)
+
+
+def build(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, Sequence[int | str]],
+    outputs: Sequence[str],
+    constants: Mapping[str, Array],
+    types: Mapping[str, int] | None = None,
+) -> onnx.ModelProto:
+    """A model of float32 tensors (others by `types`), output shapes left to inference."""
+
+    def infos(shapes: Mapping[str, Sequence[int | str] | None]) -> list[onnx.ValueInfoProto]:
+        kinds = types or {}
+        return [
+            helper.make_tensor_value_info(name, kinds.get(name, TensorProto.FLOAT), shape)
+            for name, shape in shapes.items()
+        ]
+
+    graph = helper.make_graph(
+        list(nodes),
+        "pair",
+        infos(inputs),
+        infos(dict.fromkeys(outputs)),
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    inferred = onnx.shape_inference.infer_shapes(model)
+    del model.graph.output[:]
+    model.graph.output.extend(inferred.graph.output)
+    return model
 
 
 def backbone(*, taps: int = 2, batch: int | str = 1) -> onnx.ModelProto:
@@ -65,7 +107,7 @@ def cpm(*, image: bool = False, shapes: tuple[tuple[int, ...], ...] = ((4, 8, 8)
     return build(nodes, inputs, ["logits"], constants)
 
 
-def expected(cpm_model: onnx.ModelProto, backbone_model: onnx.ModelProto, image: np.ndarray[Any, Any]) -> Any:
+def expected(cpm_model: onnx.ModelProto, backbone_model: onnx.ModelProto, image: Array) -> Array:
     """What onnxruntime computes of both files, one sample after the other."""
     outer, inner = (
         onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
