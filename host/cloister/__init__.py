@@ -12,16 +12,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cloister.api import compile, licence, quantize  # noqa: A004
+    from cloister.api import attack, compile, edgepro, licence, prune, quantize  # noqa: A004
     from cloister.device import connect
     from cloister.errors import CloisterError
     from cloister.seal import Bundle, Licence, VendorKey
 
 __version__ = "0.1.0"
-__all__ = ["Bundle", "CloisterError", "Licence", "VendorKey", "compile", "connect", "licence", "quantize"]
+__all__ = [
+    "Bundle",
+    "CloisterError",
+    "Licence",
+    "VendorKey",
+    "attack",
+    "compile",
+    "connect",
+    "edgepro",
+    "licence",
+    "prune",
+    "quantize",
+]
 
 _HOMES = {
+    "attack": "cloister.api",  # a package that can be called once it is imported, which needs torch
+    "edgepro": "cloister.api",
     "licence": "cloister.api",
+    "prune": "cloister.api",
     "quantize": "cloister.api",
     "connect": "cloister.device",
     "CloisterError": "cloister.errors",

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The Python API, of the same shape as the command line: ``compile``, ``licence``, ``connect``.
 
+``prune``, ``edgepro`` and ``attack``, which need torch, are described in :mod:`cloister.protect.api`.
+
 >>> import cloister                                                          # doctest: +SKIP
 >>> bundle = cloister.compile("model.onnx", name="model")                    # doctest: +SKIP
 >>> with cloister.connect("qemu") as device:                                 # doctest: +SKIP
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloister.password import Password
+from cloister.protect.api import attack, edgepro, prune
 from cloister.seal import Bundle, Licence, VendorKey, issue_licence, seal_bundle
 from cloister.seal.ciphers import AUTO, choose
 from cloister.seal.keys import load_content_key, save_content_key
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
     from cloister.quantization import Agreement
     from cloister.tensors import Array
+
+__all__ = ["attack", "compile", "edgepro", "licence", "prune", "quantize"]
 
 
 def compile(  # noqa: A001 - the name that a user guesses

@@ -250,6 +250,20 @@ def test_the_command_attacks_files(tmp_path: Path) -> None:
     assert [record for record in records if (record["target"], record["attack"]) == ("locked locked", "head")]
     half = CliRunner().invoke(cloister, arguments[:10])
     assert half.exit_code != 0 and "belong together" in str(half.exception)
+    seen = [*arguments[:6], "-o", str(tmp_path / "seen"), *arguments[8:12], "--attacks", "observe", "--device", "cpu"]
+    none = CliRunner().invoke(cloister, seen)
+    assert "no authorised runs to observe" in str(none.exception) and "--seen all" in str(none.exception)
+    for chosen, opened in (("all", True), ("0:out", False)):
+        observed = CliRunner().invoke(
+            cloister, [*seen, "--seen", chosen, "-o", str(tmp_path / chosen)], catch_exceptions=False
+        )
+        assert observed.exit_code == 0, observed.output
+        records = json.loads((tmp_path / chosen / "attacks.json").read_text())["records"]
+        (read,) = [record for record in records if record["attack"] == "observe"]
+        assert read["target"] == "locked locked, runs seen"
+        assert (read["accuracy"] > 0.9) == opened, "whoever sees all locked tensors has the password, not by one alone"
+    wrong = CliRunner().invoke(cloister, [*seen, "--seen", "nowhere"])
+    assert "no layer that writes nowhere" in str(wrong.exception) and "0:out" in str(wrong.exception)
     text = CliRunner().invoke(cloister, ["attack", "--help"]).output
     assert re.search(r"cloister attack my_models:network .*--data", text)
 

@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import click
 
 from cloister.cli.common import show_facts, show_table
-from cloister.errors import CloisterError
+from cloister.cli.training import Training, training_command
 
 EXAMPLE = """
 \b
@@ -21,76 +18,41 @@ Examples:
 """
 
 
-def need_torch() -> None:
-    """Refuse where the extra ``train`` is not installed.
-
-    Raises:
-        CloisterError: torch is missing; the remedy says how to install it.
-    """
-    if importlib.util.find_spec("torch") is None:
-        raise CloisterError(
-            "this command trains, and torch is not installed", "pip install 'cloister[train]', or build/setup --train"
-        )
-
-
-@click.command(epilog=EXAMPLE)
-@click.argument("model")
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="State of the model, as torch.save wrote it.")
-@click.option(
-    "--data", required=True, help="Folder of images, .npz file, or package.module:factory of torch data sets."
+@training_command(
+    EXAMPLE,
+    click.option("--name", help="The model's name in the password file [default: the output folder's]."),
+    click.option("--constant", type=click.FloatRange(0, 1), help="Share of channels set to locking values."),
+    click.option("--turned", type=click.FloatRange(0, 1), help="Share of channels whose output is turned around."),
+    click.option(
+        "--layer", "layers", multiple=True, help="Lock this layer only (repeat for more) [default: all but the last]."
+    ),
+    click.option(
+        "--criterion", type=click.Choice(["mean", "variance", "saliency", "random"]), help="How channels are ranked."
+    ),
+    click.option(
+        "--draw", type=click.Choice(["roulette", "top", "uniform"]), help="How channels are drawn from the best."
+    ),
+    click.option("--epochs", type=click.IntRange(1), help="Of lock training [default: 8]."),
+    click.option("--rate", type=click.FloatRange(0, min_open=True), help="Highest learning rate [default: 0.02]."),
 )
-@click.option("-o", "output", type=click.Path(path_type=Path), required=True, help="Folder to write to.")
-@click.option("--name", help="The model's name in the password file [default: the output folder's].")
-@click.option("--constant", type=click.FloatRange(0, 1), default=None, help="Share of channels set to locking values.")
-@click.option(
-    "--turned", type=click.FloatRange(0, 1), default=None, help="Share of channels whose output is turned around."
-)
-@click.option(
-    "--layer", "layers", multiple=True, help="Lock this layer only (repeat for more) [default: all but the last]."
-)
-@click.option(
-    "--criterion", type=click.Choice(["mean", "variance", "saliency", "random"]), help="How channels are ranked."
-)
-@click.option("--draw", type=click.Choice(["roulette", "top", "uniform"]), help="How channels are drawn from the best.")
-@click.option("--epochs", type=click.IntRange(1), help="Of lock training.")
-@click.option("--rate", type=float, help="Highest learning rate of lock training.")
-@click.option(
-    "--crop", type=click.IntRange(0), default=0, show_default=True, help="Move training images by so many pixels."
-)
-@click.option("--flip", is_flag=True, help="Mirror training images.")
-@click.option(
-    "--validation",
-    type=click.FloatRange(0, 1),
-    default=0.1,
-    show_default=True,
-    help="Share of the training images that choices are made on.",
-)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto: the GPU where there is one.")
 def edgepro(
-    model: str, checkpoint: Path | None, data: str, output: Path, name: str | None, constant: float | None,
-    turned: float | None, layers: tuple[str, ...], criterion: str | None, draw: str | None, epochs: int | None,
-    rate: float | None, crop: int, flip: bool, validation: float, seed: int, device: str,
+    training: Training, name: str | None, constant: float | None, turned: float | None, layers: tuple[str, ...],
+    criterion: str | None, draw: str | None, epochs: int | None, rate: float | None,
 ) -> None:  # fmt: skip
     """Lock MODEL with EdgePro: locked.onnx answers at chance until the password is applied inside the TA.
 
     MODEL is package.module:factory (with --checkpoint) or an ONNX file. Writes locked.onnx, password.pwd (keep it
     secret) and report.json. Interrupted, the same command goes on where it was.
     """
-    need_torch()
-    from cloister.protect.edgepro import lock_model
+    from cloister.protect import api
     from cloister.protect.edgepro.settings import settings_with
-    from cloister.protect.training import Augmentation, load_data, load_model
 
     settings = settings_with(
-        constant_share=constant, turned_share=turned, layers=layers or None, criterion=criterion, draw=draw, seed=seed,
-        epochs=epochs, rate=rate, augmentation=Augmentation(crop, flip),
+        constant_share=constant, turned_share=turned, layers=layers or None, criterion=criterion, draw=draw,
+        seed=training.seed, epochs=epochs, rate=rate, augmentation=training.augmentation,
     )  # fmt: skip
-    splits = load_data(data, validation=validation, seed=seed)
-    locked = lock_model(
-        load_model(model, checkpoint), splits, settings, folder=output / "training", device=device, name="locking"
-    )
-    locked.save(output, name or output.resolve().name)
+    output = training.output
+    locked = api.edgepro(training.model, training.data, output, name=name, settings=settings, **training.common)
     rows = [
         (layer["layer"], layer["channels"], len(layer["constants"]), len(layer["turned"]))
         for layer in locked.report["layers"]

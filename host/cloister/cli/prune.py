@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from cloister.cli.common import human, show_facts, show_table
-from cloister.cli.edgepro import need_torch
+from cloister.cli.training import Training, training_command
 
 EXAMPLE = """
 \b
@@ -21,88 +19,54 @@ Examples:
 """
 
 
-@click.command(epilog=EXAMPLE)
-@click.argument("model")
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="State of the model, as torch.save wrote it.")
-@click.option(
-    "--data", required=True, help="Folder of images, .npz file, or package.module:factory of torch data sets."
-)
-@click.option("-o", "output", type=click.Path(path_type=Path), required=True, help="Folder to write to.")
-@click.option(
-    "--budget-accuracy",
-    "budget",
-    type=click.FloatRange(0),
-    help="Points that may be lost on the validation images [default: 1].",
-)
-@click.option("--steps", type=click.IntRange(1), help="Steps to the target [default: 8].")
-@click.option(
-    "--target",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Share of the multiply-accumulates that the last step leaves [default: 0.125].",
-)
-@click.option(
-    "--criterion",
-    type=click.Choice(["taylor", "l1", "l2", "bn", "median", "random"]),
-    help="How channels are ranked [default: taylor].",
-)
-@click.option("--scope", type=click.Choice(["global", "layer"]), help="Rank all channels together, or each layer's.")
-@click.option(
-    "--weigh",
-    type=click.Choice(["macs", "instructions", "none"]),
-    help="Rank a channel by its worth for the multiply-accumulates or instructions that it takes [default: macs].",
-)
-@click.option("--round-to", type=click.IntRange(1), help="Layers keep a multiple of so many channels [default: 4].")
-@click.option(
-    "--distil", type=click.FloatRange(0, 1), help="Share of the loss that the unpruned network teaches [default: 0.5]."
-)
-@click.option("--epochs", type=click.IntRange(1), help="Of the fine-tuning after each step [default: 4].")
-@click.option("--final", type=click.IntRange(0), help="Epochs of the last fine-tuning [default: 12].")
-@click.option("--rate", type=float, help="Highest learning rate of the fine-tuning.")
-@click.option(
-    "--crop", type=click.IntRange(0), default=0, show_default=True, help="Move training images by so many pixels."
-)
-@click.option("--flip", is_flag=True, help="Mirror training images.")
-@click.option(
-    "--validation",
-    type=click.FloatRange(0, 1),
-    default=0.1,
-    show_default=True,
-    help="Share of the training images that choices are made on.",
-)
-@click.option("--int8/--no-int8", default=True, show_default=True, help="Also quantise the pruned model to 8 bits.")
-@click.option(
-    "--measure", type=click.Choice(["qemu"]), help="Count every step's instructions on the emulated device as well."
-)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, or auto: the GPU where there is one.")
+@training_command(
+    EXAMPLE,
+    click.option("--budget-accuracy", "budget", type=click.FloatRange(0),
+                 help="Points that may be lost on the validation images [default: 1]."),
+    click.option("--steps", type=click.IntRange(1), help="Steps to the target [default: 8]."),
+    click.option("--target", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+                 help="Share of the multiply-accumulates that the last step leaves [default: 0.125]."),
+    click.option("--criterion", type=click.Choice(["taylor", "l1", "l2", "bn", "median", "random"]),
+                 help="How channels are ranked [default: taylor]."),
+    click.option("--scope", type=click.Choice(["global", "layer"]),
+                 help="Rank all channels together, or each layer's."),
+    click.option("--weigh", type=click.Choice(["macs", "instructions", "none"]),
+                 help="Rank a channel by its worth for the multiply-accumulates or instructions that it takes "
+                      "[default: macs]."),
+    click.option("--round-to", type=click.IntRange(1),
+                 help="Layers keep a multiple of so many channels [default: 4]."),
+    click.option("--distil", type=click.FloatRange(0, 1),
+                 help="Share of the loss that the unpruned network teaches [default: 0.5]."),
+    click.option("--epochs", type=click.IntRange(1), help="Of the fine-tuning after each step [default: 4]."),
+    click.option("--final", type=click.IntRange(0), help="Epochs of the last fine-tuning [default: 12]."),
+    click.option("--rate", type=click.FloatRange(0, min_open=True), help="Highest learning rate [default: 0.02]."),
+    click.option("--int8/--no-int8", default=True, show_default=True,
+                 help="Also quantise the pruned model to 8 bits."),
+    click.option("--measure", type=click.Choice(["qemu"]),
+                 help="Count every step's instructions on the emulated device as well."),
+)  # fmt: skip
 def prune(
-    model: str, checkpoint: Path | None, data: str, output: Path, budget: float | None, steps: int | None,
-    target: float | None, criterion: str | None, scope: str | None, weigh: str | None, round_to: int | None,
-    distil: float | None, epochs: int | None,
-    final: int | None, rate: float | None, crop: int, flip: bool, validation: float, int8: bool,
-    measure: str | None, seed: int, device: str,
+    training: Training, budget: float | None, steps: int | None, target: float | None, criterion: str | None,
+    scope: str | None, weigh: str | None, round_to: int | None, distil: float | None, epochs: int | None,
+    final: int | None, rate: float | None, int8: bool, measure: str | None,
 ) -> None:  # fmt: skip
     """Remove channels of a trained MODEL step by step, as long as it answers nearly as well.
 
     MODEL is package.module:factory (with --checkpoint) or an ONNX file. Writes pruned.onnx, pruned.pt,
     pruned_int8.onnx, report.json, report.md and report.svg. Interrupted, the same command goes on where it was.
     """
-    need_torch()
-    from cloister.protect.prune import prune_model, settings_with
-    from cloister.protect.prune.report import cells, full_report
-    from cloister.protect.training import Augmentation, load_data, load_model
+    from cloister.protect import api
+    from cloister.protect.prune import settings_with
+    from cloister.protect.prune.report import cells
 
     settings = settings_with(
         budget=budget, steps=steps, target=target, criterion=criterion, scope=scope, weigh=weigh, round_to=round_to,
-        least=round_to, distil=distil,
-        epochs=epochs, final=final, rate=rate, augmentation=Augmentation(crop, flip), seed=seed,
+        least=round_to, distil=distil, epochs=epochs, final=final, rate=rate, augmentation=training.augmentation,
+        seed=training.seed,
     )  # fmt: skip
-    splits = load_data(data, validation=validation, seed=seed)
-    pruned = prune_model(
-        load_model(model, checkpoint), splits, settings, folder=output / "training", device=device, name="pruning"
-    )
-    pruned.save(output)
-    report = full_report(pruned, splits, output, int8=int8, measure=measure is not None)
+    output = training.output
+    report = api.prune(training.model, training.data, output, settings=settings, int8=int8,
+                       measure=measure is not None, **training.common).report  # fmt: skip
     _, rows = cells(report["rows"])
     heads = ["network", "type", "valid.", "lost", "test", "MACs", "memory", "instr.", "in the TA"]
     kept = [0, 1, 2, 3, 4, 5, 8, 9, 10][: 9 if measure else 8]  # what fits a terminal; report.md has all

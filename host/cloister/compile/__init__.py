@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from cloister.callable_package import make_callable
 
 if TYPE_CHECKING:
     from cloister.compile.compiler import CompiledModel, compile_onnx
@@ -27,17 +27,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-class _CallableModule(ModuleType):
-    """This package, which is also the function that users call ``cloister.compile(...)``.
-
-    Importing a sub-package sets the parent's attribute of that name, so a function of the same name in ``cloister``
-    would be lost at the first import from here.
-    """
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        from cloister.api import compile as compile_model
-
-        return compile_model(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _CallableModule
+make_callable(__name__)

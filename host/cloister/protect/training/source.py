@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cloister.protect.training.data import Splits
 from cloister.protect.training.errors import TrainingError
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -77,6 +78,37 @@ def load_model(source: str | Path | nn.Module, checkpoint: Path | None = None) -
     if checkpoint is not None:
         load_checkpoint(module, checkpoint)
     return module
+
+
+def check_model(module: nn.Module, splits: Splits, name: str) -> None:
+    """Refuse a model that does not answer logits to images of the data.
+
+    Args:
+        module: is left as it was.
+        splits: the data it is to be trained on.
+        name: for the message.
+
+    Raises:
+        TrainingError: it cannot be run on two of the images, or answers something else than (2, classes).
+    """
+    shape, classes = splits.shape, len(splits.classes)
+    mode = module.training
+    try:
+        with torch.no_grad():
+            found: Any = module.cpu().eval()(splits.normalise(splits.validation.pixels[:2].cpu()))
+    except Exception as error:  # whatever the user's module raises
+        raise TrainingError(
+            f"{name} cannot be run on images {shape} of {splits.name}: {str(error).strip().splitlines()[0][:200]}",
+            "give the data that the model was trained on, as (channels, height, width)",
+        ) from error
+    finally:
+        module.train(mode)
+    answer = f"{tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
+    if answer != f"{(min(2, len(splits.validation)), classes)}":
+        raise TrainingError(
+            f"{name} answers {answer} to 2 images; {splits.name} has {classes} classes",
+            "give a model that answers logits (images, classes), and the data it was trained on",
+        )
 
 
 def load_checkpoint(module: nn.Module, path: Path) -> None:

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Targets from files: a locked ONNX file with its password, and one that is exposed whole."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+
+from cloister.attack.errors import AttackError
+from cloister.attack.exposed import LeakedFile, WhiteBox
+from cloister.password import Password
+from cloister.protect.edgepro.locks import lockable
+from cloister.protect.training import Splits, load_model
+from cloister.protect.training.export import layer_tensor
+
+#: In place of tensors: all that are locked.
+ALL = "all"
+
+
+def exposed_file(path: Path, splits: Splits) -> WhiteBox:
+    """An ONNX file that is exposed whole, such as a pruned model."""
+    return WhiteBox(load_model(path), splits, f"pruned {path.stem}")
+
+
+def leaked_file(path: Path, password: Password, splits: Splits, seen: Sequence[str] = ()) -> LeakedFile:
+    """A locked ONNX file as the attacker has it; the device answers as the file with the password does.
+
+    Args:
+        path: as ``cloister edgepro`` wrote it.
+        password: of that file.
+        splits: for normalisation.
+        seen: tensors of layers whose outputs authorised runs show, or ``all`` for those that are locked.
+
+    Raises:
+        TrainingError: the file cannot be read or converted.
+        PasswordError: the password is of another model.
+        AttackError: there is no such tensor.
+    """
+    module = load_model(path)
+    model = onnx.load(str(path))
+    opened = password.apply(model)
+    with tempfile.TemporaryDirectory(prefix="cloister-attack-") as folder:
+        aside = Path(folder) / "authorised.onnx"
+        onnx.save(opened, str(aside))
+        authorised = load_model(aside)
+    if not seen:
+        return LeakedFile(module, authorised, splits, f"locked {path.stem}")
+    wanted = [lock.tensor for lock in password.locks] if ALL in seen else list(seen)
+    return SeenFile(module, authorised, splits, f"locked {path.stem}, runs seen", _layers(model, module, wanted))
+
+
+class SeenFile(LeakedFile):
+    """A leaked file, and authorised runs that show layers' outputs: what a plan would do that the compiler refuses.
+
+    Args:
+        module, authorised, splits, name: as for :class:`LeakedFile`; both modules have the same layers.
+        layers: module paths of those whose outputs are seen.
+    """
+
+    def __init__(
+        self, module: nn.Module, authorised: nn.Module, splits: Splits, name: str, layers: Sequence[str]
+    ) -> None:
+        super().__init__(module, authorised, splits, name)
+        self._layers = tuple(layers)
+
+    @torch.no_grad()
+    def observed(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """See :class:`~cloister.attack.exposed.Exposed`."""
+        seen: dict[str, torch.Tensor] = {}
+        handles = []
+        for layer in self._layers:
+
+            def hook(_layer: nn.Module, _inputs: object, output: torch.Tensor, layer: str = layer) -> None:
+                seen[layer_tensor(layer)] = output
+
+            handles.append(self._module.get_submodule(layer).register_forward_hook(hook))
+        try:
+            self._module(self._splits.normalise(pixels.cpu()))
+        finally:
+            for handle in handles:
+                handle.remove()
+        return seen
+
+
+def _layers(model: onnx.ModelProto, module: nn.Module, tensors: Sequence[str]) -> list[str]:
+    """The converted module's layers that compute those tensors: its layers stand in the file's order."""
+    written = [node.output[0] for node in model.graph.node if node.op_type in ("Conv", "Gemm")][:-1]
+    layers = list(lockable(module))  # without the last, as above
+    if len(written) != len(layers):
+        raise AttackError(
+            f"the locked model has {len(layers)} layers that could be locked, but {len(written)} Conv and Gemm",
+            "give a file of `cloister edgepro`",
+        )
+    found = dict(zip(written, layers, strict=True))
+    unknown = [tensor for tensor in tensors if tensor not in found]
+    if unknown:
+        raise AttackError(
+            f"the locked model has no layer that writes {', '.join(unknown)}",
+            f"those that can be seen: {', '.join(found)}, or {ALL}",
+        )
+    return [found[tensor] for tensor in dict.fromkeys(tensors)]

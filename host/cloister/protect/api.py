@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""``cloister.prune``, ``cloister.edgepro`` and ``cloister.attack``, of the same shape as the commands of that name.
+
+>>> import cloister                                                          # doctest: +SKIP
+>>> cloister.prune("my_models:network", "images/", "pruned", checkpoint="trained.pt")  # doctest: +SKIP
+>>> cloister.edgepro("pruned/pruned.onnx", "images/", "locked")              # doctest: +SKIP
+>>> bundle = cloister.compile("locked/locked.onnx", name="model")            # doctest: +SKIP
+
+Importing this needs no torch; calling does (the extra ``train``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloister.errors import CloisterError
+from cloister.password import Password
+from cloister.protect.extra import need_torch
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from cloister.attack import Effort, Exposed, Report
+    from cloister.protect.edgepro import Locked, LockSettings
+    from cloister.protect.prune import Pruned, PruneSettings
+    from cloister.protect.training import Splits
+
+
+def edgepro(
+    model: str | Path | nn.Module,
+    data: str | Path | Splits,
+    output: str | Path,
+    *,
+    checkpoint: str | Path | None = None,
+    name: str | None = None,
+    settings: LockSettings | None = None,
+    validation: float = 0.1,
+    seed: int = 0,
+    device: str = "auto",
+    quiet: bool = False,
+) -> Locked:
+    """Lock a trained model with EdgePro, so that it answers only with a password.
+
+    Args:
+        model: an ONNX file, ``package.module:factory``, or a torch module; logits (N, classes) from normalised images
+            (N, C, H, W). It is not changed.
+        data: what it was trained on: a folder of images, an ``.npz`` file, ``package.module:factory`` of torch data
+            sets, or ``Splits``.
+        output: folder that gets ``locked.onnx``, ``password.pwd`` (secret), ``report.json``, and checkpoints in
+            ``training``: interrupted, the same call goes on where it was.
+        checkpoint: the model's state, as ``torch.save(module.state_dict())`` writes it.
+        name: the model's name in the password file (default: the output folder's).
+        settings: default: those of ``LockSettings``, with ``seed``.
+        validation: share of the training images that choices are made on; ignored where the data bring their own.
+        seed: decides which images those are; and everything else where no settings are given.
+        device: to train on: "cpu", "cuda", or "auto", the GPU where there is one.
+        quiet: show no progress.
+
+    Raises:
+        CloisterError: torch is missing.
+        TrainingError: the model, the data or a setting cannot be used, or ``output`` holds another run.
+    """
+    need_torch()
+    from cloister.protect.edgepro import lock_model
+    from cloister.protect.edgepro.settings import settings_with
+
+    folder = _folder(output)
+    splits = _splits(data, validation, seed)
+    locked = lock_model(
+        _model(model, checkpoint, splits), splits, settings or settings_with(seed=seed), folder=folder / "training",
+        device=device, name="locking", quiet=quiet,
+    )  # fmt: skip
+    locked.save(folder, name or folder.resolve().name)
+    return locked
+
+
+def prune(
+    model: str | Path | nn.Module,
+    data: str | Path | Splits,
+    output: str | Path,
+    *,
+    checkpoint: str | Path | None = None,
+    settings: PruneSettings | None = None,
+    int8: bool = True,
+    measure: bool = False,
+    validation: float = 0.1,
+    seed: int = 0,
+    device: str = "auto",
+    quiet: bool = False,
+) -> Pruned:
+    """Remove channels of a trained model step by step, as long as it answers nearly as well.
+
+    Args:
+        model, data, checkpoint, validation, seed, device, quiet: as for :func:`edgepro`.
+        output: folder that gets ``pruned.onnx``, ``pruned.pt``, ``pruned_int8.onnx``, the report (``report.json``,
+            ``report.md``, ``report.svg``), and checkpoints in ``training``.
+        settings: default: those of ``PruneSettings``, with ``seed``.
+        int8: also quantise the pruned model.
+        measure: count every step's instructions on the emulated device; needs a checkout.
+
+    Returns:
+        The pruned model; its report has ``rows``, the costs of each step.
+
+    Raises:
+        CloisterError: torch is missing.
+        TrainingError: the model, the data or a setting cannot be used, or ``output`` holds another run.
+    """
+    need_torch()
+    from cloister.protect.prune import prune_model, settings_with
+    from cloister.protect.prune.report import full_report
+
+    folder = _folder(output)
+    splits = _splits(data, validation, seed)
+    pruned = prune_model(
+        _model(model, checkpoint, splits), splits, settings or settings_with(seed=seed), folder=folder / "training",
+        device=device, name="pruning", quiet=quiet,
+    )  # fmt: skip
+    pruned.save(folder)
+    return replace(pruned, report=full_report(pruned, splits, folder, int8=int8, measure=measure))
+
+
+def attack(
+    victim: str | Path | nn.Module,
+    data: str | Path | Splits,
+    output: str | Path,
+    *,
+    checkpoint: str | Path | None = None,
+    locked: str | Path | None = None,
+    password: Password | str | Path | None = None,
+    seen: Sequence[str] = (),
+    pruned: Sequence[str | Path] = (),
+    targets: Sequence[Exposed] = (),
+    attacks: Sequence[str] | None = None,
+    effort: Effort | None = None,
+    validation: float = 0.1,
+    seed: int = 0,
+    device: str = "auto",
+    quiet: bool = False,
+) -> Report:
+    """Put protected models on the attack bench, between the unprotected victim and a black box.
+
+    Args:
+        victim: the unprotected model, as :func:`edgepro` takes models.
+        data, checkpoint, validation, seed, device, quiet: as for :func:`edgepro`.
+        output: folder that gets ``attacks.json``, ``attacks.md`` and ``attacks.svg``, and checkpoints in ``work``.
+        locked: a locked ONNX file, taken to have leaked; needs ``password``.
+        password: of ``locked``, for the device's answers.
+        seen: tensors of ``locked`` that authorised runs show, or "all" for those that are locked.
+        pruned: ONNX files that are exposed whole.
+        targets: own protections; docs/attacks.md describes the interface.
+        attacks: names (default: all).
+        effort: what attackers have (default: ``Effort()``).
+
+    Raises:
+        CloisterError: torch is missing, ``locked`` and ``password`` are not given together, or no target shows runs
+            that could be observed.
+        PasswordError: the password is of another model.
+        TrainingError: a model or the data cannot be used.
+        AttackError: an attack or a tensor that is not there, or a target that does not fit the data.
+    """
+    need_torch()
+    from cloister.attack import bench
+    from cloister.attack.files import exposed_file, leaked_file
+
+    if (locked is None) != (password is None):
+        raise CloisterError("a locked model and its password belong together", "give both, or neither")
+    if seen and locked is None:
+        raise CloisterError("only runs of a locked model can be seen", "give the locked model and its password too")
+    splits = _splits(data, validation, seed)
+    folder, module = _folder(output), _model(victim, checkpoint, splits)
+    found: list[Exposed] = []
+    if locked is not None and password is not None:
+        opened = password if isinstance(password, Password) else Password.read(Path(password))
+        found.append(leaked_file(Path(locked), opened, splits, seen))
+    found += [exposed_file(Path(path), splits) for path in pruned]
+    if attacks is not None and "observe" in attacks and not any(hasattr(one, "observed") for one in [*found, *targets]):
+        raise CloisterError("there are no authorised runs to observe", "name the tensors that are seen (--seen all)")
+    report = bench(
+        [*found, *targets], splits, module, attacks=attacks, effort=effort, seed=seed, folder=folder / "work",
+        device=device, quiet=quiet,
+    )  # fmt: skip
+    report.write(folder)
+    return report
+
+
+def _folder(output: str | Path) -> Path:
+    """The folder, made now: it would be late to find out after training that it cannot be."""
+    folder = Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CloisterError(f"{folder} cannot be made: {error.strerror}", "give another folder to write to") from error
+    return folder
+
+
+def _splits(data: str | Path | Splits, validation: float, seed: int) -> Splits:
+    from cloister.protect.training import Splits, load_data
+
+    return data if isinstance(data, Splits) else load_data(data, validation=validation, seed=seed)
+
+
+def _model(model: str | Path | nn.Module, checkpoint: str | Path | None, splits: Splits) -> nn.Module:
+    """The model, once it has answered two of the images with logits for their classes."""
+    from cloister.protect.training import load_model
+    from cloister.protect.training.source import check_model
+
+    module = load_model(model, None if checkpoint is None else Path(checkpoint))
+    check_model(module, splits, str(model) if isinstance(model, str | Path) else type(model).__name__)
+    return module
