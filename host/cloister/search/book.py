@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What is known so far, kept in Optuna studies: one for each stage, shared by all workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from cloister.errors import CloisterError
+from cloister.protect.strategy import Strategy
+from cloister.search.budget import Budget
+from cloister.search.errors import SearchError
+from cloister.search.figures import COSTS, OBJECTIVES, Figures, Stage
+from cloister.search.space import Point, Space
+from cloister.search.storage import open_storage, shown, told
+
+#: Of the form of what a study keeps; another one is refused.
+FORM = 1
+#: Seconds after which a trial that no worker has put its name to is taken for abandoned.
+NAMELESS_S = 60.0
+
+
+@dataclass(frozen=True)
+class Record:
+    """One strategy at one stage.
+
+    Attributes:
+        stage, number: the trial of Optuna's study.
+        strategy, point: what was evaluated.
+        state: ``done``, ``running``, ``failed``.
+        figures: where it is done.
+        reason: where it failed.
+        seconds: it took.
+    """
+
+    stage: Stage
+    number: int
+    strategy: Strategy
+    point: Point
+    state: str
+    figures: Figures | None = None
+    reason: str = ""
+    seconds: float = 0.0
+
+
+class Book:
+    """The studies of one search.
+
+    Every trial carries ``strategy`` and ``figures`` as user attributes: what was measured, from which budgets are
+    judged anew whenever it is read. Values and constraints of the trials are for Optuna's own tools.
+    """
+
+    def __init__(self, place: str | Path | None, name: str, *, create: bool = True) -> None:
+        """Open or make the studies ``NAME/estimate``, ``NAME/proxy`` and ``NAME/training``.
+
+        Args:
+            place: a file or a database's URL; None keeps them in memory alone.
+            name: of the search; a place can hold several.
+            create: make what is not there.
+
+        Raises:
+            SearchError: the place cannot be opened, or there is no such search and ``create`` is false.
+        """
+        self.place, self.name = place, name
+        self._place = "memory" if place is None else shown(place)
+        self._known: dict[tuple[Stage, int], Record] = {}
+        self._strategies: dict[str, Strategy] = {}
+        storage = optuna.storages.InMemoryStorage() if place is None else open_storage(place, create=create)
+        self._studies: dict[Stage, optuna.Study] = {}
+        with told(), quiet():
+            if not create:
+                self._find(storage)
+            for stage in Stage:
+                objectives = COSTS if stage is Stage.ESTIMATE else OBJECTIVES
+                study = optuna.create_study(
+                    storage=storage,
+                    study_name=f"{name}/{stage.value}",
+                    directions=["minimize"] * len(objectives),
+                    sampler=optuna.samplers.RandomSampler(seed=0),  # never asked: points are given
+                    load_if_exists=True,
+                )
+                study.set_metric_names([objective.key for objective in objectives])
+                self._studies[stage] = study
+
+    def _find(self, storage: optuna.storages.BaseStorage) -> None:
+        ends = f"/{Stage.TRAINING.value}"
+        names = [study.study_name for study in storage.get_all_studies()]
+        there = sorted(name.removesuffix(ends) for name in names if name.endswith(ends))
+        if self.name not in there:
+            listed = f"its searches are {', '.join(there)}" if there else "it holds none"
+            raise SearchError(f"{self._place} has no search {self.name!r}", f"give --name; {listed}")
+
+    @property
+    def studies(self) -> dict[Stage, optuna.Study]:
+        """Optuna's studies, for its own tools."""
+        return dict(self._studies)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the search is of: evaluator, budget, seed."""
+        with told():
+            return dict(self._studies[Stage.ESTIMATE].user_attrs.get("about", {}))
+
+    def bind(self, evaluator: str, space: Space, seed: int, budget: Budget) -> None:
+        """Say what the search is of, or check that it is the same as before. The budget may change.
+
+        Raises:
+            SearchError: the study is of another evaluator, space or seed.
+        """
+        now = {
+            "form": FORM,
+            "evaluator": evaluator,
+            "space": json.loads(json.dumps({name: list(values) for name, values in space.choices.items()})),
+            "seed": seed,
+        }
+        before = self.about
+        for key, value in now.items():
+            if before and before.get(key) != value:
+                told_of = "" if key == "space" else f": it was {before.get(key)!r}, now it is {value!r}"
+                raise SearchError(
+                    f"{self._place}: the search {self.name!r} is of another {key}{told_of}",
+                    "give what it was begun with, or another --name or file for a new search",
+                )
+        with told():
+            self._studies[Stage.ESTIMATE].set_user_attr("about", {**now, "budget": budget.as_json()})
+
+    def records(self, stage: Stage) -> list[Record]:
+        """All of a stage, in the order of their numbers; those that are waiting or were given up are left out."""
+        with told():
+            trials = self._studies[stage].get_trials(deepcopy=False)
+        found = []
+        for trial in trials:
+            record = self._known.get((stage, trial.number)) or self._read(stage, trial)
+            if record is not None:
+                if record.state != "running":
+                    self._known[stage, trial.number] = record
+                found.append(record)
+        return found
+
+    def _read(self, stage: Stage, trial: FrozenTrial) -> Record | None:
+        attrs = trial.user_attrs
+        if "strategy" not in attrs:
+            return None
+        error = attrs.get("error", "")
+        if trial.state == TrialState.RUNNING:
+            state = "running"
+        elif error:
+            state = "failed"
+        elif trial.state == TrialState.COMPLETE:
+            state = "done"
+        else:
+            return None
+        seconds = trial.duration.total_seconds() if trial.duration is not None else 0.0
+        figures = Figures.from_json(attrs["figures"]) if state == "done" else None
+        strategy = self._strategy(attrs["strategy"])
+        point = attrs.get("point", trial.params)
+        return Record(stage, trial.number, strategy, point, state, figures, error, float(attrs.get("seconds", seconds)))
+
+    def _strategy(self, text: str) -> Strategy:
+        if text not in self._strategies:
+            self._strategies[text] = Strategy.from_json(text)
+        return self._strategies[text]
+
+    def add_estimate(
+        self, point: Point, strategy: Strategy, budget: Budget, found: Figures | str, seconds: float
+    ) -> Record:
+        """Keep an estimate, or why there is none."""
+        attrs: dict[str, Any] = {"strategy": strategy.to_json(), "point": dict(point), "seconds": seconds}
+        values, system = None, {}
+        if isinstance(found, str):
+            attrs["error"] = found
+        else:
+            attrs["figures"] = found.as_json()
+            values = [float(getattr(found, objective.key)) for objective in COSTS]
+            system = {f"constraints:{key}": value for key, value in budget.excess(found, doubt=True).items()}
+        state = TrialState.FAIL if values is None else TrialState.COMPLETE
+        trial = optuna.trial.create_trial(state=state, values=values, user_attrs=attrs, system_attrs=system)
+        with told():
+            self._studies[Stage.ESTIMATE].add_trial(trial)
+        kept = None if isinstance(found, str) else found
+        return Record(
+            Stage.ESTIMATE, -1, strategy, point, "done" if kept else "failed", kept, attrs.get("error", ""), seconds
+        )
+
+    def work(
+        self, stage: Stage, point: Point, space: Space, evaluate: Callable[[Strategy], Figures], budget: Budget
+    ) -> Record | None:
+        """Evaluate a point as a trial of a stage, and keep what was found.
+
+        The trial that is run may be one that another worker left waiting, and it is given up where another
+        worker has the same strategy already; then None is returned.
+
+        Raises:
+            SearchError: the evaluator's figures are not complete, or the database was lost.
+        """
+        study = self._studies[stage]
+        ran: list[int] = []
+
+        def objective(trial: Trial) -> list[float]:
+            ran.append(trial.number)
+            trial.set_user_attr("worker", worker())
+            strategy = space.build(space.suggest(trial))
+            text = strategy.to_json()
+            trial.set_user_attr("strategy", text)
+            if self._taken(stage, text, trial.number):
+                raise optuna.TrialPruned("another worker has it")
+            try:
+                figures = evaluate(strategy)
+            except SearchError:
+                raise
+            except CloisterError as error:
+                trial.set_user_attr("error", error.message)
+                raise optuna.TrialPruned(error.message) from error
+            values = figures.values()
+            trial.set_user_attr("figures", figures.as_json())
+            for key, value in budget.excess(figures).items():
+                trial.set_constraint(key, value)
+            return values
+
+        with told(), quiet():
+            study.enqueue_trial(dict(point))
+            study.optimize(objective, n_trials=1)
+        return next((record for record in self.records(stage) if ran and record.number == ran[0]), None)
+
+    def _taken(self, stage: Stage, text: str, number: int) -> bool:
+        """Whether an earlier trial has the strategy: where two workers begin at once, one goes on."""
+        for trial in self._studies[stage].get_trials(deepcopy=False):
+            if trial.number < number and trial.user_attrs.get("strategy") == text:
+                live = trial.state in (TrialState.RUNNING, TrialState.COMPLETE)
+                if live or "error" in trial.user_attrs:
+                    return True
+        return False
+
+    def release(self) -> int:
+        """Give up the trials of workers of this machine that are gone, so that they can be done again; their number.
+
+        Workers on other machines are told from dead ones by their heartbeats, by Optuna.
+        """
+        count = 0
+        with told(), quiet():
+            for stage in (Stage.PROXY, Stage.TRAINING):
+                study = self._studies[stage]
+                optuna.storages.fail_stale_trials(study)
+                for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+                    if _gone(trial):
+                        study.tell(trial.number, state=TrialState.FAIL)
+                        count += 1
+        return count
+
+
+def worker() -> str:
+    """This process: machine, number, and when the kernel started it (numbers are used again)."""
+    return f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
+
+
+def _started(number: int) -> str:
+    """The 22nd field of /proc/PID/stat, counted behind the name, which may hold spaces; empty where it is gone."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _gone(trial: FrozenTrial) -> bool:
+    name = str(trial.user_attrs.get("worker", ""))
+    if not name:
+        started = trial.datetime_start  # Optuna's times are local, without a zone
+        return started is not None and (datetime.now() - started).total_seconds() > NAMELESS_S
+    host, number, began = (*name.split(" "), "", "")[:3]
+    return host == socket.gethostname() and number.isdecimal() and (not began or _started(int(number)) != began)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Optuna's lines about each trial, since the search tells what it does, and what it calls experimental."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
