@@ -245,7 +245,10 @@ static void move_on(const struct cl_conv2d_s8 *conv, struct position *next, unsi
 	next->image += (size_t)conv->in_h * conv->in_w * conv->in_c;
 }
 
-/* Row y of the input, which may lie outside, with its border. */
+/*
+ * Row y of the input, which may lie outside. Left and right of it lies its border: what the ring
+ * was filled with.
+ */
 static void copy_row(const struct plan *plan, const int8_t *image, int64_t y, int8_t *to)
 {
 	const struct cl_conv2d_s8 *conv = plan->conv;
@@ -255,13 +258,10 @@ static void copy_row(const struct plan *plan, const int8_t *image, int64_t y, in
 	const size_t present = (size_t)conv->in_w * conv->in_c;
 	const size_t inside = wanted < present ? wanted : present;
 
-	if (y < 0 || y >= conv->in_h) {
+	if (y < 0 || y >= conv->in_h)
 		cl_fill_bytes(to, conv->in_zero, plan->ring_row);
-		return;
-	}
-	cl_fill_bytes(to, conv->in_zero, first);
-	cl_copy_bytes(to + first, image + (size_t)y * present, inside);
-	cl_fill_bytes(to + first + inside, conv->in_zero, wanted - inside);
+	else
+		cl_copy_bytes(to + first, image + (size_t)y * present, inside);
 }
 
 /* The rows of the input under a row of the output; the row of the ring where they begin. */
@@ -286,19 +286,23 @@ static void point_into_ring(const struct plan *plan, const struct strip *strip,
 	const size_t step = (size_t)conv->stride_w * conv->in_c;
 	const int8_t **table = plan->table + strip->first;
 	uint32_t row = 0;
-	unsigned int i = 0;
 
 	for (row = 0; row < conv->kernel_h; row++, table += CL_S8_ROWS) {
 		const int8_t *from = plan->ring + place * plan->ring_row + next->x * step;
+		const int8_t **const end = table + strip->count;
+		const int8_t **to = table;
 
-		for (i = 0; i + 4 <= strip->count; i += 4, from += 4 * step) {
-			table[i] = from;
-			table[i + 1] = from + step;
-			table[i + 2] = from + 2 * step;
-			table[i + 3] = from + 3 * step;
+		for (; end - to >= 4; to += 4) {
+			to[0] = from;
+			to[1] = from += step;
+			to[2] = from += step;
+			to[3] = from += step;
+			from += step;
+			/* GCC 12 would make vectors of pointers, at twice the cost. */
+			__asm__("" : "+r"(from));
 		}
-		for (; i < strip->count; i++, from += step)
-			table[i] = from;
+		for (; to < end; to++, from += step)
+			*to = from;
 		place = place + 1 < plan->layout.rows ? place + 1 : 0;
 	}
 }
@@ -479,6 +483,7 @@ static void conv2d_s8_run(const struct cl_op *op, const struct cl_memory *memory
 		plan.ring = plan.patches + table_size(conv);
 		plan.ring_row = (size_t)plan.layout.pixels * conv->in_c;
 		plan.patches = plan.ring + (size_t)plan.layout.rows * plan.ring_row + SLACK;
+		cl_fill_bytes(plan.ring, conv->in_zero, (size_t)plan.layout.rows * plan.ring_row);
 	}
 	tile.rows = plan.layout.ring && !plan.layout.patches ? plan.table : own_rows;
 	at_once = plan.layout.at_once;

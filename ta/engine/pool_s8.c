@@ -158,43 +158,44 @@ static inline int8x16_t end_16(const int32x4x4_t *values, const struct ending *e
 			   scale4(values->val[3], ending));
 }
 
-/* Up to 16 channels of all windows, `stride` bytes apart in the output. */
+/* Up to 16 channels of `left` windows, `stride` bytes apart in the output. */
 static inline __attribute__((always_inline)) void
 pool_part(const struct cl_windows *windows, const int8_t *in, const struct ending *ending,
-	  int8_t *out, size_t stride, const size_t channels)
+	  int8_t *out, size_t stride, size_t left, const size_t channels)
 {
-	const size_t *counts = windows->counts;
-	size_t left = windows->count;
+	/* Copies: what is stored may lie anywhere, for all that the compiler knows. */
+	const struct cl_windows form = *windows;
+	const int8x16_t low = ending->finish.low;
+	const int8x16_t high = ending->finish.high;
+	const size_t *counts = form.counts;
 	int32x4x4_t values;
 
 	if (!ending->plain) {
-		for (; left > 0; left--, in += windows->advance, out += stride) {
-			values = ending->max ? cl_widen16(largest_cells(windows, in, channels, 0))
-					     : sum_cells(windows, in, channels);
+		for (; left > 0; left--, in += form.advance, out += stride) {
+			values = ending->max ? cl_widen16(largest_cells(&form, in, channels, 0))
+					     : sum_cells(&form, in, channels);
 			store_cell(out, end_16(&values, ending), channels);
 		}
 	} else if (counts[0] == 1 && counts[1] == 2 && counts[2] == 2) {
-		for (; left > 0; left--, in += windows->advance, out += stride)
+		for (; left > 0; left--, in += form.advance, out += stride)
 			store_cell(out,
-				   vminq_s8(vmaxq_s8(largest_cells(windows, in, channels, 2),
-						     ending->finish.low),
-					    ending->finish.high),
+				   vminq_s8(vmaxq_s8(largest_cells(&form, in, channels, 2), low),
+					    high),
 				   channels);
 	} else {
-		for (; left > 0; left--, in += windows->advance, out += stride)
+		for (; left > 0; left--, in += form.advance, out += stride)
 			store_cell(out,
-				   vminq_s8(vmaxq_s8(largest_cells(windows, in, channels, 0),
-						     ending->finish.low),
-					    ending->finish.high),
+				   vminq_s8(vmaxq_s8(largest_cells(&form, in, channels, 0), low),
+					    high),
 				   channels);
 	}
 }
 
 static __attribute__((noinline)) void pool_16(const struct cl_windows *windows, const int8_t *in,
 					      const struct ending *ending, int8_t *out,
-					      size_t stride)
+					      size_t stride, size_t left)
 {
-	pool_part(windows, in, ending, out, stride, 16);
+	pool_part(windows, in, ending, out, stride, left, 16);
 }
 
 /* A pooling and its data. */
@@ -203,7 +204,30 @@ struct context {
 	struct cl_finish finish;
 	const int8_t *in;
 	int8_t *out;
+	uint64_t in_count;
+	uint64_t out_count;
 };
+
+/*
+ * Windows whose channels, fewer than 16, can be read and written as whole vectors: what is written
+ * beyond them is overwritten by later windows. There must be something behind them.
+ */
+static size_t count_whole(const struct context *context, const struct cl_windows *windows)
+{
+	const size_t channels = context->pool->channels;
+	const size_t few = 15 / channels; /* windows that hold what is beyond the one before */
+	const size_t *counts = windows->counts;
+	const size_t *steps = windows->steps;
+	size_t last = windows->first + (windows->count - 1) * windows->advance;
+
+	if (windows->inside)
+		last += (counts[0] - 1) * steps[0] + (counts[1] - 1) * steps[1] +
+			(counts[2] - 1) * steps[2];
+	if (last + 16 <= context->in_count &&
+	    windows->out + (windows->count - 1) * channels + 16 <= context->out_count)
+		return windows->count;
+	return windows->count > few ? windows->count - few : 0;
+}
 
 static void pool_some(const void *cookie, const struct cl_windows *windows)
 {
@@ -218,6 +242,7 @@ static void pool_some(const void *cookie, const struct cl_windows *windows)
 		.zeros = pool->in_zero,
 		.max = pool->kind == CL_POOL_MAX,
 	};
+	size_t whole = 0;
 	size_t c = 0;
 
 	if (!ending.max) {
@@ -232,30 +257,38 @@ static void pool_some(const void *cookie, const struct cl_windows *windows)
 
 	if (channels >= 16) {
 		for (; c + 16 <= channels; c += 16)
-			pool_16(windows, in + c, &ending, out + c, channels);
+			pool_16(windows, in + c, &ending, out + c, channels, windows->count);
 		if (c < channels)
-			pool_16(windows, in + channels - 16, &ending, out + channels - 16,
-				channels);
-	} else if (channels >= 8) {
-		pool_part(windows, in, &ending, out, channels, channels);
-	} else if (channels >= 4) {
-		pool_part(windows, in, &ending, out, channels, channels);
-	} else {
-		pool_part(windows, in, &ending, out, channels, channels);
+			pool_16(windows, in + channels - 16, &ending, out + channels - 16, channels,
+				windows->count);
+		return;
 	}
+	whole = count_whole(context, windows);
+	pool_16(windows, in, &ending, out, channels, whole);
+	in += whole * windows->advance;
+	out += whole * channels;
+	whole = windows->count - whole;
+	if (channels >= 8)
+		pool_part(windows, in, &ending, out, channels, whole, channels);
+	else if (channels >= 4)
+		pool_part(windows, in, &ending, out, channels, whole, channels);
+	else
+		pool_part(windows, in, &ending, out, channels, whole, channels);
 }
 
 static void pool_s8_run(const struct cl_op *op, const struct cl_memory *memory)
 {
 	const struct cl_pool_s8 *pool = (const struct cl_pool_s8 *)op;
 	const struct cl_pool_shape shape = CL_POOL_SHAPE(pool);
-	const struct context context = {
+	struct context context = {
 		.pool = pool,
 		.finish = cl_finish_of(&pool->finish),
 		.in = cl_source(&pool->in, memory),
 		.out = cl_target(&pool->out, memory),
 	};
+	uint64_t cells = 0;
 
+	(void)cl_pool_shape_valid(&shape, &context.in_count, &context.out_count, &cells);
 	cl_pool_walk(&shape, pool_some, &context);
 }
 

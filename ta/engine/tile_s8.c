@@ -122,8 +122,8 @@ add_products(int32x4_t *sums, int8x16_t a, const int8_t *weights, const bool any
 				      "ldp q14, q15, [%[row3]], #32\n")                            \
 				ASM_FOURS_ROW(ASM_SUM_3, SUM, "v14", "v15", "")
 
-/* The rows under the next tap: of the tap's CL_S8_ROWS pointers the first four. */
 _Static_assert(CL_S8_ROWS * sizeof(int8_t *) == 256, "the distance in ASM_NEXT_TAP");
+/* The rows under the next tap: of the tap's CL_S8_ROWS pointers the first four. */
 #define ASM_NEXT_TAP                                                                               \
 	"ldp %[row2], %[row3], [%[rows], #16]\n"                                                   \
 	"ldp %[row0], %[row1], [%[rows]], #256\n"                                                   \
