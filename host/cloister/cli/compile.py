@@ -10,6 +10,8 @@ import click
 from cloister.api import compile as compile_model
 from cloister.cli.common import Dim, Size, compile_progress, human, show_facts
 from cloister.cli.keys import DIRECTORY
+from cloister.errors import CloisterError
+from cloister.seal import Bundle
 from cloister.seal.ciphers import AUTO, DEFAULT, SUITES
 from cloister.seal.record import DeviceRecord
 
@@ -19,13 +21,31 @@ Examples:
   cloister compile model.onnx -o model.clb
   cloister compile model.onnx -o model.clb --name gatekeeper --version 2 --dim N=1
   cloister compile model.onnx -o model.clb --device device.json   # sealed with the fastest cipher that it has
+  cloister compile cpm.onnx --backbone backbone.onnx -o pair.clb   # the CPM in the TA, the backbone beside it
   cloister compile model.onnx -o model.clb --embed out/embed   # C arrays to link into the TA
 """
+
+
+def pair_facts(bundle: Bundle) -> dict[str, object]:
+    """What a pair has besides its CPM: the backbone in the normal world, and the taps between them."""
+    backbone = bundle.backbone
+    stages = len({tap.ready for tap in backbone.taps})
+    return {
+        "backbone": f"{human(backbone.size)} in clear, {len(backbone.partitions)} partitions, "
+        f"arena {human(backbone.arena_size)}",
+        "taps": ", ".join(f"{info.name} {human(info.size)}" for info in bundle.inputs) + f", in {stages} stages",
+    }
 
 
 @click.command(epilog=EXAMPLE)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "output", type=click.Path(path_type=Path), required=True, help="Bundle file to write.")
+@click.option(
+    "--backbone",
+    type=click.Path(path_type=Path),
+    help="Makes a pair: MODEL is a CPM, whose inputs bear the names of outputs (taps) of this ONNX file. The backbone "
+    "runs in the device's normal world; the bundle brings it in clear, bound to the signed manifest.",
+)
 @click.option("--name", help="The model's name on devices [default: the file's].")
 @click.option(
     "--version",
@@ -80,18 +100,20 @@ Examples:
 @click.option("--embed", type=click.Path(path_type=Path), help="Also write the bundle as C arrays into this directory.")
 @DIRECTORY
 def compile(  # noqa: A001
-    model: Path, output: Path, name: str | None, version: int, dims: tuple[tuple[str, int], ...],
+    model: Path, output: Path, backbone: Path | None, name: str | None, version: int, dims: tuple[tuple[str, int], ...],
     secure_memory: int | None, max_partition: int | None, weights: str, winograd: bool, cipher: str,
     devices: tuple[Path, ...], password: Path | None, embed: Path | None, directory: Path | None,
 ) -> None:  # fmt: skip
-    """Compile the ONNX file MODEL into a sealed bundle.
+    """Compile the ONNX file MODEL into a sealed bundle; with --backbone, a pair.
 
     The content key that opens the bundle stays with your keys; 'cloister licence' gives it to a device.
     """
+    if backbone and embed:
+        raise CloisterError("a pair cannot be embedded in the TA", "leave out --embed or --backbone")
     records = [DeviceRecord.load(path) for path in devices]
     with compile_progress(f"compiling {model}") as progress:
         bundle = compile_model(
-            model, name=name, version=version, dims=dict(dims), max_partition=max_partition,
+            model, backbone=backbone, name=name, version=version, dims=dict(dims), max_partition=max_partition,
             secure_memory=secure_memory, weights=weights, winograd=winograd, cipher=cipher, devices=records,
             password=password, keys=directory, progress=progress,
         )  # fmt: skip
@@ -104,6 +126,8 @@ def compile(  # noqa: A001
         "largest": human(bundle.header.largest_partition),
         "arena": human(bundle.arena_size),
     }
+    if bundle.is_pair:
+        facts |= pair_facts(bundle)
     if embed:
         from cloister.compile.emit_c import write_embedded
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import click
 
 from cloister.cli.common import Dim, human, show_facts, show_json, show_table
+from cloister.cli.compile import pair_facts
 from cloister.errors import FormatError
 from cloister.seal.bundle import Bundle, TensorInfo
 from cloister.seal.files import read_file
@@ -50,14 +52,36 @@ def inspect_bundle(data: bytes, source: str) -> tuple[dict[str, Any], Callable[[
         "arena_bytes": bundle.arena_size,
         "partitions": [{"offset": o, "sealed_bytes": s, "plain_bytes": p} for o, s, p in bundle.partitions],
     }
+    if bundle.is_pair:
+        facts["taps"] = facts.pop("inputs")
+        facts["inputs"] = [_tensor(info) for info in bundle.user_inputs]
+        facts["backbone"] = backbone_facts(bundle)
 
     def show() -> None:
-        show_facts({**facts, "inputs": _tensors(facts["inputs"]), "outputs": _tensors(facts["outputs"]),
-                    "arena_bytes": human(bundle.arena_size), "partitions": len(bundle.partitions)})  # fmt: skip
+        shown = {**facts, "inputs": _tensors(facts["inputs"]), "outputs": _tensors(facts["outputs"]),
+                 "arena_bytes": human(bundle.arena_size), "partitions": len(bundle.partitions)}  # fmt: skip
+        if bundle.is_pair:
+            shown |= {"taps": _tensors(facts["taps"]), **pair_facts(bundle)}
+        show_facts(shown)
         rows = [[i, *p] for i, p in enumerate(bundle.partitions)]
         show_table("partitions", ["index", "offset", "sealed bytes", "plain bytes"], rows)
 
     return facts, show
+
+
+def backbone_facts(bundle: Bundle) -> dict[str, Any]:
+    """What runs in the normal world of a pair, in clear, and when the CPM needs what of it."""
+    backbone = bundle.backbone
+    return {
+        "bytes": backbone.size,
+        "sha256": hashlib.sha256(bundle.section).hexdigest(),
+        "arena_bytes": backbone.arena_size,
+        "partitions": [{"offset": offset, "plain_bytes": size} for offset, size in backbone.partitions],
+        "taps": [
+            {"name": info.name, "bytes": tap.size, "ready_after": tap.ready, "first_use": use}
+            for info, tap, use in zip(bundle.inputs, backbone.taps, bundle.first_uses, strict=True)
+        ],
+    }
 
 
 def inspect_licence(data: bytes, _source: str) -> tuple[dict[str, Any], Callable[[], None]]:

@@ -10,7 +10,7 @@ import click
 
 from cloister.cli.common import Dim, Size, compile_progress, human, show_facts, show_json
 from cloister.estimate.instructions import WITH_CRYPTO, WITHOUT_CRYPTO, Extrapolation, Instructions
-from cloister.estimate.plan import MemoryPlan, plan_model
+from cloister.estimate.plan import MemoryPlan, NormalWorld, plan_model
 from cloister.seal.ciphers import SUITES
 
 EXAMPLE = """
@@ -18,12 +18,18 @@ EXAMPLE = """
 Examples:
   cloister plan model.onnx --secure-memory 8MiB
   cloister plan model.onnx --secure-memory 8MiB --compiled-for 4MiB   # a bundle made for less
+  cloister plan cpm.onnx --backbone backbone.onnx --secure-memory 2MiB
   cloister plan model.onnx --secure-memory 8MiB --picture memory.svg --json
 """
 
 
 @click.command(epilog=EXAMPLE)
 @click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--backbone",
+    type=click.Path(path_type=Path),
+    help="MODEL is the CPM of a pair, and this its backbone, which needs no secure memory.",
+)
 @click.option("--secure-memory", type=Size(), required=True, help="What a session in OP-TEE may take, all included.")
 @click.option("--compiled-for", type=Size(), help="What the bundle is compiled for [default: the same].")
 @click.option("--dim", "dims", type=Dim(), multiple=True, metavar="NAME=N", help="Fix a free dimension (repeatable).")
@@ -33,7 +39,7 @@ Examples:
 @click.option("--picture", type=click.Path(path_type=Path), help="Write memory over time to this SVG file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(
-    model: Path, secure_memory: int, compiled_for: int | None, dims: tuple[tuple[str, int], ...],
+    model: Path, backbone: Path | None, secure_memory: int, compiled_for: int | None, dims: tuple[tuple[str, int], ...],
     max_partition: int | None, cipher: str | None, smallest: bool, picture: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Tell whether and how the ONNX file MODEL fits into secure memory.
@@ -42,8 +48,8 @@ def plan(
     """
     with compile_progress(f"planning {model}") as progress:
         found = plan_model(
-            model, secure_memory, dims=dict(dims), max_partition=max_partition, compiled_for=compiled_for,
-            smallest=smallest, cipher=cipher, progress=progress,
+            model, secure_memory, backbone=backbone, dims=dict(dims), max_partition=max_partition,
+            compiled_for=compiled_for, smallest=smallest, cipher=cipher, progress=progress,
         )  # fmt: skip
     if picture and found.fits:
         from cloister.estimate.picture import save_picture
@@ -77,11 +83,24 @@ def facts(found: MemoryPlan, picture: Path | None) -> dict[str, object]:
         "without crypto": f"{found.instructions_without_crypto.total:,.0f} on a processor without AES instructions, "
         f"sealed with {WITHOUT_CRYPTO}",
     }
+    if found.backbone is not None:
+        shown |= backbone_facts(found.backbone)
     if found.smallest is not None:
         shown["smallest memory"] = f"{human(found.smallest)} ({found.smallest} bytes)"
     if picture:
         shown["picture"] = picture
     return shown
+
+
+def backbone_facts(normal: NormalWorld) -> dict[str, object]:
+    """What runs in the normal world of a pair, and what crosses; all other figures are the CPM's."""
+    taps = ", ".join(f"{name} {human(size)}" for name, size in normal.taps.items())
+    crossing = f"{human(sum(normal.taps.values()))} for each inference"
+    return {
+        "normal world": f"weights {human(normal.weights)}, activations {human(normal.arena)}, "
+        f"{normal.macs:,} multiply-accumulates",
+        "taps": f"{taps}: {crossing}, at once or in {normal.stages} stages",
+    }
 
 
 def _told(count: Instructions) -> str:

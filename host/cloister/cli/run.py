@@ -65,13 +65,22 @@ def read_inputs(path: Path) -> Any:
     show_default="all there is",
     help="Most secure memory to use, such as 4MiB; what does not fit is streamed.",
 )
+@click.option(
+    "--overlap",
+    type=click.Choice(["auto", "yes", "no"]),
+    default="auto",
+    show_default=True,
+    help="Of a pair: let the CPM begin while the backbone still computes.",
+)
 @click.option("--save", type=click.Path(path_type=Path), help="Write labels, scores and outputs to a .npz file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def run(
     bundle: Path, licence: Path, inputs: Path, target: str, output: str, top_k: int | None, memory: int,
-    save: Path | None, as_json: bool,
+    overlap: str, save: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Run BUNDLE with LICENCE on INPUTS (.npy, or .npz with one array for each input) inside the device's TA.
+
+    Of a pair, the backbone runs in the device's normal world, and the TA gives the answer.
 
     The first axis may hold many samples. The device is the one that 'cloister device start' left running, or one that
     is started for this run alone.
@@ -80,7 +89,7 @@ def run(
 
     opened, licensed, arrays = Bundle.load(bundle), Licence.load(licence), read_inputs(inputs)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with connect(target) as device, device.load(opened, licensed, memory=memory) as model:
+    with connect(target) as device, device.load(opened, licensed, memory=memory, overlap=overlap) as model:
         quiet = as_json or not sys.stderr.isatty()
         from rich.console import Console
 

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from cloister.compile.arrange import Arrangement, MemoryBudgetError, Progress, arrange, smallest_budget
 from cloister.compile.memory import TA_OWN, Residency
+from cloister.compile.pair import arrange_pair
 from cloister.compile.planner import align, alive_at
+from cloister.compile.report import graph_cost
 from cloister.estimate.instructions import WITH_CRYPTO, WITHOUT_CRYPTO, Instructions, Streaming, inference
 from cloister.ir.check import check_graph
 from cloister.ir.graph import Graph
@@ -35,6 +37,24 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class NormalWorld:
+    """The backbone of a pair: what it takes in the normal world, and what crosses; sizes in bytes.
+
+    Attributes:
+        taps: bytes of each tap by its name, as they become ready.
+        stages: invocations in which they can be handed over, each as soon as it is ready; otherwise one.
+        weights, arena: of the backbone.
+        macs: multiply-accumulates of it for one inference.
+    """
+
+    taps: dict[str, int]
+    stages: int
+    weights: int
+    arena: int
+    macs: int
+
+
+@dataclass(frozen=True)
 class MemoryPlan:
     """How a model lies in a budget; all sizes in bytes.
 
@@ -54,6 +74,7 @@ class MemoryPlan:
         macs: multiply-accumulates of one inference.
         instructions, instructions_without_crypto: estimates for one inference.
         moments: memory over time.
+        backbone: of a pair, the part that needs no secure memory; all else is the CPM's.
     """
 
     budget: int
@@ -76,6 +97,7 @@ class MemoryPlan:
     instructions: Instructions | None = None
     instructions_without_crypto: Instructions | None = None
     moments: list[Moment] = field(default_factory=list, repr=False)
+    backbone: NormalWorld | None = None
 
     @property
     def ratio(self) -> float:
@@ -89,6 +111,8 @@ class MemoryPlan:
             value = found[name]
             if value is not None:
                 found[name] = {**asdict(value), "total": value.total, "extrapolated": value.extrapolated}
+        if self.backbone is not None:
+            found["backbone"] = asdict(self.backbone)
         return {**found, "peak_over_bound": self.ratio}
 
 
@@ -96,6 +120,7 @@ def plan_model(
     source: ModelSource,
     budget: int,
     *,
+    backbone: ModelSource | None = None,
     dims: Mapping[str, int] | None = None,
     max_partition: int | None = None,
     compiled_for: int | None = None,
@@ -108,6 +133,7 @@ def plan_model(
     Args:
         source: path, serialized bytes, or ModelProto.
         budget: secure memory of the session, all included.
+        backbone: the model is the CPM of a pair, and this the backbone whose taps it reads.
         dims: sizes of free dimensions.
         max_partition: as the compiler's.
         compiled_for: what the bundle is compiled for, where that is not ``budget``.
@@ -117,7 +143,10 @@ def plan_model(
 
     Raises:
         FormatError, ModelError, UnsupportedModelError: as :func:`cloister.compile.compile_onnx`.
+        PairError: CPM and backbone do not fit each other.
     """
+    if backbone is not None:
+        return _plan_pair(source, backbone, budget, dims, max_partition, compiled_for, smallest, cipher, progress)
     imported = import_onnx(source, dims)
     graph = imported.graph
     clean(graph)
@@ -135,6 +164,42 @@ def plan_model(
         return MemoryPlan(budget, False, error.smallest)
     least = min(smallest_budget(graph, max_partition), made.least) if smallest else None
     return plan_arrangement(graph, made, budget, least)
+
+
+def _plan_pair(
+    cpm: ModelSource,
+    backbone: ModelSource,
+    budget: int,
+    dims: Mapping[str, int] | None,
+    max_partition: int | None,
+    compiled_for: int | None,
+    smallest: bool,
+    cipher: str | None,
+    progress: Progress | None,
+) -> MemoryPlan:
+    try:
+        pair = arrange_pair(
+            cpm,
+            backbone,
+            dims=dims,
+            max_partition=max_partition,
+            secure_memory=compiled_for or budget,
+            cipher=cipher,
+            progress=progress,
+        )
+    except MemoryBudgetError as error:
+        return MemoryPlan(budget, False, error.smallest)
+    made = pair.cpm_arrangement
+    least = min(smallest_budget(pair.cpm, max_partition), made.least) if smallest else None
+    below = pair.backbone_arrangement
+    normal = NormalWorld(
+        {name: tap.size for name, tap in zip(made.lowered.inputs, pair.taps, strict=True)},
+        len({tap.ready for tap in pair.taps}),
+        sum(below.sizes),
+        below.plan.size,
+        graph_cost(pair.backbone).macs,
+    )
+    return replace(plan_arrangement(pair.cpm, made, budget, least), backbone=normal)
 
 
 def plan_arrangement(graph: Graph, made: Arrangement, budget: int, smallest: int | None = None) -> MemoryPlan:
