@@ -42,6 +42,8 @@ def wanted(_model: str) -> tuple[str, ...]:
 def locked(context: Context, case: Case, seed: int, variant: str) -> Locked:
     """The locked model of that variant; trained now, or loaded if it was before."""
     settings = VARIANTS[variant]
+    if variant in OWN:
+        settings = replace(settings, **case.gently)
     recipe = replace(
         settings.recipe, epochs=case.lock.epochs, batch=case.lock.batch, rate=case.lock.rate,
         augmentation=case.lock.augmentation, precision=case.lock.precision, seed=seed,
