@@ -43,7 +43,7 @@ def locked(context: Context, case: Case, seed: int, variant: str) -> Locked:
     """The locked model of that variant; trained now, or loaded if it was before."""
     settings = VARIANTS[variant]
     if variant in OWN:
-        settings = replace(settings, **case.gently)
+        settings = replace(settings, hide_skew=case.hide_skew, without_uniform=case.without_uniform)
     recipe = replace(
         settings.recipe, epochs=case.lock.epochs, batch=case.lock.batch, rate=case.lock.rate,
         augmentation=case.lock.augmentation, precision=case.lock.precision, seed=seed,
