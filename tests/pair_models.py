@@ -119,3 +119,39 @@ def expected(cpm_model: onnx.ModelProto, backbone_model: onnx.ModelProto, image:
         values = dict(zip(names, outer.run(names, {"image": sample[None]}), strict=True), image=sample[None])
         rows.append(inner.run(["logits"], {info.name: values[info.name] for info in inner.get_inputs()})[0])
     return np.concatenate(rows)
+
+
+def quantised(kind: str = "int8", taps: int = 2) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """CPM and backbone whose taps cross as 8-bit integers: the backbone ends with QuantizeLinear, the CPM begins with
+    DequantizeLinear."""
+    scales = {"s0": np.float32(0.05), "s1": np.float32(0.03)}
+    zeros = {f"z{i}": np.array(-3 if kind == "int8" else 110, kind) for i in range(2)}
+    types = {f"tap_{i}": TensorProto.INT8 if kind == "int8" else TensorProto.UINT8 for i in range(taps)}
+    rename = {f"tap_{i}": f"real_{i}" for i in range(taps)}
+
+    def renamed(model: onnx.ModelProto) -> tuple[list[onnx.NodeProto], dict[str, Array]]:
+        nodes = []
+        for item in model.graph.node:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(item)
+            copy.input[:] = [rename.get(name, name) for name in item.input]
+            copy.output[:] = [rename.get(name, name) for name in item.output]
+            nodes.append(copy)
+        return nodes, {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+    outer, outer_constants = renamed(backbone(taps=taps))
+    outer += [node("QuantizeLinear", f"real_{i} s{i} z{i}", f"tap_{i}") for i in range(taps)]
+    inner, inner_constants = renamed(cpm())
+    inner = [node("DequantizeLinear", f"tap_{i} s{i} z{i}", f"real_{i}") for i in range(taps)] + inner
+    shared = {**{name: np.array(value) for name, value in scales.items()}, **zeros}
+    inputs = {"tap_0": [1, 4, 8, 8], "tap_1": [1, 6, 4, 4]}
+    return (
+        build(inner, inputs, ["logits"], {**inner_constants, **shared}, types),
+        build(
+            outer,
+            {"image": list(IMAGE)},
+            ["logits", *(f"tap_{i}" for i in range(taps))],
+            {**outer_constants, **shared},
+            types,
+        ),
+    )

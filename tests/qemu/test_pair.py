@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from pair_models import IMAGE, Array, backbone, cpm, expected, floats
+from pair_models import IMAGE, Array, backbone, cpm, expected, floats, quantised
 
 from cloister.api import compile as compile_model
 from cloister.api import licence as issue
@@ -47,6 +47,17 @@ def test_a_pair_answers_as_both_files_do(
         assert answers.outputs is not None
         np.testing.assert_allclose(answers.outputs["logits"], expected(cpm(image=True), backbone(), images), atol=1e-4)
     np.testing.assert_array_equal(labels, first.labels[:2])
+
+
+@pytest.mark.parametrize("overlap", ["no", "yes"])
+def test_taps_of_8_bits_cross(device: Device, images: Array, overlap: str) -> None:
+    inner, outer = quantised()
+    bundle = compile_model(inner, backbone=outer, name="pair of 8 bits")
+    assert [info.size for info in bundle.inputs] == [256, 96]
+    with device.load(bundle, issue(bundle, device.public_key(), output="full"), overlap=overlap) as session:
+        answers = session.run({"image": images}, "full")
+    assert answers.outputs is not None
+    np.testing.assert_allclose(answers.outputs["logits"], expected(inner, outer, images), atol=1e-4)
 
 
 def test_a_model_of_several_inputs_takes_taps_of_any_other_runtime(device: Device) -> None:
