@@ -55,12 +55,11 @@ TEE_Result cl_loader_open(struct cl_model *model, uint32_t index, const uint8_t 
 	cl_sealed_aad(&model->manifest, model->digest, index, &aad);
 	res = cl_cipher_open(&model->cipher, model->manifest.partitions[index].nonce, &aad,
 			     sizeof(aad), sealed + sizeof(header), plain, size);
-	/* Before the check: it holds what the weights hold against the operators. */
-	if (!res && model->password)
-		res = from_status(cl_partition_unlock(plain, size, model->password));
+	/* What stays is unlocked once, as far as can be. */
 	if (!res)
-		res = from_status(
-			cl_partition_check(plain, size, model->manifest.header->arena_size, NULL));
+		res = from_status(cl_partition_open(
+			plain, size, model->manifest.header->arena_size, model->password,
+			model->slots[index].resident ? NULL : &model->scaled, NULL));
 	if (res) {
 		cl_wipe(plain, size);
 		return res;
@@ -72,6 +71,9 @@ TEE_Result cl_loader_open(struct cl_model *model, uint32_t index, const uint8_t 
 
 TEE_Result cl_loader_run(const struct cl_model *model, uint32_t index, unsigned int *asked)
 {
-	return from_status(cl_partition_run(slot_address(model, index), cl_model_arena(model),
-					    should_stop, asked));
+	const bool resident = model->slots[index].resident;
+
+	return from_status(
+		cl_partition_run_scaled(slot_address(model, index), cl_model_arena(model),
+					resident ? NULL : &model->scaled, should_stop, asked));
 }

@@ -7,6 +7,7 @@
 
 #include "cipher.h"
 #include "cloister_ta.h"
+#include "engine/engine.h"
 #include "licence.h"
 #include "manifest.h"
 #include "plan.h"
@@ -23,6 +24,7 @@ struct cl_model {
 	uint8_t licence_id[CL_ID_SIZE];
 	struct cl_pages licence_pages;      /* of a licence with a password, opened where it lies */
 	const struct cl_password *password; /* in there; NULL: none */
+	struct cl_scaled scaled; /* of the partition that was opened last, a streamed one */
 	struct cl_grant grant;
 
 	struct cl_pages pages; /* arena, then partitions */

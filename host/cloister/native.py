@@ -140,7 +140,7 @@ class NativeEngine:
         self._check(self._aligned(partition), len(partition), arena_size, "partition")
 
     def unlock(self, partition: bytes, password: bytes) -> bytes:
-        """A plain partition with a password folded into its weights, as the TA does when it opens one.
+        """A plain partition with a password folded into its weights, as the TA does when it opens a resident one.
 
         Args:
             partition: plain.
@@ -149,44 +149,59 @@ class NativeEngine:
         Raises:
             EngineError: the engine refuses the password or the partition.
         """
-        words = self._aligned(password)
-        status = self._lib.cl_password_check(words, len(password))
-        if status:
-            raise EngineError(f"the password is refused: {self._statuses.get(status, status)}")
+        words = self._password(password)
         plain = self._aligned(partition)
         status = self._lib.cl_partition_unlock(plain, len(partition), words)
         if status:
             raise EngineError(f"the partition is refused: {self._statuses.get(status, status)}")
         return bytes(self._ffi.buffer(plain, len(partition)))
 
-    def run(self, model: Runnable, inputs: Mapping[str, Any] | Sequence[Any] | Array) -> dict[str, Array]:
+    def run(
+        self,
+        model: Runnable,
+        inputs: Mapping[str, Any] | Sequence[Any] | Array,
+        password: bytes | None = None,
+    ) -> dict[str, Array]:
         """Outputs by name; inputs as :func:`cloister.tensors.prepare_inputs` takes them.
 
-        The arena starts filled with a pattern of NaN, so that memory read before it is written shows.
+        The arena starts filled with a pattern of NaN, so that memory read before it is written shows. With a
+        password (as for :meth:`unlock`) every partition is opened as the TA opens one that it streams.
 
         Raises:
             InputError: an input is missing or of another dtype or shape.
-            EngineError: the engine refuses a partition.
+            EngineError: the engine refuses a partition or the password.
         """
         data = prepare_inputs(model.inputs, inputs)
         ffi = self._ffi
+        words = ffi.NULL if password is None else self._password(password)
+        scaled, failed = ffi.new("struct cl_scaled *"), ffi.new("uint32_t *")
         arena = self._aligned(b"\xff" * max(model.arena_size, 1))
         view = ffi.buffer(arena, max(model.arena_size, 1))
         for info, value in zip(model.inputs, data, strict=True):
             view[info.offset : info.offset + info.size] = value
         for index, plain in enumerate(model.partitions):
             partition = self._aligned(plain)
-            self._check(partition, len(plain), model.arena_size, f"partition {index}")
-            status = self._lib.cl_partition_run(partition, arena, ffi.NULL, ffi.NULL)
+            status = self._lib.cl_partition_open(partition, len(plain), model.arena_size, words, scaled, failed)
+            self._raise(status, failed[0], f"partition {index}")
+            status = self._lib.cl_partition_run_scaled(partition, arena, scaled, ffi.NULL, ffi.NULL)
             if status:
                 raise EngineError(f"partition {index} failed: {self._statuses.get(status, status)}")
         return {info.name: read_output(info, view[info.offset : info.offset + info.size]) for info in model.outputs}
 
+    def _password(self, password: bytes) -> Any:
+        words = self._aligned(password)
+        status = self._lib.cl_password_check(words, len(password))
+        if status:
+            raise EngineError(f"the password is refused: {self._statuses.get(status, status)}")
+        return words
+
     def _check(self, partition: Any, size: int, arena_size: int, what: str) -> None:
         failed = self._ffi.new("uint32_t *")
-        status = self._lib.cl_partition_check(partition, size, arena_size, failed)
+        self._raise(self._lib.cl_partition_check(partition, size, arena_size, failed), failed[0], what)
+
+    def _raise(self, status: int, failed: int, what: str) -> None:
         if status:
-            where = "header" if failed[0] == NO_OP else f"kernel {failed[0]}"
+            where = "header" if failed == NO_OP else f"kernel {failed}"
             raise EngineError(f"{what} is refused: {self._statuses.get(status, status)} at {where}")
 
     def _aligned(self, data: bytes) -> Any:

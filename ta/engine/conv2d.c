@@ -7,6 +7,7 @@
 #include "conv2d.h"
 #include "extent.h"
 #include "neon.h"
+#include "scaled.h"
 #include "tile.h"
 
 /*
@@ -100,6 +101,8 @@ enum cl_status cl_conv_check_common(const struct cl_conv2d *conv, const struct c
 	    !cl_can_read_optional(&conv->bias, memory, conv->out_c, sizeof(float)) ||
 	    !cl_can_write(&conv->out, memory, out_count, sizeof(float)))
 		return CL_OUT_OF_BOUNDS;
+	if (!cl_scales_suffice(memory, &conv->bias, conv->out_c))
+		return CL_BAD_FORMAT;
 	if (cl_refs_overlap(&conv->out, &conv->in) || cl_refs_overlap(&conv->out, &conv->weights) ||
 	    cl_refs_overlap(&conv->out, &conv->bias) ||
 	    cl_refs_overlap(&conv->out, &conv->scratch) ||
@@ -337,6 +340,7 @@ static void conv2d_run(const struct cl_op *op, const struct cl_memory *memory)
 	const size_t pixel_count = (size_t)conv->batch * conv->out_h * conv->out_w;
 	const float *weights = cl_source(&conv->weights, memory);
 	const float *bias = cl_source(&conv->bias, memory);
+	const float *scales = cl_scales_at(memory, &conv->bias);
 	float *out = cl_target(&conv->out, memory);
 	const float *own_table[CL_TILE_STRIP] = {NULL};
 	const float **table = kind == SCRATCH_NONE
@@ -365,6 +369,7 @@ static void conv2d_run(const struct cl_op *op, const struct cl_memory *memory)
 	if (kind == SCRATCH_ROWS) {
 		tile.weights = weights;
 		tile.bias = bias;
+		tile.scales = scales;
 		tile.out = out;
 		run_by_rows(conv, memory, &tile, table);
 		return;
@@ -383,6 +388,7 @@ static void conv2d_run(const struct cl_op *op, const struct cl_memory *memory)
 			tile.start = group * channels;
 			tile.weights = weights + group * group_weights;
 			tile.bias = bias ? bias + group * columns : NULL;
+			tile.scales = scales ? scales + group * columns : NULL;
 			tile.out = out + done * conv->out_c + group * columns;
 			cl_tile_run(&tile, count);
 		}

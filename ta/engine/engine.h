@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * The engine's whole interface: check a partition, run it, and fold a password into it
- * before. No allocation, no
- * operating system, no OP-TEE header; the caller owns all memory. The same
- * sources build into the TA, an aarch64 Linux library and a native library.
+ * The engine's whole interface: check a partition, run it, and unlock it with a password
+ * before. No allocation, no operating system, no OP-TEE header; the caller owns all memory.
+ * The same sources build into the TA, an aarch64 Linux library and a native library.
  */
 #ifndef CLOISTER_ENGINE_H
 #define CLOISTER_ENGINE_H
@@ -60,6 +59,32 @@ _Bool cl_password_fits(const struct cl_password *password, const struct cl_layer
  * bounds. On any error nothing was changed.
  */
 enum cl_status cl_partition_unlock(void *partition, size_t size, const void *password);
+
+/* Sites of one partition, PANELS_SCALED, whose results are scaled and not their weights. */
+#define CL_MAX_SCALED 16
+
+struct cl_scaled {
+	uint32_t count;
+	uint32_t reserved;
+	struct {
+		uint32_t bias; /* of the site, in the weights */
+		uint32_t channels;
+		const float *scales; /* in the password */
+	} sites[CL_MAX_SCALED];
+};
+
+/*
+ * cl_partition_unlock with a password, unless it is NULL, and cl_partition_check. With
+ * `scaled`, which is written, the password is folded into no more weights than it has to be:
+ * cheaper to open, dearer to run. The partition is then run by cl_partition_run_scaled, with
+ * the same `scaled` and while the password stays where it is.
+ */
+enum cl_status cl_partition_open(void *partition, size_t size, size_t arena_size,
+				 const void *password, struct cl_scaled *scaled,
+				 uint32_t *failed_op);
+enum cl_status cl_partition_run_scaled(const void *partition, void *arena,
+				       const struct cl_scaled *scaled, int (*should_stop)(void *),
+				       void *cookie);
 /* cffi: end */
 
 #endif

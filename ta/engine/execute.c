@@ -32,8 +32,9 @@ const struct cl_kernel_ops *cl_kernel_find(uint32_t kernel)
 	return kernel < CL_KERNEL_COUNT ? kernels[kernel] : NULL;
 }
 
-enum cl_status cl_partition_run(const void *partition, void *arena, int (*should_stop)(void *),
-				void *cookie)
+enum cl_status cl_partition_run_scaled(const void *partition, void *arena,
+				       const struct cl_scaled *scaled, int (*should_stop)(void *),
+				       void *cookie)
 {
 	const struct cl_partition *header = partition;
 	const uint8_t *next = (const uint8_t *)partition + header->ops_offset;
@@ -41,6 +42,7 @@ enum cl_status cl_partition_run(const void *partition, void *arena, int (*should
 	uint32_t i = 0;
 
 	cl_partition_memory(header, arena, &memory);
+	memory.scaled = scaled;
 	for (i = 0; i < header->op_count; i++) {
 		const struct cl_op *op = (const struct cl_op *)next;
 
@@ -50,4 +52,10 @@ enum cl_status cl_partition_run(const void *partition, void *arena, int (*should
 		next += op->size;
 	}
 	return CL_OK;
+}
+
+enum cl_status cl_partition_run(const void *partition, void *arena, int (*should_stop)(void *),
+				void *cookie)
+{
+	return cl_partition_run_scaled(partition, arena, NULL, should_stop, cookie);
 }

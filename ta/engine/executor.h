@@ -16,6 +16,7 @@ static inline void cl_partition_memory(const struct cl_partition *header, void *
 	memory->arena_size = header->arena_size;
 	memory->weights = (const uint8_t *)header + header->weights_offset;
 	memory->weights_size = header->weights_size;
+	memory->scaled = NULL;
 }
 
 #endif

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 #include "extent.h"
+#include "scaled.h"
 #include "tile.h"
 
 static enum cl_status gemm_check(const struct cl_op *op, const struct cl_memory *memory)
@@ -25,6 +26,8 @@ static enum cl_status gemm_check(const struct cl_op *op, const struct cl_memory 
 	    !cl_can_read_optional(&gemm->bias, memory, gemm->n, sizeof(float)) ||
 	    !cl_can_write(&gemm->out, memory, out_count, sizeof(float)))
 		return CL_OUT_OF_BOUNDS;
+	if (!cl_scales_suffice(memory, &gemm->bias, gemm->n))
+		return CL_BAD_FORMAT;
 	if (cl_refs_overlap(&gemm->out, &gemm->in) || cl_refs_overlap(&gemm->out, &gemm->weights) ||
 	    cl_refs_overlap(&gemm->out, &gemm->bias))
 		return CL_BAD_FORMAT;
@@ -42,6 +45,7 @@ static void gemm_run(const struct cl_op *op, const struct cl_memory *memory)
 	tile.depth = gemm->k;
 	tile.weights = cl_source(&gemm->weights, memory);
 	tile.bias = cl_source(&gemm->bias, memory);
+	tile.scales = cl_scales_at(memory, &gemm->bias);
 	tile.columns = gemm->n;
 	tile.out = cl_target(&gemm->out, memory);
 	tile.out_stride = gemm->n;

@@ -15,6 +15,7 @@ struct cl_memory {
 	size_t arena_size;
 	const uint8_t *weights; /* valid while checking as well: tables are checked there */
 	size_t weights_size;
+	const struct cl_scaled *scaled; /* NULL: nothing is */
 };
 
 struct cl_kernel_ops {

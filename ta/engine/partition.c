@@ -66,30 +66,22 @@ static enum cl_status check_op(const struct cl_op *op, size_t left, const struct
 	return kernel->check(op, memory);
 }
 
-enum cl_status cl_partition_check(const void *partition, size_t size, size_t arena_size,
-				  uint32_t *failed_op)
+/* The operators of a partition with a checked header. */
+static enum cl_status check_ops(const struct cl_partition *header, size_t arena_size,
+				const struct cl_scaled *scaled, uint32_t *failed_op)
 {
-	const struct cl_partition *header = partition;
 	struct cl_memory memory = {0};
 	enum cl_status status = CL_OK;
-	size_t position = 0;
-	size_t left = 0;
+	size_t position = header->ops_offset;
+	size_t left = header->ops_size;
 	uint32_t i = 0;
 
-	if (failed_op)
-		*failed_op = UINT32_MAX;
-	status = cl_partition_check_header(partition, size);
-	if (status == CL_OK && header->arena_size > arena_size)
-		status = CL_OUT_OF_BOUNDS;
-	if (status != CL_OK)
-		return status;
-
+	if (header->arena_size > arena_size)
+		return CL_OUT_OF_BOUNDS;
 	cl_partition_memory(header, NULL, &memory);
-	position = header->ops_offset;
-	left = header->ops_size;
+	memory.scaled = scaled;
 	for (i = 0; i < header->op_count; i++) {
-		const struct cl_op *op =
-			(const struct cl_op *)((const uint8_t *)partition + position);
+		const struct cl_op *op = (const struct cl_op *)((const uint8_t *)header + position);
 
 		status = check_op(op, left, &memory);
 		if (status != CL_OK) {
@@ -101,4 +93,41 @@ enum cl_status cl_partition_check(const void *partition, size_t size, size_t are
 		left -= op->size;
 	}
 	return left ? CL_BAD_FORMAT : CL_OK;
+}
+
+enum cl_status cl_partition_check(const void *partition, size_t size, size_t arena_size,
+				  uint32_t *failed_op)
+{
+	const enum cl_status status = cl_partition_check_header(partition, size);
+
+	if (failed_op)
+		*failed_op = UINT32_MAX;
+	return status == CL_OK ? check_ops(partition, arena_size, NULL, failed_op) : status;
+}
+
+enum cl_status cl_partition_open(void *partition, size_t size, size_t arena_size,
+				 const void *password, struct cl_scaled *scaled,
+				 uint32_t *failed_op)
+{
+	const enum cl_status status = cl_partition_check_header(partition, size);
+
+	if (failed_op)
+		*failed_op = UINT32_MAX;
+	if (scaled)
+		scaled->count = 0;
+	if (status != CL_OK)
+		return status;
+	/* Before the operators: they are held against what the weights then hold. */
+	if (password)
+		cl_sites_unlock(partition, password, scaled);
+	return check_ops(partition, arena_size, scaled, failed_op);
+}
+
+enum cl_status cl_partition_unlock(void *partition, size_t size, const void *password)
+{
+	const enum cl_status status = cl_partition_check_header(partition, size);
+
+	if (status == CL_OK)
+		cl_sites_unlock(partition, password, NULL);
+	return status;
 }

@@ -1,22 +1,34 @@
 /* SPDX-License-Identifier: BSD-2-Clause */
 /*
- * Folding a password into the packed weights of a partition: what a locked channel computes
- * is linear in its weights and bias, so that an inference costs nothing more.
+ * Folding a password into a partition: what a locked channel computes is linear in its
+ * weights and bias, so that an inference costs nothing more. A streamed partition is opened
+ * for every inference: there all of this is what a password costs, and what would take
+ * longest, scaling large weights, is left to the kernels where they have less to scale.
  */
+#if defined(__GNUC__) && !defined(__clang__)
+/* Unrolled, these loops would be a third larger and hardly faster. */
+#pragma GCC optimize("O2", "no-tree-vectorize")
+#endif
+
 #include <string.h>
 
 #include "bounds.h"
 #include "executor.h"
 #include "neon.h"
 #include "password.h"
+#include "scaled.h"
 #include "sites.h"
+#include "vmath.h"
 
 #define PANEL    8  /* channels of a panel of floats */
 #define PANEL_S8 4  /* and of 8-bit weights */
 #define STEP_S8  16 /* whose depth goes in steps of so many */
 
-/* Beyond this a bias may not grow: sums of products are below 2^31. */
-#define MOST_SHIFT 1073741824.0
+/* 8-bit: a smaller scale clears the weights. */
+#define LEAST_SCALE 0x1p-40f
+
+/* 8-bit: a bias does not grow by more; sums of products are below 2^31. */
+#define MOST_SHIFT 0x1p+30f
 
 static uint64_t up(uint64_t value, uint32_t to)
 {
@@ -38,6 +50,7 @@ static bool sizes(const struct cl_site *site, uint64_t *weights, uint64_t *bias)
 
 	switch (site->packing) {
 	case CL_PACKING_PANELS:
+	case CL_PACKING_PANELS_SCALED:
 		*bias = (uint64_t)site->channels * sizeof(float);
 		panels = site->groups * up(each, PANEL);
 		return cl_mul(panels * PANEL * sizeof(float), row, weights);
@@ -61,7 +74,9 @@ static bool is_s8(const struct cl_site *site)
 	return site->packing == CL_PACKING_PANELS_S8 || site->packing == CL_PACKING_ROWS_S8;
 }
 
-static enum cl_status check_site(const struct cl_site *site, const struct cl_memory *memory)
+/* `work` grows by the bytes that a password changes. */
+static enum cl_status check_site(const struct cl_site *site, const struct cl_memory *memory,
+				 uint64_t *work)
 {
 	const bool whole =
 		site->weights.space != CL_SPACE_NONE && site->bias.space != CL_SPACE_NONE;
@@ -72,14 +87,18 @@ static enum cl_status check_site(const struct cl_site *site, const struct cl_mem
 	    site->first > CL_MAX_CHANNELS - site->channels || !site->groups ||
 	    site->channels % site->groups || !site->depth)
 		return CL_BAD_FORMAT;
+	if (site->packing == CL_PACKING_PANELS_SCALED && !whole)
+		return CL_BAD_FORMAT;
 	if (is_s8(site) ? !whole || !(site->out_scale > 0) || !cl_is_finite(site->out_scale)
 			: site->out_scale != 0)
 		return CL_BAD_FORMAT;
 	if (!sizes(site, &weights, &bias))
 		return CL_BAD_FORMAT;
-	return inside(&site->weights, memory, weights) && inside(&site->bias, memory, bias)
-		       ? CL_OK
-		       : CL_OUT_OF_BOUNDS;
+	if (!inside(&site->weights, memory, weights) || !inside(&site->bias, memory, bias))
+		return CL_OUT_OF_BOUNDS;
+	/* Both are below 2^32, and so are the sites. */
+	*work += (site->weights.space ? weights : 0) + (site->bias.space ? bias : 0);
+	return CL_OK;
 }
 
 enum cl_status cl_sites_check(const struct cl_partition *header)
@@ -87,22 +106,14 @@ enum cl_status cl_sites_check(const struct cl_partition *header)
 	const struct cl_site *sites = cl_partition_sites(header);
 	struct cl_memory memory = {0};
 	enum cl_status status = CL_OK;
+	uint64_t work = 0;
 	uint32_t i = 0;
 
 	cl_partition_memory(header, NULL, &memory);
 	for (i = 0; i < header->site_count && status == CL_OK; i++)
-		status = check_site(&sites[i], &memory);
-	return status;
-}
-
-/* Multiplies `count` rows of four weights that lie in a panel. */
-static void scale_half(float *weights, size_t count, const float scales[4])
-{
-	const float32x4_t factor = vld1q_f32(scales);
-	size_t i = 0;
-
-	for (i = 0; i < count; i++, weights += PANEL)
-		vst1q_f32(weights, vmulq_f32(vld1q_f32(weights), factor));
+		status = check_site(&sites[i], &memory, &work);
+	/* Sites that overlap would make unlocking take longer than the partition is long. */
+	return status == CL_OK && work > header->weights_size ? CL_BAD_FORMAT : status;
 }
 
 /* Multiplies two rows of a panel. */
@@ -125,10 +136,7 @@ static inline void scale_two(float *weights, float32x4_t low, float32x4_t high)
 #endif
 }
 
-/*
- * Multiplies all `count` rows of a panel. A streamed partition is unlocked for every
- * inference: this is nearly all that a password costs there.
- */
+/* Multiplies all `count` rows of a panel. */
 static void scale_panel(float *weights, size_t count, const float scales[PANEL])
 {
 	const float32x4_t low = vld1q_f32(scales);
@@ -147,201 +155,357 @@ static void scale_panel(float *weights, size_t count, const float scales[PANEL])
 	}
 }
 
-/* Where channel c lies: the panel's number and the place in it. */
-struct place {
-	size_t panel;
-	uint32_t lane;
+/* The part of a lock that lies in a site; `first` and `end` count the site's channels. */
+struct part {
+	uint32_t first;
+	uint32_t end;
+	const float *scales;
+	const float *values;
 };
 
-static inline struct place place_of(const struct cl_site *site, uint32_t c, uint32_t lanes)
+/* Neighbouring channels of one panel: the panel's number, the first one's place, how many. */
+struct lanes {
+	size_t panel;
+	uint32_t lane;
+	uint32_t count;
+};
+
+/* Those from c on, in panels of `width`. */
+static inline struct lanes lanes_of(const struct cl_site *site, uint32_t c, uint32_t end,
+				    uint32_t width)
 {
-	uint64_t panel = 0;
+	struct lanes lanes = {0};
+	uint32_t left = end - c;
 
 	/* Divisions that nearly all sites can do without. */
 	if (site->groups > 1) {
 		const uint32_t each = site->channels / site->groups;
 
-		panel = c / each * up(each, lanes);
+		lanes.panel = c / each * (size_t)up(each, width);
 		c %= each;
+		left = left < each - c ? left : each - c;
 	}
-	return (struct place){(size_t)(panel + c / lanes), c % lanes};
+	lanes.panel += c / width;
+	lanes.lane = c % width;
+	lanes.count = left < width - lanes.lane ? left : width - lanes.lane;
+	return lanes;
 }
 
-static void unlock_panels(const struct cl_site *site, const struct cl_lock_entry *entries,
-			  uint32_t count, float *weights)
+/* A panel's worth of `fill`, and of `from` where the lanes are. */
+static void spread(const struct lanes *lanes, const float *from, float fill, float *to,
+		   uint32_t width)
 {
 	uint32_t i = 0;
 
-	while (i < count) {
-		const struct place first = place_of(site, entries[i].channel - site->first, PANEL);
-		float scales[PANEL] = {1, 1, 1, 1, 1, 1, 1, 1};
-		float *panel = weights + first.panel * site->depth * PANEL;
-		bool low = false;
-		bool high = false;
+	for (i = 0; i < width; i++)
+		to[i] = fill;
+	for (i = 0; i < lanes->count; i++)
+		to[lanes->lane + i] = from[i];
+}
 
-		/* Channels ascend: all of this panel follow each other. */
-		for (; i < count; i++) {
-			const struct place place =
-				place_of(site, entries[i].channel - site->first, PANEL);
+static bool all_ones(const float scales[PANEL])
+{
+	const float32x4_t one = vdupq_n_f32(1);
+	const uint32x4_t same =
+		vandq_u32(vceqq_f32(vld1q_f32(scales), one), vceqq_f32(vld1q_f32(scales + 4), one));
 
-			if (place.panel != first.panel)
-				break;
-			scales[place.lane] = entries[i].scale;
-			low |= place.lane < 4;
-			high |= place.lane >= 4;
+	return vminvq_u32(same) != 0;
+}
+
+static void unlock_panels(const struct cl_site *site, const struct part *part, float *weights)
+{
+	uint32_t c = part->first;
+
+	while (c < part->end) {
+		const struct lanes lanes = lanes_of(site, c, part->end, PANEL);
+		const float *scales = part->scales + (c - part->first);
+		float aside[PANEL];
+
+		if (lanes.count < PANEL) {
+			spread(&lanes, scales, 1, aside, PANEL);
+			scales = aside;
 		}
-		if (low && high)
-			scale_panel(panel, site->depth, scales);
-		else if (low)
-			scale_half(panel, site->depth, scales);
-		else
-			scale_half(panel + 4, site->depth, scales + 4);
+		if (!all_ones(scales))
+			scale_panel(weights + lanes.panel * site->depth * PANEL, site->depth,
+				    scales);
+		c += lanes.count;
 	}
 }
 
-static void unlock_rows(const struct cl_site *site, const struct cl_lock_entry *entry,
-			float *weights)
+/* to = to * scales, or to * scales + values. */
+static void scale_run(float *to, const float *scales, const float *values, size_t count)
 {
-	const uint32_t c = entry->channel - site->first;
-	uint32_t i = 0;
-
-	for (i = 0; i < site->depth; i++)
-		weights[(size_t)i * site->channels + c] *= entry->scale;
-}
-
-static void unlock_f32(const struct cl_site *site, const struct cl_lock_entry *entries,
-		       uint32_t count, float *weights, float *bias)
-{
-	uint32_t i = 0;
-
-	if (weights && site->packing == CL_PACKING_PANELS)
-		unlock_panels(site, entries, count, weights);
-	for (i = 0; i < count; i++) {
-		const uint32_t c = entries[i].channel - site->first;
-
-		if (weights && site->packing == CL_PACKING_ROWS)
-			unlock_rows(site, &entries[i], weights);
-		if (bias)
-			bias[c] = bias[c] * entries[i].scale + entries[i].value;
-	}
-}
-
-/* To the nearest integer, ties to even, into 32 bits; not a number is the least. */
-static int32_t rounded(double value)
-{
-	const double whole =
-		6755399441055744.0; /* 1.5 * 2^52: what is added to it loses its fraction */
-
-	if (!(value > -2147483648.0))
-		return INT32_MIN;
-	if (value > 2147483647.0)
-		return INT32_MAX;
-	return (int32_t)(value + whole - whole);
-}
-
-/* New bias and multiplier; whether the channel's weights shall be zero. */
-static bool unlock_channel(const struct cl_lock_entry *entry, float out_scale, int32_t *bias,
-			   float *multiplier)
-{
-	const double step = (double)*multiplier * (double)out_scale;
-	const double shift = (double)entry->value / ((double)entry->scale * step);
-
-	if (entry->scale != 0 && shift >= -MOST_SHIFT && shift <= MOST_SHIFT) {
-		*bias = (int32_t)((uint32_t)*bias + (uint32_t)rounded(shift));
-		*multiplier *= entry->scale;
-		return false;
-	}
-	*bias = rounded((double)entry->value / step);
-	return true;
-}
-
-static void unlock_panel_s8(const struct cl_site *site, const struct cl_lock_entry *entry,
-			    int8_t *weights, int32_t *channels)
-{
-	const struct place at = place_of(site, entry->channel - site->first, PANEL_S8);
-	const size_t steps = (size_t)up(site->depth, STEP_S8);
-	int32_t *bias = channels + at.panel * 2 * PANEL_S8 + at.lane;
-	int8_t *row = weights + (at.panel * steps * PANEL_S8 + at.lane) * STEP_S8;
 	size_t i = 0;
 
-	if (unlock_channel(entry, site->out_scale, bias, (float *)(void *)(bias + PANEL_S8)))
-		for (i = 0; i < steps; i++)
-			memset(row + i * PANEL_S8 * STEP_S8, 0, STEP_S8);
+	for (; i + 4 <= count; i += 4) {
+		float32x4_t v = vmulq_f32(vld1q_f32(to + i), vld1q_f32(scales + i));
+
+		if (values)
+			v = vaddq_f32(v, vld1q_f32(values + i));
+		vst1q_f32(to + i, v);
+	}
+	for (; i < count; i++)
+		to[i] = values ? to[i] * scales[i] + values[i] : to[i] * scales[i];
 }
 
-static void unlock_row_s8(const struct cl_site *site, const struct cl_lock_entry *entry,
-			  int8_t *weights, int32_t *channels)
+/* What scaled results start from. */
+static void shift_bias(const struct part *part, float *bias)
 {
-	const uint32_t c = entry->channel - site->first;
-	int32_t *bias = channels + c;
+	const uint32_t count = part->end - part->first;
 	uint32_t i = 0;
 
-	if (unlock_channel(entry, site->out_scale, bias, (float *)(void *)(bias + site->channels)))
-		for (i = 0; i < site->depth; i++)
-			weights[(size_t)i * site->channels + c] = 0;
+	for (; i + 4 <= count; i += 4)
+		vst1q_f32(bias + i,
+			  vaddq_f32(vld1q_f32(bias + i), cl_div4(vld1q_f32(part->values + i),
+								 vld1q_f32(part->scales + i))));
+	for (; i < count; i++)
+		bias[i] += part->values[i] / part->scales[i];
 }
 
-/* The entries whose channels lie in the site. */
-static void unlock_site(const struct cl_site *site, const struct cl_lock_entry *entries,
-			uint32_t count, uint8_t *base)
+static void unlock_f32(const struct cl_site *site, const struct part *part, float *weights,
+		       float *bias)
+{
+	const uint32_t count = part->end - part->first;
+	uint32_t i = 0;
+
+	if (weights && site->packing != CL_PACKING_ROWS)
+		unlock_panels(site, part, weights);
+	for (i = 0; weights && site->packing == CL_PACKING_ROWS && i < site->depth; i++)
+		scale_run(weights + (size_t)i * site->channels + part->first, part->scales, NULL,
+			  count);
+	if (bias)
+		scale_run(bias + part->first, part->scales, part->values, count);
+}
+
+/* Rounded, ties to even, and bounded; what is not a number is 0. */
+static int32x4_t whole_steps(float32x4_t steps)
+{
+	const float32x4_t most = vdupq_n_f32(MOST_SHIFT);
+#if defined(__aarch64__)
+	return vcvtnq_s32_f32(vmaxq_f32(vminq_f32(steps, most), vnegq_f32(most)));
+#else
+	const double whole =
+		6755399441055744.0; /* 1.5 * 2^52: what is added to it loses its fraction */
+	float each[4];
+	int32_t rounded[4];
+	unsigned int i = 0;
+
+	steps = vbslq_f32(vceqq_f32(steps, steps), steps, vdupq_n_f32(0));
+	vst1q_f32(each, vmaxq_f32(vminq_f32(steps, most), vnegq_f32(most)));
+	for (i = 0; i < 4; i++)
+		rounded[i] = (int32_t)((double)each[i] + whole - whole);
+	return vld1q_s32(rounded);
+#endif
+}
+
+/* New biases and multipliers of four channels; all bits of those whose weights shall be zero. */
+static uint32x4_t unlock_four(int32_t *bias, float *multiplier, const float *scales,
+			      const float *values, float out_scale)
+{
+	const float32x4_t scale = vld1q_f32(scales);
+	const uint32x4_t clear = vcltq_f32(vabsq_f32(scale), vdupq_n_f32(LEAST_SCALE));
+	const float32x4_t factor =
+		vmulq_f32(vld1q_f32(multiplier), vbslq_f32(clear, vdupq_n_f32(1), scale));
+	const int32x4_t shift =
+		whole_steps(cl_div4(vld1q_f32(values), vmulq_n_f32(factor, out_scale)));
+	const uint32x4_t old = vbicq_u32(vreinterpretq_u32_s32(vld1q_s32(bias)), clear);
+
+	vst1q_s32(bias, vreinterpretq_s32_u32(vaddq_u32(old, vreinterpretq_u32_s32(shift))));
+	vst1q_f32(multiplier, factor);
+	return clear;
+}
+
+static void unlock_panels_s8(const struct cl_site *site, const struct part *part, int8_t *weights,
+			     int32_t *channels)
+{
+	const size_t steps = (size_t)up(site->depth, STEP_S8);
+	uint32_t c = part->first;
+
+	while (c < part->end) {
+		const struct lanes lanes = lanes_of(site, c, part->end, PANEL_S8);
+		const float *scales = part->scales + (c - part->first);
+		const float *values = part->values + (c - part->first);
+		int32_t *bias = channels + lanes.panel * 2 * PANEL_S8;
+		float aside[2][PANEL_S8];
+		uint32x4_t clear;
+
+		if (lanes.count < PANEL_S8) {
+			spread(&lanes, scales, 1, aside[0], PANEL_S8);
+			spread(&lanes, values, 0, aside[1], PANEL_S8);
+			scales = aside[0];
+			values = aside[1];
+		}
+		clear = unlock_four(bias, (float *)(void *)(bias + PANEL_S8), scales, values,
+				    site->out_scale);
+		if (vmaxvq_u32(clear)) {
+			uint32_t which[PANEL_S8];
+			uint32_t lane = 0;
+			size_t i = 0;
+
+			vst1q_u32(which, clear);
+			for (lane = 0; lane < PANEL_S8; lane++) {
+				int8_t *row =
+					weights + (lanes.panel * steps * PANEL_S8 + lane) * STEP_S8;
+
+				if (which[lane])
+#pragma GCC unroll 4
+					for (i = steps; i; i--, row += PANEL_S8 * STEP_S8)
+						vst1q_s8(row, vdupq_n_s8(0));
+			}
+		}
+		c += lanes.count;
+	}
+}
+
+static void unlock_rows_s8(const struct cl_site *site, const struct part *part, int8_t *weights,
+			   int32_t *channels)
+{
+	float *multipliers = (float *)(void *)(channels + site->channels);
+	uint32_t c = part->first;
+
+	while (c < part->end) {
+		const struct lanes lanes = {.count = part->end - c < 4 ? part->end - c : 4};
+		const size_t bytes = lanes.count * sizeof(float);
+		float scales[4];
+		float values[4];
+		int32_t bias[4] = {0};
+		float multiplier[4] = {0};
+		uint32_t which[4];
+		uint32_t i = 0;
+		uint32_t lane = 0;
+
+		spread(&lanes, part->scales + (c - part->first), 1, scales, 4);
+		spread(&lanes, part->values + (c - part->first), 0, values, 4);
+		memcpy(bias, channels + c, bytes);
+		memcpy(multiplier, multipliers + c, bytes);
+		vst1q_u32(which, unlock_four(bias, multiplier, scales, values, site->out_scale));
+		memcpy(channels + c, bias, bytes);
+		memcpy(multipliers + c, multiplier, bytes);
+		for (lane = 0; lane < lanes.count; lane++)
+			for (i = 0; which[lane] && i < site->depth; i++)
+				weights[(size_t)i * site->channels + c + lane] = 0;
+		c += lanes.count;
+	}
+}
+
+static void unlock_part(const struct cl_site *site, const struct part *part, uint8_t *base,
+			struct cl_scaled *scaled)
 {
 	void *weights = site->weights.space ? base + site->weights.offset : NULL;
 	void *bias = site->bias.space ? base + site->bias.offset : NULL;
-	uint32_t i = 0;
 
-	while (count && entries[0].channel < site->first) {
-		entries++;
-		count--;
-	}
-	while (count && entries[count - 1].channel - site->first >= site->channels)
-		count--;
-
-	if (!is_s8(site)) {
-		unlock_f32(site, entries, count, weights, bias);
-		return;
-	}
-	for (i = 0; i < count; i++) {
-		if (site->packing == CL_PACKING_PANELS_S8)
-			unlock_panel_s8(site, &entries[i], weights, bias);
-		else
-			unlock_row_s8(site, &entries[i], weights, bias);
+	switch (site->packing) {
+	case CL_PACKING_PANELS_S8:
+		unlock_panels_s8(site, part, weights, bias);
+		break;
+	case CL_PACKING_ROWS_S8:
+		unlock_rows_s8(site, part, weights, bias);
+		break;
+	case CL_PACKING_PANELS_SCALED:
+		if (scaled && scaled->count < CL_MAX_SCALED && !part->first &&
+		    part->end == site->channels) {
+			scaled->sites[scaled->count].bias = site->bias.offset;
+			scaled->sites[scaled->count].channels = site->channels;
+			scaled->sites[scaled->count].scales = part->scales;
+			scaled->count++;
+			shift_bias(part, bias);
+			break;
+		}
+		unlock_f32(site, part, weights, bias);
+		break;
+	default:
+		unlock_f32(site, part, weights, bias);
+		break;
 	}
 }
 
-/* In a register: every site is held against every lock. */
+/* A number in the order of the bytes. */
 static inline uint64_t id_of(const uint8_t layer[CL_LAYER_ID_SIZE])
 {
 	uint64_t id = 0;
 
 	memcpy(&id, layer, sizeof(id));
-	return id;
+	return __builtin_bswap64(id);
 }
 
 _Static_assert(CL_LAYER_ID_SIZE == sizeof(uint64_t), "an id is a word");
 
-enum cl_status cl_partition_unlock(void *partition, size_t size, const void *data)
+/* The first lock that does not lie before the site. */
+static const struct cl_lock *find_lock(const struct cl_password *password,
+				       const struct cl_site *site, uint64_t id)
 {
-	const struct cl_partition *header = partition;
-	const struct cl_password *password = data;
-	const struct cl_site *sites = NULL;
-	enum cl_status status = cl_partition_check_header(partition, size);
-	uint32_t i = 0;
-	uint32_t j = 0;
+	const struct cl_lock *locks = cl_locks_of(password);
+	uint32_t low = 0;
+	uint32_t high = password->lock_count;
 
-	if (status != CL_OK)
-		return status;
-	sites = cl_partition_sites(header);
-	for (i = 0; i < header->site_count; i++) {
-		const struct cl_lock *locks = cl_locks_of(password);
-		const struct cl_lock_entry *entries = cl_entries_of(password);
+	while (low < high) {
+		const uint32_t middle = (low + high) / 2;
+		const uint64_t found = id_of(locks[middle].layer);
 
-		for (j = 0; j < password->lock_count; entries += locks[j].entry_count, j++) {
-			if (id_of(locks[j].layer) != id_of(sites[i].layer))
-				continue;
-			unlock_site(&sites[i], entries, locks[j].entry_count,
-				    (uint8_t *)partition + header->weights_offset);
-			break;
-		}
+		if (found < id || (found == id && locks[middle].last < site->first))
+			low = middle + 1;
+		else
+			high = middle;
 	}
-	return CL_OK;
+	return locks + low;
+}
+
+static void unlock_site(const struct cl_site *site, const struct cl_password *password,
+			uint8_t *base, struct cl_scaled *scaled)
+{
+	const struct cl_lock *end = cl_locks_of(password) + password->lock_count;
+	const uint64_t id = id_of(site->layer);
+	const struct cl_lock *lock = find_lock(password, site, id);
+	const uint32_t behind = site->first + site->channels;
+
+	for (; lock < end && id_of(lock->layer) == id && lock->first < behind; lock++) {
+		const uint32_t from = lock->first > site->first ? lock->first : site->first;
+		const uint32_t to = lock->last < behind ? lock->last + 1U : behind;
+		const uint32_t at = lock->at + (from - lock->first);
+		const struct part part = {
+			.first = from - site->first,
+			.end = to - site->first,
+			.scales = cl_scales_of(password) + at,
+			.values = cl_values_of(password) + at,
+		};
+
+		unlock_part(site, &part, base, scaled);
+	}
+}
+
+void cl_sites_unlock(struct cl_partition *header, const struct cl_password *password,
+		     struct cl_scaled *scaled)
+{
+	const struct cl_site *sites = cl_partition_sites(header);
+	uint8_t *base = (uint8_t *)header + header->weights_offset;
+	uint32_t i = 0;
+
+	for (i = 0; i < header->site_count; i++)
+		unlock_site(&sites[i], password, base, scaled);
+}
+
+/* The place of this bias among those of scaled results; behind the last: it is none. */
+static uint32_t find_scaled(const struct cl_scaled *scaled, const struct cl_ref *bias)
+{
+	uint32_t i = bias->space == CL_SPACE_WEIGHTS ? 0 : scaled->count;
+
+	while (i < scaled->count && scaled->sites[i].bias != bias->offset)
+		i++;
+	return i;
+}
+
+const float *cl_scales_at(const struct cl_memory *memory, const struct cl_ref *bias)
+{
+	const struct cl_scaled *scaled = memory->scaled;
+	const uint32_t i = scaled ? find_scaled(scaled, bias) : 0;
+
+	return scaled && i < scaled->count ? scaled->sites[i].scales : NULL;
+}
+
+bool cl_scales_suffice(const struct cl_memory *memory, const struct cl_ref *bias, uint32_t channels)
+{
+	const struct cl_scaled *scaled = memory->scaled;
+	const uint32_t i = scaled ? find_scaled(scaled, bias) : 0;
+
+	return !scaled || i == scaled->count || channels <= scaled->sites[i].channels;
 }

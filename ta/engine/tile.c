@@ -68,6 +68,10 @@
 		high##r = vfmaq_f32(high##r, b_high, a);                                           \
 	}
 
+#define SCALE(r, ...)                                                                              \
+	low##r = vmulq_f32(low##r, scale_low);                                                     \
+	high##r = vmulq_f32(high##r, scale_high);
+
 #define CLIP(r, ...)                                                                               \
 	low##r = vminq_f32(vmaxq_f32(low##r, least), most);                                        \
 	high##r = vminq_f32(vmaxq_f32(high##r, least), most);
@@ -106,8 +110,8 @@ static __attribute__((noinline)) void store_aside(const float *from, unsigned in
 	}
 }
 
-/* A full panel's worth of bias where fewer than eight values are left. */
-static __attribute__((noinline)) void bias_aside(const float *from, size_t columns, float *to)
+/* A full panel's worth where fewer than eight biases or scales are left. */
+static __attribute__((noinline)) void load_aside(const float *from, size_t columns, float *to)
 {
 	size_t i = 0;
 
@@ -147,7 +151,7 @@ static inline __attribute__((always_inline)) void run_rows(const struct cl_tile 
 			const float *bias = tile->bias + column;
 
 			if (!full) {
-				bias_aside(bias, columns, aside);
+				load_aside(bias, columns, aside);
 				bias = aside;
 			}
 			bias_low = vld1q_f32(bias);
@@ -187,6 +191,18 @@ static inline __attribute__((always_inline)) void run_rows(const struct cl_tile 
 			rows += CL_TILE_ROWS;
 		} while (--tap);
 
+		if (tile->scales) {
+			const float *scales = tile->scales + column;
+
+			if (!full) {
+				load_aside(scales, columns, aside);
+				scales = aside;
+			}
+			const float32x4_t scale_low = vld1q_f32(scales);
+			const float32x4_t scale_high = vld1q_f32(scales + 4);
+
+			FOR_ROWS(SCALE)
+		}
 		if (fused == CL_FUSED_RELU) {
 			const float32x4_t least = vdupq_n_f32(0);
 
@@ -247,6 +263,7 @@ void cl_tile_run(const struct cl_tile *tile, unsigned int row_count)
 	rest.columns -= done;
 	rest.weights += done * tile->taps * tile->depth;
 	rest.bias = tile->bias ? tile->bias + done : NULL;
+	rest.scales = tile->scales ? tile->scales + done : NULL;
 	rest.out += done;
 	for (; left > CL_TILE_ROWS; left -= CL_TILE_ROWS) {
 		run_narrow(&rest, CL_TILE_ROWS);

@@ -37,6 +37,7 @@ struct cl_tile {
 	size_t depth;         /* floats used behind each pointer, at least 1 */
 	const float *weights; /* [ceil(columns / 8)][taps][depth][8] */
 	const float *bias;    /* [columns] or NULL */
+	const float *scales;  /* [columns] or NULL: what the sums are multiplied by; needs a bias */
 	size_t columns;
 	float *out;
 	size_t out_stride; /* floats from one row of out to the next */

@@ -190,6 +190,12 @@
 		NEXT(row##r, 1);                                                                   \
 	}
 
+#define SCALE(r, ...)                                                                              \
+	s##r##0 = vmulq_f32(s##r##0, b.val[0]);                                                    \
+	s##r##1 = vmulq_f32(s##r##1, b.val[1]);                                                    \
+	s##r##2 = vmulq_f32(s##r##2, b.val[2]);                                                    \
+	s##r##3 = vmulq_f32(s##r##3, b.val[3]);
+
 #define RELU(r, ...)                                                                               \
 	s##r##0 = vmaxq_f32(s##r##0, least);                                                       \
 	s##r##1 = vmaxq_f32(s##r##1, least);                                                       \
@@ -223,6 +229,7 @@ struct shape {
 	size_t stride;
 	enum cl_fused fused;
 	const struct cl_fusion *fusion;
+	uintptr_t to_scales; /* from a column's bias to its scale, in bytes; 0: there are none */
 };
 
 /*
@@ -281,6 +288,12 @@ static inline __attribute__((always_inline)) void run_rows(const struct shape sh
 		rows += CL_TILE_ROWS;
 	} while (--tap);
 
+	if (shape.to_scales) {
+		const float32x4x4_t b =
+			vld1q_f32_x4((const float *)((uintptr_t)bias + shape.to_scales));
+
+		FOR_ROWS(SCALE)
+	}
 	if (shape.fused == CL_FUSED_RELU || shape.fused == CL_FUSED_CLIP) {
 		const struct cl_fusion *fusion = shape.fusion;
 
@@ -321,6 +334,7 @@ size_t cl_tile_run_wide(const struct cl_tile *tile, unsigned int row_count)
 		.stride = tile->out_stride,
 		.fused = tile->fusion->kind,
 		.fusion = tile->fusion,
+		.to_scales = tile->scales ? (uintptr_t)tile->scales - (uintptr_t)tile->bias : 0,
 	};
 	const float *const *const rows = tile->rows;
 	const size_t bias_step = tile->bias ? CL_TILE_WIDE : 0;

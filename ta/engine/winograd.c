@@ -16,6 +16,7 @@
 #include "winograd.h"
 #include "bounds.h"
 #include "packed.h"
+#include "scaled.h"
 #include "winograd_transform.h"
 
 #define TILE  CL_WINOGRAD_TILE
@@ -85,6 +86,7 @@ struct run {
 	const float *in;
 	const float *weights;
 	const float *bias;
+	const float *scales;
 	float *out;
 	struct cl_fusion fusion;
 	size_t depth;
@@ -160,8 +162,8 @@ static void multiply_group(const struct run *run, struct cl_winograd_strip place
 		for (done = 0; done < count; done += strip.count) {
 			take_strip(run->conv, &place, count - done, &strip);
 			cl_winograd_results(run->conv, &run->fusion,
-					    run->sums + (size_t)done * PANEL, run->bias, &strip,
-					    pair, channel, run->out);
+					    run->sums + (size_t)done * PANEL, run->bias,
+					    run->scales, &strip, pair, channel, run->out);
 		}
 		block += run->depth * CL_WINOGRAD_PRODUCTS * count;
 		group -= count;
@@ -184,6 +186,7 @@ static void winograd_run(const struct cl_op *op, const struct cl_memory *memory)
 	run.in = cl_source(&conv->in, memory);
 	run.weights = cl_source(&conv->weights, memory);
 	run.bias = cl_source(&conv->bias, memory);
+	run.scales = cl_scales_at(memory, &conv->bias);
 	run.out = cl_target(&conv->out, memory);
 	run.sums = cl_target(&conv->scratch, memory);
 	run.panel = run.sums + SUM_FLOATS;

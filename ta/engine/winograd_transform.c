@@ -343,35 +343,22 @@ struct target {
 	float32x4_t bias;
 	float32x4_t low;
 	float32x4_t high;
+	float32x4_t factors[TILE]; /* of the rows that a pair adds */
 	size_t row_step;
 	size_t column_step;
 	unsigned int rows; /* of results that lie inside */
 	size_t channels;   /* of four that exist */
 };
 
-/* Transposed A, down a tile: what the pair adds to each of TILE rows, times a
- * factor. */
-struct part {
-	bool odd; /* the difference of the pair's rows, not their sum */
-	float factor;
-	bool complete; /* nothing follows */
+/*
+ * Transposed A, down a tile: what a pair adds to each of TILE rows, the sum of its two rows and
+ * the difference by turns, is multiplied by this.
+ */
+static const float row_factors[CL_WINOGRAD_PAIRS][TILE] = {
+	{1, ROOT_HALF, 0.5f, ROOT_HALF / 2},
+	{1, ROOT_TWO, 2, 2 * ROOT_TWO},
+	{1, 0, 0, 1},
 };
-
-INLINE struct part part_of_row(const enum cl_winograd_pair pair, const unsigned int row)
-{
-	static const struct part parts[2][TILE] = {
-		{{false, 1, false},
-		 {true, ROOT_HALF, false},
-		 {false, 0.5f, false},
-		 {true, ROOT_HALF / 2, false}},
-		{{false, 1, false},
-		 {true, ROOT_TWO, true},
-		 {false, 2, true},
-		 {true, 2 * ROOT_TWO, false}},
-	};
-
-	return parts[pair == CL_WINOGRAD_OUTER][row];
-}
 
 INLINE float32x4_t clip(const struct target *target, float32x4_t v)
 {
@@ -380,7 +367,7 @@ INLINE float32x4_t clip(const struct target *target, float32x4_t v)
 
 /* One row of a tile: the results inside, TILE unless `columns` is less. */
 INLINE void add_row(const struct target *target, float *at, const float32x4_t *values,
-		    const float factor, const bool fresh, const bool complete,
+		    const float32x4_t factor, const bool fresh, const bool complete,
 		    const unsigned int columns, const bool four)
 {
 	const size_t step = target->column_step;
@@ -392,7 +379,7 @@ INLINE void add_row(const struct target *target, float *at, const float32x4_t *v
 
 		if (!fresh)
 			v = four ? vld1q_f32(at) : load_first(at, target->channels);
-		v = factor == 1 ? vaddq_f32(v, values[j]) : plus(v, values[j], factor);
+		v = vfmaq_f32(v, values[j], factor);
 		if (complete)
 			v = clip(target, v);
 		if (four)
@@ -417,10 +404,10 @@ INLINE void add_tile(const struct target *target, const float *sums, float *out,
 	transform_sums(sums, first);
 	transform_sums(second_sums, second);
 	if (pair == CL_WINOGRAD_ENDS) {
-		add_row(target, out, first, 1, false, true, columns, four);
+		add_row(target, out, first, target->factors[0], false, true, columns, four);
 		if (rows == TILE)
-			add_row(target, out + 3 * target->row_step, second, 1, false, true, columns,
-				four);
+			add_row(target, out + 3 * target->row_step, second, target->factors[3],
+				false, true, columns, four);
 		return;
 	}
 #pragma GCC unroll 4
@@ -432,11 +419,12 @@ INLINE void add_tile(const struct target *target, const float *sums, float *out,
 	}
 #pragma GCC unroll 4
 	for (j = 0; j < TILE; j++) {
-		const struct part part = part_of_row(pair, j);
+		/* The ends still follow in the first and the last row. */
+		const bool complete = pair == CL_WINOGRAD_OUTER && j % 3;
 
 		if (j < rows)
-			add_row(target, out, part.odd ? second : first, part.factor, fresh,
-				part.complete, columns, four);
+			add_row(target, out, j % 2 ? second : first, target->factors[j], fresh,
+				complete, columns, four);
 		out += target->row_step;
 	}
 }
@@ -472,8 +460,19 @@ INLINE void add_strip(const struct target *from, const float *sums, float *out,
 	}
 }
 
+static void scale_target(struct target *target, const float *scales, enum cl_winograd_pair pair)
+{
+	const float32x4_t scale =
+		target->channels >= 4 ? vld1q_f32(scales) : load_first(scales, target->channels);
+	unsigned int j = 0;
+
+	target->bias = vmulq_f32(target->bias, scale);
+	for (j = 0; j < TILE; j++)
+		target->factors[j] = vmulq_n_f32(scale, row_factors[pair][j]);
+}
+
 void cl_winograd_results(const struct cl_conv2d *conv, const struct cl_fusion *fusion,
-			 const float *sums, const float *bias,
+			 const float *sums, const float *bias, const float *scales,
 			 const struct cl_winograd_strip *strip, enum cl_winograd_pair pair,
 			 size_t channel, float *out)
 {
@@ -491,14 +490,20 @@ void cl_winograd_results(const struct cl_conv2d *conv, const struct cl_fusion *f
 		.rows = rows < TILE ? rows : TILE,
 	};
 	size_t end = channel + PANEL < conv->out_c ? channel + PANEL : conv->out_c;
+	unsigned int j = 0;
 
 	out += (((size_t)strip->n * conv->out_h + strip->y) * conv->out_w + strip->x) * conv->out_c;
+#pragma GCC unroll 4
+	for (j = 0; j < TILE; j++)
+		target.factors[j] = vdupq_n_f32(row_factors[pair][j]);
 	for (; channel < end; channel += 4, sums += 4) {
 		target.channels = end - channel;
 		if (bias)
 			target.bias = target.channels >= 4
 					      ? vld1q_f32(bias + channel)
 					      : load_first(bias + channel, target.channels);
+		if (scales)
+			scale_target(&target, scales + channel, pair);
 		if (pair == CL_WINOGRAD_INNER)
 			add_strip(&target, sums, out + channel, CL_WINOGRAD_INNER, columns);
 		else if (pair == CL_WINOGRAD_OUTER)

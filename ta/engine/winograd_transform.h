@@ -54,11 +54,11 @@ void cl_winograd_weights(const struct cl_conv2d *conv, const float *panel,
 /*
  * What a pair adds to the results of a strip, for the panel of output channels
  * from `channel` on: sums[PRODUCTS][BLOCK][8], of which the first strip->count
- * tiles are read. Results that are complete are clipped; other activations are
- * left to be done.
+ * tiles are read. Results and bias are multiplied by `scales`, unless NULL. Results that are
+ * complete are clipped; other activations are left to be done.
  */
 void cl_winograd_results(const struct cl_conv2d *conv, const struct cl_fusion *fusion,
-			 const float *sums, const float *bias,
+			 const float *sums, const float *bias, const float *scales,
 			 const struct cl_winograd_strip *strip, enum cl_winograd_pair pair,
 			 size_t channel, float *out);
 

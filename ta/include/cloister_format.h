@@ -32,6 +32,8 @@
 #define CL_MAX_CHANNELS   65536 /* of a layer that can be locked */
 #define CL_MAX_PASSWORD   65536 /* bytes of a password in a licence */
 
+#define CL_PASSWORD_VERSION 2
+
 /* Four characters each, as they read in a hex dump: CLMF, CLPT, CLSP, CLLC, CLBD, CLPW, CLBB. */
 #define CL_MAGIC_MANIFEST  0x464d4c43
 #define CL_MAGIC_PARTITION 0x54504c43
@@ -262,36 +264,31 @@ struct cl_licence {
 /*
  * ---- Password ------------------------------------------------------------
  * What the channels of locked layers are set to: cl_password, lock_count cl_lock in
- * ascending order of their layers' ids, entry_count cl_lock_entry in the locks' order, each
- * lock's in ascending order of channels; then zeros up to total_size, a multiple of 8, so
- * that a licence's length does not tell how many there are.
+ * ascending order of their layers' ids and channels, float scales[channel_count] and float
+ * values[channel_count], each lock's behind the one's before it; then zeros up to
+ * total_size, a multiple of 8, so that a licence's length does not tell how many there are.
+ * A lock is a run of channels; those in it that are not locked have scale 1 and value 0.
  *
  * With it a layer computes scale * z + value where its weights and bias say z, before its
- * activation: the TA multiplies the channel's weights and bias by scale and adds value to
- * the bias when it opens a partition (struct cl_site).
+ * activation (struct cl_site). Numbers are finite, and a scale is at least 2^-64
+ * in magnitude: that stands for 0, and can be divided by.
  */
 struct cl_password {
 	uint32_t magic;
-	uint16_t version;
+	uint16_t version; /* CL_PASSWORD_VERSION */
 	uint16_t header_size;
 	uint32_t total_size;
 	uint32_t lock_count;
-	uint32_t entry_count;
+	uint32_t channel_count;
 	uint32_t reserved;
 	uint8_t id[16]; /* of the password file, for people */
 };
 
 struct cl_lock {
 	uint8_t layer[8];
-	uint32_t entry_count;
-	uint32_t reserved;
-};
-
-struct cl_lock_entry {
-	uint32_t channel;
-	float scale; /* finite, as is value */
-	float value;
-	uint32_t reserved;
+	uint16_t first; /* of its channels */
+	uint16_t last;
+	uint32_t at; /* of its numbers among all: channels of the locks before it */
 };
 
 /*
@@ -388,6 +385,11 @@ enum cl_packing {
 	CL_PACKING_ROWS = 2,      /* float [depth][channels], as in DEPTHWISE */
 	CL_PACKING_PANELS_S8 = 3, /* int8 [groups][p][ceil(depth / 16)][4][16], as in CONV2D_S8 */
 	CL_PACKING_ROWS_S8 = 4,   /* int8 [depth][channels], as in DEPTHWISE_S8 */
+	/*
+	 * As PANELS, with a bias. All that reads it are CONV2D, WINOGRAD and GEMM, and it is less
+	 * work for them to scale their results than to scale the weights.
+	 */
+	CL_PACKING_PANELS_SCALED = 5,
 };
 
 /*
@@ -395,11 +397,14 @@ enum cl_packing {
  * a password is folded in. Every convolution and product with constant weights has sites,
  * locked or not; operators that share weights (bands of rows) share a site.
  * Floats: weights and bias (float [channels]) are scaled, then value is added to the bias;
- *   either may be absent. Factors of 8-bit weights are a site of depth 1.
- * 8-bit: bias is the operator's `channels`. A scale of 0 clears the weights and makes the
- *   bias round(value / step), step being multiplier * out_scale. Other scales multiply the
- *   multiplier, and the bias grows by round(value / (scale * step)); where that exceeds 2^30
- *   the scale counts as 0.
+ *   either may be absent. Factors of 8-bit weights are a site of depth 1. With
+ *   PANELS_SCALED, in a partition that is opened for one inference: value / scale is added
+ *   to the bias, and what is summed up from there is scaled before the activation.
+ * 8-bit: bias is the operator's `channels`. The multiplier is scaled, and the bias grows by
+ *   round(value / (multiplier * out_scale)), modulo 2^32 and at most 2^30 in magnitude. Where
+ *   the scale is below 2^-40 in magnitude the weights are cleared, the bias becomes that
+ *   alone, and the multiplier is not scaled.
+ * What all sites of a partition cover is together no longer than its weights.
  */
 struct cl_site {
 	uint8_t layer[8];
@@ -904,7 +909,6 @@ CL_SIZE_IS(cl_licence_secret, 64);
 CL_SIZE_IS(cl_licence, 192);
 CL_SIZE_IS(cl_password, 40);
 CL_SIZE_IS(cl_lock, 16);
-CL_SIZE_IS(cl_lock_entry, 16);
 CL_SIZE_IS(cl_partition, 40);
 CL_SIZE_IS(cl_ref, 16);
 CL_SIZE_IS(cl_site, 64);

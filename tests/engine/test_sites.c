@@ -5,6 +5,7 @@
 #include "harness.h"
 
 #define WEIGHTS 8192
+#define SITE    100 /* first channel of the site */
 
 /* A partition without operators, whose one site lies in the middle of its weights. */
 struct sample {
@@ -33,6 +34,7 @@ static void sizes(const struct cl_site *site, uint32_t *weights, uint32_t *bias)
 
 	switch (site->packing) {
 	case CL_PACKING_PANELS:
+	case CL_PACKING_PANELS_SCALED:
 		*weights = site->groups * up(each, 8) * site->depth * 8 * 4;
 		*bias = site->channels * 4;
 		break;
@@ -68,7 +70,7 @@ static void make(struct sample *sample, uint32_t packing, uint32_t channels, uin
 	*site = (struct cl_site){
 		.layer = "layer 1",
 		.packing = packing,
-		.first = 100,
+		.first = SITE,
 		.channels = channels,
 		.groups = groups,
 		.depth = depth,
@@ -89,27 +91,65 @@ static void make(struct sample *sample, uint32_t packing, uint32_t channels, uin
 	};
 }
 
+/* Locks of another layer, and of the site's with one channel left out. */
+#define OTHER  3
+#define FIRST  96
+#define LEFT   110
+#define LAST   139
+#define BEFORE (OTHER + LEFT - FIRST) /* numbers before those of what follows the gap */
+#define COUNT  (OTHER + LAST - FIRST)
+
 struct sample_password {
 	struct cl_password head;
-	struct cl_lock lock;
-	struct cl_lock_entry entries[3];
+	struct cl_lock locks[3];
+	float scales[COUNT];
+	float values[COUNT];
 };
 
-static struct sample_password one_channel(uint32_t channel, float scale, float value)
+static struct sample_password make_password(void)
 {
-	/* Channels around the site's are another slice's. */
 	return (struct sample_password){
 		.head = {CL_MAGIC_PASSWORD,
-			 CL_FORMAT_VERSION,
+			 CL_PASSWORD_VERSION,
 			 sizeof(struct cl_password),
 			 sizeof(struct sample_password),
-			 1,
 			 3,
+			 COUNT,
 			 0,
 			 {0}},
-		.lock = {"layer 1", 3, 0},
-		.entries = {{99, 0, 5, 0}, {channel, scale, value, 0}, {60000, 0, 5, 0}},
+		.locks = {{"layer 0", 0, OTHER - 1, 0},
+			  {"layer 1", FIRST, LEFT - 1, OTHER},
+			  {"layer 1", LEFT + 1, LAST, BEFORE}},
 	};
+}
+
+/* Powers of two, so that every quotient is exact; whole values. */
+static struct sample_password random_password(void)
+{
+	static const float scales[] = {0x1p-64f, -1, 0.5f, 4, 1, 1};
+	struct sample_password password = make_password();
+	uint32_t i = 0;
+
+	for (i = 0; i < COUNT; i++) {
+		const uint32_t kind = random_range(0, 5);
+
+		password.scales[i] = scales[kind];
+		if (kind < 5)
+			password.values[i] = (float)random_range(0, 40) - 20;
+	}
+	return password;
+}
+
+/* The numbers for a channel of the site; false for the one left out. */
+static bool numbers_of(const struct sample_password *password, uint32_t c, float *scale,
+		       float *value)
+{
+	const uint32_t channel = SITE + c;
+	const uint32_t at = channel < LEFT ? OTHER + channel - FIRST : BEFORE + channel - LEFT - 1;
+
+	*scale = channel == LEFT ? 1 : password->scales[at];
+	*value = channel == LEFT ? 0 : password->values[at];
+	return channel != LEFT;
 }
 
 /* Where weight `at` of channel c lies, in elements. */
@@ -121,6 +161,7 @@ static uint32_t weight_at(const struct cl_site *site, uint32_t c, uint32_t at)
 
 	switch (site->packing) {
 	case CL_PACKING_PANELS:
+	case CL_PACKING_PANELS_SCALED:
 		return ((group * up(each, 8) + rest / 8) * site->depth + at) * 8 + rest % 8;
 	case CL_PACKING_PANELS_S8:
 		return (((group * up(each, 4) + rest / 4) * up(site->depth, 16) + at / 16) * 4 +
@@ -132,83 +173,208 @@ static uint32_t weight_at(const struct cl_site *site, uint32_t c, uint32_t at)
 	}
 }
 
-static void expect_unlocked(uint32_t packing, uint32_t channels, uint32_t groups, uint32_t depth,
-			    float scale, float value)
+/* Byte of the bias of channel c of 8-bit weights, and bytes from there to its multiplier. */
+static uint32_t bias_at(const struct cl_site *site, uint32_t c, uint32_t *factor)
 {
-	const uint32_t c = random_range(0, channels - 1);
-	const struct sample_password password = one_channel(100 + c, scale, value);
-	static struct sample sample;
-	static struct sample expected;
-	const uint32_t each = channels / groups;
+	const uint32_t each = site->channels / site->groups;
+	const uint32_t place = c / each * up(each, 4) * 4 + c % each;
+
+	*factor = 4 * (site->packing == CL_PACKING_ROWS_S8 ? site->channels : 4);
+	return site->bias.offset +
+	       4 * (site->packing == CL_PACKING_ROWS_S8 ? c : place / 4 * 8 + place % 4);
+}
+
+#define MULTIPLIER 0.125f
+#define OLD_BIAS   1000
+
+/* What a password makes of channel c. */
+static void expect_channel(struct sample *expected, uint32_t c, float scale, float value,
+			   bool scaled)
+{
+	const struct cl_site *site = &expected->site;
+	uint8_t *weights = expected->weights + 64;
+	const bool cleared = is_s8(site->packing) && scale == 0x1p-64f;
 	uint32_t i = 0;
 
-	make(&sample, packing, channels, groups, depth);
-	if (is_s8(packing)) {
-		const uint32_t panel = c / each * up(each, 4) + c % each / 4;
-		uint8_t *bias = sample.weights + sample.site.bias.offset +
-				4 * (packing == CL_PACKING_ROWS_S8 ? c : panel * 8 + c % each % 4);
-		uint8_t *factor = bias + 4 * (packing == CL_PACKING_ROWS_S8 ? channels : 4);
-		const float multiplier = 0.125f;
-		const int32_t old = 1000;
+	if (is_s8(site->packing)) {
 		/* A step is 0.125 * 0.25. */
-		const int32_t fresh =
-			scale != 0 ? old + (int32_t)(value * 32 / scale) : (int32_t)(value * 32);
-		const float product = scale != 0 ? multiplier * scale : multiplier;
+		const int32_t bias =
+			cleared ? (int32_t)(value * 32) : OLD_BIAS + (int32_t)(value * 32 / scale);
+		const float product = cleared ? MULTIPLIER : MULTIPLIER * scale;
+		uint32_t factor = 0;
+		const uint32_t at = bias_at(site, c, &factor);
 
-		memcpy(bias, &old, 4);
-		memcpy(factor, &multiplier, 4);
-		expected = sample;
-		memcpy(expected.weights + (bias - sample.weights), &fresh, 4);
-		memcpy(expected.weights + (factor - sample.weights), &product, 4);
-		for (i = 0; i < (scale != 0 ? 0 : up(depth, 16) * 16); i++)
-			if (packing == CL_PACKING_PANELS_S8 || i < depth)
-				expected.weights[64 + weight_at(&sample.site, c, i)] = 0;
-	} else {
-		float *weights = (float *)(void *)(expected.weights + 64);
-		float *bias = NULL;
+		memcpy(expected->weights + at, &bias, 4);
+		memcpy(expected->weights + at + factor, &product, 4);
+		for (i = 0; cleared && i < up(site->depth, 16) * 16; i++)
+			if (site->packing == CL_PACKING_PANELS_S8 || i < site->depth)
+				weights[weight_at(site, c, i)] = 0;
+		return;
+	}
 
-		expected = sample;
-		bias = (float *)(void *)(expected.weights + sample.site.bias.offset);
-		for (i = 0; i < depth; i++)
-			weights[weight_at(&sample.site, c, i)] *= scale;
-		bias[c] = bias[c] * scale + value;
+	float *floats = (float *)(void *)weights;
+	float *bias = (float *)(void *)(expected->weights + site->bias.offset);
+
+	for (i = 0; !scaled && i < site->depth; i++)
+		floats[weight_at(site, c, i)] *= scale;
+	bias[c] = scaled ? bias[c] + value / scale : bias[c] * scale + value;
+}
+
+/* Resident or `streamed`: then results may be left to be scaled. */
+static void expect_unlocked(uint32_t packing, uint32_t channels, uint32_t groups, uint32_t depth,
+			    bool streamed)
+{
+	const struct sample_password password = random_password();
+	const bool scaled =
+		streamed && packing == CL_PACKING_PANELS_SCALED && channels <= LEFT - SITE;
+	static struct sample sample;
+	static struct sample expected;
+	struct cl_scaled left = {.count = 9};
+	uint32_t c = 0;
+
+	make(&sample, packing, channels, groups, depth);
+	for (c = 0; is_s8(packing) && c < channels; c++) {
+		const float multiplier = MULTIPLIER;
+		const int32_t old = OLD_BIAS;
+		uint32_t factor = 0;
+		const uint32_t at = bias_at(&sample.site, c, &factor);
+
+		memcpy(sample.weights + at, &old, 4);
+		memcpy(sample.weights + at + factor, &multiplier, 4);
+	}
+	expected = sample;
+	for (c = 0; c < channels; c++) {
+		float scale = 0;
+		float value = 0;
+
+		if (numbers_of(&password, c, &scale, &value))
+			expect_channel(&expected, c, scale, value, scaled);
 	}
 	EXPECT(cl_password_check(&password, sizeof(password)) == CL_OK, "password");
-	EXPECT(cl_partition_unlock(&sample, sizeof(sample), &password) == CL_OK, "unlock");
-	EXPECT(!memcmp(&sample, &expected, sizeof(sample)), "packing %u, channel %u of %u", packing,
-	       c, channels);
-	EXPECT(cl_partition_check(&sample, sizeof(sample), 0, NULL) == CL_OK, "check");
+	EXPECT(cl_partition_open(&sample, sizeof(sample), 0, &password, streamed ? &left : NULL,
+				 NULL) == CL_OK,
+	       "open");
+	EXPECT(!memcmp(&sample, &expected, sizeof(sample)), "packing %u, %u channels, %u deep",
+	       packing, channels, depth);
+	if (streamed)
+		EXPECT(left.count == scaled, "%u of %u", left.count, scaled);
+	if (scaled) {
+		EXPECT(left.sites[0].bias == sample.site.bias.offset, "bias");
+		EXPECT(left.sites[0].channels == channels, "channels");
+		EXPECT(left.sites[0].scales == password.scales + OTHER + SITE - FIRST, "scales");
+	}
 }
 
 TEST(password_changes_its_channels_alone)
 {
-	static const float scales[] = {0, -1, 0.5f, 4};
 	uint32_t round = 0;
 
-	for (round = 0; round < 400; round++) {
-		const uint32_t packing = round % 4 + 1;
-		const bool panels = packing == CL_PACKING_PANELS || packing == CL_PACKING_PANELS_S8;
+	for (round = 0; round < 500; round++) {
+		const uint32_t packing = round % 5 + 1;
+		const bool panels = packing != CL_PACKING_ROWS && packing != CL_PACKING_ROWS_S8;
 		const uint32_t groups = panels ? random_range(1, 3) : 1;
 
-		expect_unlocked(packing, groups * random_range(1, 13), groups, random_range(1, 30),
-				scales[random_range(0, 3)], (float)random_range(0, 40) - 20);
+		expect_unlocked(packing, groups * random_range(1, 13), groups, random_range(1, 20),
+				random_range(0, 1));
 	}
 }
 
 TEST(password_for_other_layers_changes_nothing)
 {
-	struct sample_password password = one_channel(100, 0, 1);
+	struct sample_password password = random_password();
 	static struct sample sample;
 	static struct sample before;
 
 	make(&sample, CL_PACKING_PANELS, 8, 1, 4);
 	before = sample;
-	password.lock.layer[0] = 'x';
+	password.locks[1].layer[0] = 'k';
+	password.locks[2].layer[0] = 'm';
 	EXPECT(cl_partition_unlock(&sample, sizeof(sample), &password) == CL_OK, "another layer");
 	EXPECT(!memcmp(&sample, &before, sizeof(sample)), "unchanged");
-	password = one_channel(108, 0, 1);
+	sample.site.first = LAST + 1;
+	before = sample;
+	password = random_password();
 	EXPECT(cl_partition_unlock(&sample, sizeof(sample), &password) == CL_OK, "another slice");
 	EXPECT(!memcmp(&sample, &before, sizeof(sample)), "unchanged");
+}
+
+/* A GEMM whose bias is the site's, over the site's weights, without a password and scaled. */
+struct product {
+	_Alignas(CL_ALIGN) struct cl_partition header;
+	struct cl_gemm gemm;
+	struct cl_site site;
+	uint8_t padding[48];
+	float weights[16 * 5];
+	float bias[16];
+};
+
+_Static_assert(offsetof(struct product, weights) % CL_ALIGN == 0, "weights are aligned");
+
+static void make_product(struct product *product, uint32_t n)
+{
+	memset(product, 0, sizeof(*product));
+	random_floats(product->weights, 16 * 5, -1, 1);
+	random_floats(product->bias, 16, -1, 1);
+	product->header = (struct cl_partition){
+		.magic = CL_MAGIC_PARTITION,
+		.version = CL_FORMAT_VERSION,
+		.header_size = sizeof(struct cl_partition),
+		.total_size = sizeof(*product),
+		.op_count = 1,
+		.ops_offset = sizeof(struct cl_partition),
+		.ops_size = sizeof(struct cl_gemm),
+		.weights_offset = offsetof(struct product, weights),
+		.weights_size = sizeof(product->weights) + sizeof(product->bias),
+		.arena_size = 128,
+		.site_count = 1,
+	};
+	product->gemm = (struct cl_gemm){
+		.op = {CL_KERNEL_GEMM, sizeof(struct cl_gemm), 0},
+		.in = {CL_SPACE_ARENA, 0, 20, 0},
+		.weights = {CL_SPACE_WEIGHTS, 0, sizeof(product->weights), 0},
+		.bias = {CL_SPACE_WEIGHTS, sizeof(product->weights), sizeof(product->bias), 0},
+		.out = {CL_SPACE_ARENA, 64, 64, 0},
+		.m = 1,
+		.k = 5,
+		.n = n,
+	};
+	product->site = (struct cl_site){
+		.layer = "layer 1",
+		.packing = CL_PACKING_PANELS_SCALED,
+		.first = SITE,
+		.channels = n,
+		.groups = 1,
+		.depth = 5,
+		.weights = product->gemm.weights,
+		.bias = product->gemm.bias,
+	};
+}
+
+TEST(scales_are_as_many_as_the_results_that_they_scale)
+{
+	const struct sample_password password = random_password();
+	struct cl_scaled scaled = {0};
+	static struct product product;
+	_Alignas(CL_ALIGN) float arena[32] = {0};
+	uint32_t failed = 0;
+	uint32_t n = 0;
+
+	for (n = 1; n <= LEFT - SITE; n++) {
+		make_product(&product, n);
+		EXPECT(cl_partition_open(&product, sizeof(product), sizeof(arena), &password,
+					 &scaled, &failed) == CL_OK,
+		       "as many");
+		EXPECT(scaled.count == 1, "%u", scaled.count);
+		EXPECT(cl_partition_run_scaled(&product, arena, &scaled, NULL, NULL) == CL_OK,
+		       "run");
+		/* One site less than the operator has columns. */
+		make_product(&product, n + 1);
+		product.site.channels = n;
+		EXPECT(cl_partition_open(&product, sizeof(product), sizeof(arena), &password,
+					 &scaled, &failed) == CL_BAD_FORMAT,
+		       "too few");
+		EXPECT(failed == 0, "operator %u", failed);
+	}
 }
 
 #define REFUSE(field, value, status)                                                               \
@@ -223,12 +389,13 @@ TEST(password_for_other_layers_changes_nothing)
 
 TEST(site_check_refuses_each_bad_field)
 {
-	const struct sample_password password = one_channel(100, 0, 1);
+	const struct sample_password password = random_password();
 	static struct sample sample;
 
 	REFUSE(site.first, 100, CL_OK);
+	REFUSE(site.packing, CL_PACKING_PANELS_SCALED, CL_OK);
 	REFUSE(site.packing, 0, CL_BAD_FORMAT);
-	REFUSE(site.packing, CL_PACKING_ROWS_S8 + 1, CL_BAD_FORMAT);
+	REFUSE(site.packing, CL_PACKING_PANELS_SCALED + 1, CL_BAD_FORMAT);
 	REFUSE(site.packing, CL_PACKING_PANELS_S8, CL_BAD_FORMAT);
 	REFUSE(site.channels, 0, CL_BAD_FORMAT);
 	REFUSE(site.channels, 13, CL_BAD_FORMAT);
@@ -254,4 +421,41 @@ TEST(site_check_refuses_each_bad_field)
 	REFUSE(site.bias.reserved, 1, CL_OUT_OF_BOUNDS);
 	REFUSE(header.site_count, 2, CL_BAD_FORMAT);
 	REFUSE(padding[3], 1, CL_BAD_FORMAT);
+}
+
+TEST(sites_cover_no_more_than_the_weights)
+{
+	static struct {
+		_Alignas(CL_ALIGN) struct cl_partition header;
+		struct cl_site sites[16];
+		uint8_t padding[24];
+		uint8_t weights[WEIGHTS];
+	} many;
+	static const struct cl_site quarter = {
+		.layer = "layer 1",
+		.packing = CL_PACKING_PANELS,
+		.first = SITE,
+		.channels = 8,
+		.groups = 1,
+		.depth = WEIGHTS / 128,
+		.weights = {CL_SPACE_WEIGHTS, 0, WEIGHTS / 4, 0},
+	};
+	uint32_t count = 0;
+
+	many.header = (struct cl_partition){
+		.magic = CL_MAGIC_PARTITION,
+		.version = CL_FORMAT_VERSION,
+		.header_size = sizeof(struct cl_partition),
+		.total_size = sizeof(many),
+		.ops_offset = sizeof(struct cl_partition),
+		.weights_offset = (uint32_t)((uint8_t *)many.weights - (uint8_t *)&many),
+		.weights_size = WEIGHTS,
+	};
+	for (count = 1; count <= 16; count++) {
+		many.sites[count - 1] = quarter;
+		many.header.site_count = count;
+		EXPECT(cl_partition_check(&many, sizeof(many), 0, NULL) ==
+			       (count <= 4 ? CL_OK : CL_BAD_FORMAT),
+		       "%u sites of a quarter", count);
+	}
 }

@@ -48,8 +48,8 @@ static void use_plan(const struct cl_manifest_view *view)
 static const struct {
 	struct cl_password head;
 	struct cl_lock lock;
-	struct cl_lock_entry entry;
-} nothing = {.head = {.lock_count = 1, .entry_count = 1}, .lock = {"nothing", 1, 0}};
+	float numbers[2];
+} nothing = {.head = {.lock_count = 1, .channel_count = 1}, .lock = {"nothing", 0, 0, 0}};
 
 static void use_view(const struct cl_manifest_view *view)
 {

@@ -78,42 +78,44 @@ static void *copy_aligned(const uint8_t *data, size_t size)
 /* Every kind of scale and value for the channels of the sites that generate() makes. */
 static const struct {
 	struct cl_password head;
-	struct cl_lock lock;
-	struct cl_lock_entry entries[9];
+	struct cl_lock locks[4];
+	float scales[16];
+	float values[16];
 } password = {
 	.head = {CL_MAGIC_PASSWORD,
-		 CL_FORMAT_VERSION,
+		 CL_PASSWORD_VERSION,
 		 sizeof(struct cl_password),
 		 sizeof(password),
-		 1,
-		 9,
+		 4,
+		 16,
 		 0,
 		 {0}},
-	.lock = {"fuzzing", 9, 0},
-	.entries = {{0, 0, 1, 0},
-		    {1, -1, 2.5f, 0},
-		    {2, 1e-30f, 3e38f, 0},
-		    {3, 3e38f, -3e38f, 0},
-		    {5, 0, -3e38f, 0},
-		    {8, 0.5f, 0, 0},
-		    {9, -0.0f, 1e-40f, 0},
-		    {31, 1, 1, 0},
-		    {65535, 2, 2, 0}},
+	.locks = {{"fuzzing", 0, 11, 0},
+		  {"fuzzing", 12, 13, 12},
+		  {"fuzzing", 31, 31, 14},
+		  {"fuzzing", 65535, 65535, 15}},
+	.scales = {0x1p-64f, -1, 1e-15f, 3e38f, 1, -0x1p-64f, 1, 1, 0.5f, 1e-19f, -1, 2, 1, -3e38f,
+		   1, 2},
+	.values = {1, 2.5f, 3e38f, -3e38f, 0, -3e38f, 0, 1, 0, 1e-40f, 1, 0, 0, 3e38f, 1, 2},
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	uint8_t *partition = copy_aligned(data, size);
+	struct cl_scaled scaled = {0};
+	struct cl_scaled *in_place = &scaled;
 
 	if (cl_password_check(&password, sizeof(password)) != CL_OK)
 		abort();
-	(void)cl_partition_unlock(partition, size, &password);
-	if (cl_partition_check(partition, size, ARENA_SIZE, NULL) == CL_OK) {
+	/* Streamed or resident, by a bit that means nothing else. */
+	if (size > sizeof(struct cl_partition) && data[size - 1] & 1)
+		in_place = NULL;
+	if (cl_partition_open(partition, size, ARENA_SIZE, &password, in_place, NULL) == CL_OK) {
 		const struct cl_partition *header = (const struct cl_partition *)partition;
 		uint8_t *arena = copy_aligned(NULL, header->arena_size);
 		unsigned int left = MAX_RUN;
 
-		cl_partition_run(partition, arena, count_down, &left);
+		cl_partition_run_scaled(partition, arena, in_place, count_down, &left);
 		free(arena);
 	}
 	free(partition);
@@ -445,7 +447,7 @@ static struct cl_site random_site(unsigned int *seed)
 {
 	struct cl_site site = {
 		.layer = "fuzzing",
-		.packing = 1 + below(seed, 4),
+		.packing = 1 + below(seed, 5),
 		.first = below(seed, 4) ? below(seed, 6) : 65535,
 		.groups = 1 + below(seed, 3),
 		.depth = 1 + below(seed, 40),

@@ -55,8 +55,10 @@ def assert_unlocks(
 ) -> CompiledModel:
     """With the password the applied model's answers, without it the locked model's own, which are others."""
     compiled = compile_onnx(model, password=password, **options)
-    for made, source in ((compiled, model), (unlocked(compiled, password), password.apply(model))):
-        results = list(engine().run(made, x).values())
+    words = pack_password(password, compiled.layers)
+    opened, owner = unlocked(compiled, password), password.apply(model)
+    for made, key, source in ((compiled, None, model), (opened, None, owner), (compiled, words, owner)):
+        results = list(engine().run(made, x, key).values())
         for got, wanted in zip(results, reference(source, x), strict=True):
             assert np.abs(got - wanted).max() <= tolerance * np.abs(wanted).max()
     return compiled
@@ -160,6 +162,53 @@ def test_winograd_and_bands() -> None:
     assert len(bands.report.rows) > len(whole.report.rows), "no bands were needed: ask for less memory"
     sites = [site for part in bands.partitions for site in partition_sites(part)]
     assert len(sites) < len(bands.report.rows)
+
+
+@pytest.mark.parametrize("limit", [None, 3000])
+def test_scaled_results_are_those_of_scaled_weights_to_the_bit(limit: int | None) -> None:
+    for model, widths, x in (
+        (network(), WIDTHS, floats(1, 3, 8, 8, seed=9)),
+        (wide(), {"c1": 32, "c2": 32, "c3": 12}, floats(1, 8, 40, 40, seed=9)),
+    ):
+        locks = [lock(name, count, seed, scales=(0, -1)) for seed, (name, count) in enumerate(widths.items())]
+        password = Password("test", locks)
+        compiled = compile_onnx(model, max_partition=limit)
+        sites = [site for part in compiled.partitions for site in partition_sites(part)]
+        assert {site.packing for site in sites} >= {C.CL_PACKING_PANELS_SCALED}
+        folded = engine().run(unlocked(compiled, password), x)["y"]
+        scaled = engine().run(compiled, x, pack_password(password, compiled.layers))["y"]
+        np.testing.assert_array_equal(scaled, folded)
+
+
+def test_layers_are_scaled_where_that_is_less_work() -> None:
+    def packings(model: onnx.ModelProto) -> dict[bytes, set[int]]:
+        found: dict[bytes, set[int]] = {}
+        for part in compile_onnx(model).partitions:
+            for site in partition_sites(part):
+                found.setdefault(bytes(site.layer), set()).add(site.packing)
+        return found
+
+    small, large = packings(network()), packings(wide())
+    assert small[layer_id("c1")] == {C.CL_PACKING_PANELS}  # 27 weights for 64 results
+    assert small[layer_id("c2")] == {C.CL_PACKING_ROWS}
+    assert small[layer_id("c3")] == {C.CL_PACKING_PANELS_SCALED}  # 90 weights
+    assert small[layer_id("d6")] == {C.CL_PACKING_PANELS_SCALED}
+    assert large[layer_id("c2")] == {C.CL_PACKING_PANELS_SCALED}  # by Winograd: results are scaled there anyway
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_password_of_any_density(sparse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a licence has no room for whole layers, runs of channels do the same."""
+    if sparse:
+        monkeypatch.setattr("cloister.layers._whole", lambda *_: (0, C.CL_MAX_CHANNELS - 1))
+    full = Password("test", [lock("d6", 50, scales=(0, -1, 0.5)), lock("c1", 20, scales=(-1,))])
+    compiled = compile_onnx(network())
+    words = pack_password(full, compiled.layers)
+    assert (unpack("struct cl_password", words).lock_count == len(full.locks)) != sparse
+    x = floats(1, 3, 8, 8, seed=9)
+    wanted = reference(full.apply(network()), x)[0]
+    for got in (engine().run(compiled, x, words)["y"], engine().run(unlocked(compiled, full), x)["y"]):
+        assert np.abs(got - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
 def test_weights_kept_as_bytes() -> None:
@@ -284,10 +333,12 @@ def test_quantised_models(limit: int | None, tmp_path: Any) -> None:
     used = set(kernels(compiled))
     assert {"CONV2D_S8", "DEPTHWISE_S8", "GEMM_S8"} <= used
     opened, authorised = unlocked(compiled, password), apply_s8(small, password)
+    words = pack_password(password, compiled.layers)
     direct = compile_onnx(authorised, max_partition=limit)
     for x in sample[:8, None]:
         got, wanted = engine().run(opened, x)["y"], engine().run(direct, x)["y"]
         np.testing.assert_array_equal(got, wanted)
+        np.testing.assert_array_equal(engine().run(compiled, x, words)["y"], wanted)
         expected = reference(authorised, x)[0]
         assert np.abs(got - expected).max() <= 0.05 * np.abs(expected).max()
         assert np.abs(engine().run(compiled, x)["y"] - expected).max() > 0.2 * np.abs(expected).max()
@@ -312,8 +363,9 @@ def test_a_licence_carries_the_password_sealed_and_signed() -> None:
     opened = SUITE.decrypt(sealed, DEVICE, LICENCE_DOMAIN + clear)
     secret = unpack("struct cl_licence_secret", opened)
     assert bytes(secret.content_key) == key
-    assert opened[ffi.sizeof("struct cl_licence_secret") :] == pack_password(PASSWORD)
-    assert secret.password_size == len(pack_password(PASSWORD))
+    words = pack_password(PASSWORD, bundle.layers(key))
+    assert opened[ffi.sizeof("struct cl_licence_secret") :] == words
+    assert secret.password_size == len(words)
     assert layer_id("c1") not in licence.data and layer_id("c1") not in bundle.to_bytes()
 
 
@@ -382,7 +434,8 @@ def test_the_command_line(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys
         clear = data[: ffi.offsetof("struct cl_licence", "enc")]
         opened = SUITE.decrypt(data[len(clear) : -C.CL_SIGNATURE_SIZE], DEVICE, LICENCE_DOMAIN + clear)
         given = PASSWORD.for_device(Licence(data).device_id) if options else PASSWORD
-        assert opened[ffi.sizeof("struct cl_licence_secret") :] == pack_password(given)
+        words = pack_password(given, compile_onnx(network()).layers)
+        assert opened[ffi.sizeof("struct cl_licence_secret") :] == words
     capsys.readouterr()
     assert call("inspect", tmp_path / "own.lic") == 0
     assert "password" in capsys.readouterr().out

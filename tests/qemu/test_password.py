@@ -27,7 +27,7 @@ from cloister.teec import TaError
 from cloister.wire import C, ffi, new, pack, unpack
 
 LAYERS = {"c1": 16, "c2": 24, "d3": 40}
-HEAD, LOCK, ENTRY = (ffi.sizeof(f"struct cl_{name}") for name in ("password", "lock", "lock_entry"))
+HEAD, LOCK = (ffi.sizeof(f"struct cl_{name}") for name in ("password", "lock"))
 
 
 def network() -> onnx.ModelProto:
@@ -145,7 +145,8 @@ def test_a_quantised_model(device: Device, inputs: np.ndarray[Any, Any], tmp_pat
 def test_the_largest_password(device: Device) -> None:
     """64 KiB: more than OP-TEE would take as a signed message."""
     numbers = np.random.default_rng(9)
-    shapes = {"w": (8, 4032), "b": (4032,), "v": (4032, 10)}
+    count = 8064
+    shapes = {"w": (8, count), "b": (count,), "v": (count, 10)}
     arrays = {name: numbers.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
     nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["z"]), helper.make_node("Relu", ["z"], ["r"]),
              helper.make_node("MatMul", ["r", "v"], ["y"])]  # fmt: skip
@@ -155,7 +156,6 @@ def test_the_largest_password(device: Device) -> None:
         [numpy_helper.from_array(value, name) for name, value in arrays.items()],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    count = 4032
     turned = Lock("z", np.arange(count, dtype=np.uint16), -np.ones(count, np.float32), np.ones(count, np.float32))
     given = Password("large", [turned])
     assert len(pack_password(given)) > C.CL_MAX_PASSWORD - 1024
@@ -175,7 +175,7 @@ def forge(device: Device, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Ca
 
     def make(words: bytes) -> bytes:
         monkeypatch.setattr("cloister.seal.licence.check_layers", lambda *_: None)
-        monkeypatch.setattr("cloister.seal.licence.pack_password", lambda _: words)
+        monkeypatch.setattr("cloister.seal.licence.pack_password", lambda *_: words)
         return issue_licence(bundle, key, device.public_key(), vendor, output="full", password=password()).data
 
     return make
@@ -212,6 +212,10 @@ def damaged(words: bytes, at: int, value: bytes) -> bytes:
     return words[:at] + value + words[at + len(value) :]
 
 
+def channels_in(words: bytes) -> int:
+    return int(unpack("struct cl_password", words).channel_count)
+
+
 INFINITE, NAN = (np.array(value, "<f4").tobytes() for value in (np.inf, np.nan))
 FIRST = HEAD + 3 * LOCK
 MUCH = b"\xff\xff\xff\xff"
@@ -221,7 +225,7 @@ MUCH = b"\xff\xff\xff\xff"
 HOSTILE: list[tuple[Callable[[bytes], bytes], int]] = [
     (lambda words: words, SUCCESS),
     (lambda words: damaged(words, 0, b"XXXX"), BAD_FORMAT),
-    (lambda words: damaged(words, 4, b"\2\0"), C.CL_ERROR_VERSION),
+    (lambda words: damaged(words, 4, b"\1\0"), C.CL_ERROR_VERSION),
     (lambda words: damaged(words, 6, b"\0\0"), BAD_FORMAT),
     (lambda words: damaged(words, 8, MUCH), BAD_FORMAT),
     (lambda words: damaged(words, 12, b"\0\0\0\0"), BAD_FORMAT),
@@ -230,13 +234,15 @@ HOSTILE: list[tuple[Callable[[bytes], bytes], int]] = [
     (lambda words: damaged(words, 20, b"\1"), BAD_FORMAT),
     (lambda words: damaged(words, HEAD, bytes(8)), C.CL_ERROR_PASSWORD),
     (lambda words: damaged(words, HEAD, b"\xff" * 8), BAD_FORMAT),
-    (lambda words: damaged(words, HEAD + 8, b"\0\0\0\0"), BAD_FORMAT),
+    (lambda words: damaged(words, HEAD + 8, b"\1\0"), BAD_FORMAT),
+    (lambda words: damaged(words, HEAD + 10, b"\0\0"), BAD_FORMAT),
     (lambda words: damaged(words, HEAD + 8, MUCH), BAD_FORMAT),
     (lambda words: damaged(words, HEAD + 12, b"\1"), BAD_FORMAT),
-    (lambda words: damaged(words, FIRST, MUCH), BAD_FORMAT),
+    (lambda words: damaged(words, FIRST, bytes(4)), BAD_FORMAT),
     (lambda words: damaged(words, FIRST + 4, INFINITE), BAD_FORMAT),
     (lambda words: damaged(words, FIRST + 8, NAN), BAD_FORMAT),
-    (lambda words: damaged(words, FIRST + 12, b"\1"), BAD_FORMAT),
+    (lambda words: damaged(words, FIRST + 4 * channels_in(words), INFINITE), BAD_FORMAT),
+    (lambda words: damaged(words, FIRST + 8 * channels_in(words), b"\1"), BAD_FORMAT),
     (lambda words: words[:-8] + b"\1" + bytes(7), BAD_FORMAT),
     (lambda words: words[:HEAD], BAD_FORMAT),
     (lambda words: words[:8], BAD_FORMAT),

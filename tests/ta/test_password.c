@@ -8,14 +8,15 @@
 #include "licence.h"
 #include "result.h"
 
-#define LOCKS   2
-#define ENTRIES 5
+#define LOCKS    3
+#define CHANNELS 6
 
 struct sample_password {
 	struct cl_licence_secret secret;
 	struct cl_password head;
 	struct cl_lock locks[LOCKS];
-	struct cl_lock_entry entries[ENTRIES];
+	float scales[CHANNELS];
+	float values[CHANNELS];
 	uint8_t padding[24];
 };
 
@@ -33,18 +34,15 @@ static struct sample_password valid(void)
 		.head =
 			{
 				.magic = CL_MAGIC_PASSWORD,
-				.version = CL_FORMAT_VERSION,
+				.version = CL_PASSWORD_VERSION,
 				.header_size = sizeof(struct cl_password),
 				.total_size = PASSWORD_SIZE,
 				.lock_count = LOCKS,
-				.entry_count = ENTRIES,
+				.channel_count = CHANNELS,
 			},
-		.locks = {{"aaaaaaa", 2, 0}, {"aaaaaab", 3, 0}},
-		.entries = {{1, 0, 2, 0},
-			    {7, -1, 0.5f, 0},
-			    {0, 0, 1, 0},
-			    {1, 2, -1, 0},
-			    {65535, 1, 0, 0}},
+		.locks = {{"aaaaaaa", 6, 7, 0}, {"aaaaaab", 0, 2, 2}, {"aaaaaab", 65535, 65535, 5}},
+		.scales = {0x1p-64f, -1, -0x1p-64f, 2, 1, 1},
+		.values = {2, 0.5f, 1, -1, 0, 0},
 	};
 }
 
@@ -71,31 +69,34 @@ static void refuses_fields(void)
 	REFUSED(secret.password_size, PASSWORD_SIZE - 8);
 	REFUSED(secret.password_size, UINT32_MAX);
 	REFUSED(head.magic, CL_MAGIC_LICENCE);
-	REFUSED_WITH(head.version, CL_FORMAT_VERSION + 1, CL_ERROR_VERSION);
+	REFUSED_WITH(head.version, CL_PASSWORD_VERSION - 1, CL_ERROR_VERSION);
 	REFUSED(head.header_size, 48);
 	REFUSED(head.total_size, PASSWORD_SIZE - 8);
 	REFUSED(head.lock_count, 0);
-	REFUSED(head.lock_count, 1);
-	REFUSED(head.lock_count, 3);
+	REFUSED(head.lock_count, LOCKS - 1);
+	REFUSED(head.lock_count, LOCKS + 1);
 	REFUSED(head.lock_count, UINT32_MAX);
-	REFUSED(head.entry_count, 0);
-	REFUSED(head.entry_count, ENTRIES - 1);
-	REFUSED(head.entry_count, ENTRIES + 1);
-	REFUSED(head.entry_count, UINT32_MAX);
+	REFUSED(head.channel_count, 0);
+	REFUSED(head.channel_count, CHANNELS - 1);
+	REFUSED(head.channel_count, CHANNELS + 1);
+	REFUSED(head.channel_count, UINT32_MAX);
 	REFUSED(head.reserved, 1);
 	REFUSED(locks[0].layer[0], 'b');
 	REFUSED(locks[1].layer[6], 'a');
-	REFUSED(locks[0].entry_count, 0);
-	REFUSED(locks[0].entry_count, 3);
-	REFUSED(locks[1].entry_count, UINT32_MAX);
-	REFUSED(locks[0].reserved, 1);
-	REFUSED(entries[0].channel, 7);
-	REFUSED(entries[1].channel, 0);
-	REFUSED(entries[4].channel, CL_MAX_CHANNELS);
-	REFUSED(entries[2].reserved, 1);
-	REFUSED(entries[2].scale, NAN);
-	REFUSED(entries[3].scale, INFINITY);
-	REFUSED(entries[4].value, -INFINITY);
+	REFUSED(locks[0].first, 8);
+	REFUSED(locks[0].last, 8);
+	REFUSED(locks[1].last, 65535);
+	REFUSED(locks[2].first, 2);
+	REFUSED(locks[2].last, 65534);
+	REFUSED(locks[0].at, 1);
+	REFUSED(locks[1].at, 1);
+	REFUSED(locks[2].at, UINT32_MAX);
+	REFUSED(scales[0], 0);
+	REFUSED(scales[1], -0x1p-65f);
+	REFUSED(scales[2], NAN);
+	REFUSED(scales[5], INFINITY);
+	REFUSED(values[0], NAN);
+	REFUSED(values[5], -INFINITY);
 	REFUSED(padding[0], 1);
 	REFUSED(padding[23], 1);
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 from cloister.compile.lowering import REF_ALIGN, STRUCTS, Buffer, Constant, Op
 from cloister.compile.planner import Plan, align
-from cloister.compile.sites import Site, sites_of
+from cloister.compile.sites import Site, packing_for, sites_of
 from cloister.layers import layer_id
 from cloister.wire import C, ffi, new, pack
 
@@ -24,7 +24,7 @@ def emit_partition(ops: Sequence[Op], plan: Plan) -> bytes:
                 weights += constant.data
                 weights += bytes(align(len(weights)) - len(weights))
     records = b"".join(_record(op, plan, offsets) for op in ops)
-    sites = [_site(site, offsets) for site in sites_of(ops)]
+    sites = [_site(site, packing_for(site, ops), offsets) for site in sites_of(ops)]
     ops_offset = ffi.sizeof("struct cl_partition")
     head = ops_offset + len(records) + sum(map(len, sites))
     weights_offset = align(head)
@@ -45,7 +45,7 @@ def emit_partition(ops: Sequence[Op], plan: Plan) -> bytes:
     return b"".join((pack(header), records, *sites, bytes(weights_offset - head), weights))
 
 
-def _site(site: Site, constants: dict[Constant, int]) -> bytes:
+def _site(site: Site, packing: int, constants: dict[Constant, int]) -> bytes:
     fields: dict[str, Any] = {
         name: {"space": C.CL_SPACE_WEIGHTS, "offset": constants[ref.memory] + ref.start, "size": ref.size}
         for name, ref in (("weights", site.weights), ("bias", site.bias))
@@ -56,7 +56,7 @@ def _site(site: Site, constants: dict[Constant, int]) -> bytes:
         new(
             "struct cl_site",
             layer=list(layer_id(part.tensor)),
-            packing=site.packing,
+            packing=packing,
             first=part.first,
             channels=part.channels,
             groups=part.groups,

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from cloister.compile.lowering import Buffer, Constant, Op
 
 #: How weights lie: enum cl_packing.
-PANELS, ROWS, PANELS_S8, ROWS_S8 = (
-    int(packing) for packing in (C.CL_PACKING_PANELS, C.CL_PACKING_ROWS, C.CL_PACKING_PANELS_S8, C.CL_PACKING_ROWS_S8)
+PANELS, ROWS, PANELS_S8, ROWS_S8, PANELS_SCALED = (
+    int(getattr(C, f"CL_PACKING_{name}")) for name in ("PANELS", "ROWS", "PANELS_S8", "ROWS_S8", "PANELS_SCALED")
 )
+
+#: Work of scaling one weight, relative to that of scaling one result.
+WEIGHT = 1.25
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,28 @@ class Site:
 def sites_of(ops: Iterable[Op]) -> list[Site]:
     """The sites of kernels, each once, in order."""
     return list(dict.fromkeys(op.site for op in ops if op.site is not None))
+
+
+def packing_for(site: Site, ops: Iterable[Op]) -> int:
+    """How the weights of a site lie, and whether its kernels can scale their results with less work.
+
+    WINOGRAD has a product there that takes the scale at no cost; the others multiply once more.
+    """
+    if site.packing != PANELS or site.weights is None or site.bias is None or not site.bias.is_constant:
+        return site.packing
+    users = [op for op in ops if op.site is site]
+    if not all(op.kernel in ("CONV2D", "WINOGRAD", "GEMM") for op in users):
+        return site.packing
+    return PANELS_SCALED if sum(map(_results, users)) < WEIGHT * site.part.depth else PANELS
+
+
+def _results(op: Op) -> int:
+    """Results of one channel that a kernel would have to scale."""
+    if op.kernel == "WINOGRAD":
+        return 0
+    if op.kernel == "GEMM":
+        return int(op.fields["m"])
+    return int(op.fields["batch"] * op.fields["out_h"] * op.fields["out_w"])
 
 
 def channels_of(sites: Iterable[Site]) -> dict[str, int]:

@@ -176,8 +176,9 @@ def issue_licence(
 
     locks = b""
     if password is not None:
-        check_layers(password, bundle.layers(content_key), bundle.name)
-        locks = pack_password(password)
+        layers = bundle.layers(content_key)
+        check_layers(password, layers, bundle.name)
+        locks = pack_password(password, layers)
 
     secret = new(
         "struct cl_licence_secret",
