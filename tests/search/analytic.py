@@ -16,14 +16,11 @@ TAPS = ("image", "block1", "block2", "block3", "logits")
 _EXPOSED = {"trained": 1.0, "tampered": 0.35, "truncated": 0.5, "random": 0.0}
 
 
-def space() -> Space:
-    return strategy_space(TAPS)
-
-
 class Analytic:
     """Costs grow with the monitor and what crosses; accuracy needs both; exposure is what the backbone tells.
 
     Args:
+        space: instead of all strategies.
         log: file to which a line is added for each evaluation, by all processes.
         pause: called in each proxy and training.
     """
@@ -31,7 +28,8 @@ class Analytic:
     name = "analytic"
     proxy_share = 0.2
 
-    def __init__(self, log: Path | None = None) -> None:
+    def __init__(self, log: Path | None = None, space: Space | None = None) -> None:
+        self.space = space or strategy_space(TAPS)
         self.log = log
         self.calls: list[tuple[str, Strategy]] = []
 

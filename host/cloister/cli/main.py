@@ -19,6 +19,7 @@ COMMANDS = {
     "prune": ("cloister.cli.prune", "Make a trained model smaller within an accuracy budget."),
     "edgepro": ("cloister.cli.edgepro", "Lock a trained model, so that it answers only with a password."),
     "attack": ("cloister.cli.attack", "Attack a protected model, and measure what that achieves."),
+    "search": ("cloister.cli.search", "Search for the best strategy of protection within a budget."),
     "plan": ("cloister.cli.plan", "Tell whether and how a model fits into secure memory."),
     "calibrate": ("cloister.cli.calibrate", "Measure what the estimates of `plan` are made of."),
     "compile": ("cloister.cli.compile", "Compile an ONNX model into a sealed bundle."),

@@ -21,7 +21,7 @@ from cloister.errors import CloisterError
 from cloister.protect.strategy import Strategy
 from cloister.search.budget import Budget
 from cloister.search.errors import SearchError
-from cloister.search.figures import COSTS, OBJECTIVES, Figures, Stage
+from cloister.search.figures import COSTS, OBJECTIVES, Evaluator, Figures, Stage
 from cloister.search.space import Point, Space
 from cloister.search.storage import open_storage, shown, told
 
@@ -42,6 +42,7 @@ class Record:
         figures: where it is done.
         reason: where it failed.
         seconds: it took.
+        turn: of an estimate, how many proxies there were when it was made.
     """
 
     stage: Stage
@@ -52,6 +53,7 @@ class Record:
     figures: Figures | None = None
     reason: str = ""
     seconds: float = 0.0
+    turn: int = 0
 
 
 class Book:
@@ -112,7 +114,7 @@ class Book:
         with told():
             return dict(self._studies[Stage.ESTIMATE].user_attrs.get("about", {}))
 
-    def bind(self, evaluator: str, space: Space, seed: int, budget: Budget) -> None:
+    def bind(self, evaluator: Evaluator, seed: int, budget: Budget) -> None:
         """Say what the search is of, or check that it is the same as before. The budget may change.
 
         Raises:
@@ -120,8 +122,8 @@ class Book:
         """
         now = {
             "form": FORM,
-            "evaluator": evaluator,
-            "space": json.loads(json.dumps({name: list(values) for name, values in space.choices.items()})),
+            "evaluator": evaluator.name,
+            "space": json.loads(json.dumps({name: list(values) for name, values in evaluator.space.choices.items()})),
             "seed": seed,
         }
         before = self.about
@@ -133,7 +135,9 @@ class Book:
                     "give what it was begun with, or another --name or file for a new search",
                 )
         with told():
-            self._studies[Stage.ESTIMATE].set_user_attr("about", {**now, "budget": budget.as_json()})
+            self._studies[Stage.ESTIMATE].set_user_attr(
+                "about", {**now, "budget": budget.as_json(), "proxy_share": evaluator.proxy_share}
+            )
 
     def records(self, stage: Stage) -> list[Record]:
         """All of a stage, in the order of their numbers; those that are waiting or were given up are left out."""
@@ -165,7 +169,8 @@ class Book:
         figures = Figures.from_json(attrs["figures"]) if state == "done" else None
         strategy = self._strategy(attrs["strategy"])
         point = attrs.get("point", trial.params)
-        return Record(stage, trial.number, strategy, point, state, figures, error, float(attrs.get("seconds", seconds)))
+        took, turn = float(attrs.get("seconds", seconds)), int(attrs.get("turn", 0))
+        return Record(stage, trial.number, strategy, point, state, figures, error, took, turn)
 
     def _strategy(self, text: str) -> Strategy:
         if text not in self._strategies:
@@ -173,37 +178,47 @@ class Book:
         return self._strategies[text]
 
     def add_estimate(
-        self, point: Point, strategy: Strategy, budget: Budget, found: Figures | str, seconds: float
+        self, point: Point, strategy: Strategy, budget: Budget, found: Figures | str, *, seconds: float, turn: int
     ) -> Record:
         """Keep an estimate, or why there is none."""
-        attrs: dict[str, Any] = {"strategy": strategy.to_json(), "point": dict(point), "seconds": seconds}
-        values, system = None, {}
+        attrs: dict[str, Any] = {
+            "strategy": strategy.to_json(), "point": dict(point), "seconds": seconds, "turn": turn
+        }  # fmt: skip
+        stage = Stage.ESTIMATE
         if isinstance(found, str):
-            attrs["error"] = found
+            trial = optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={**attrs, "error": found})
+            record = Record(stage, -1, strategy, point, "failed", None, found, seconds, turn)
         else:
-            attrs["figures"] = found.as_json()
-            values = [float(getattr(found, objective.key)) for objective in COSTS]
-            system = {f"constraints:{key}": value for key, value in budget.excess(found, doubt=True).items()}
-        state = TrialState.FAIL if values is None else TrialState.COMPLETE
-        trial = optuna.trial.create_trial(state=state, values=values, user_attrs=attrs, system_attrs=system)
+            trial = optuna.trial.create_trial(
+                values=[float(getattr(found, objective.key)) for objective in COSTS],
+                user_attrs={**attrs, "figures": found.as_json()},
+                system_attrs={f"constraints:{key}": value for key, value in budget.excess(found, doubt=True).items()},
+            )
+            record = Record(stage, -1, strategy, point, "done", found, "", seconds, turn)
         with told():
-            self._studies[Stage.ESTIMATE].add_trial(trial)
-        kept = None if isinstance(found, str) else found
-        return Record(
-            Stage.ESTIMATE, -1, strategy, point, "done" if kept else "failed", kept, attrs.get("error", ""), seconds
-        )
+            self._studies[stage].add_trial(trial)
+        return record
 
     def work(
-        self, stage: Stage, point: Point, space: Space, evaluate: Callable[[Strategy], Figures], budget: Budget
+        self,
+        stage: Stage,
+        point: Point,
+        space: Space,
+        evaluate: Callable[[Strategy], Figures],
+        budget: Budget,
+        *,
+        limit: int | None = None,
     ) -> Record | None:
         """Evaluate a point as a trial of a stage, and keep what was found.
 
-        The trial that is run may be one that another worker left waiting, and it is given up where another
-        worker has the same strategy already; then None is returned.
+        The trial that is run may be one that another worker left waiting. It is given up where another worker has
+        the same strategy already, or where others have begun ``limit`` trials meanwhile; then None is returned.
 
         Raises:
-            SearchError: the evaluator's figures are not complete, or the database was lost.
+            SearchError: the point is not of the space, the evaluator's figures are not complete, or the database was
+                lost.
         """
+        space.check(point)
         study = self._studies[stage]
         ran: list[int] = []
 
@@ -213,8 +228,13 @@ class Book:
             strategy = space.build(space.suggest(trial))
             text = strategy.to_json()
             trial.set_user_attr("strategy", text)
-            if self._taken(stage, text, trial.number):
+            before = [other for other in study.get_trials(deepcopy=False) if other.number < trial.number]
+            live = [other for other in before if _live(other)]
+            # of two workers that begin at once the one with the earlier number goes on
+            if any(other.user_attrs.get("strategy") == text for other in live):
                 raise optuna.TrialPruned("another worker has it")
+            if limit is not None and len(live) >= limit:
+                raise optuna.TrialPruned("others have begun enough")
             try:
                 figures = evaluate(strategy)
             except SearchError:
@@ -233,15 +253,6 @@ class Book:
             study.optimize(objective, n_trials=1)
         return next((record for record in self.records(stage) if ran and record.number == ran[0]), None)
 
-    def _taken(self, stage: Stage, text: str, number: int) -> bool:
-        """Whether an earlier trial has the strategy: where two workers begin at once, one goes on."""
-        for trial in self._studies[stage].get_trials(deepcopy=False):
-            if trial.number < number and trial.user_attrs.get("strategy") == text:
-                live = trial.state in (TrialState.RUNNING, TrialState.COMPLETE)
-                if live or "error" in trial.user_attrs:
-                    return True
-        return False
-
     def release(self) -> int:
         """Give up the trials of workers of this machine that are gone, so that they can be done again; their number.
 
@@ -257,6 +268,11 @@ class Book:
                         study.tell(trial.number, state=TrialState.FAIL)
                         count += 1
         return count
+
+
+def _live(trial: FrozenTrial) -> bool:
+    """Running, done, or failed by itself: nobody need begin it again."""
+    return trial.state in (TrialState.RUNNING, TrialState.COMPLETE) or "error" in trial.user_attrs
 
 
 def worker() -> str:

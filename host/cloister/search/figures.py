@@ -13,6 +13,7 @@ from cloister.search.errors import SearchError
 
 if TYPE_CHECKING:
     from cloister.protect.strategy import Strategy
+    from cloister.search.space import Space
 
 
 class Stage(Enum):
@@ -133,6 +134,10 @@ class Evaluator(Protocol):
     @property
     def name(self) -> str:
         """Model, data and settings in one line; a study belongs to one such name and refuses another."""
+
+    @property
+    def space(self) -> Space:
+        """What can be chosen for this model."""
 
     @property
     def proxy_share(self) -> float:

@@ -14,7 +14,7 @@ from cloister.search.choose import MARGIN, Choice, choose, front_of, tell
 from cloister.search.errors import SearchError
 from cloister.search.figures import Evaluator, Stage
 from cloister.search.propose import Proposer
-from cloister.search.space import Point, Space
+from cloister.search.space import Point
 
 #: Seconds between two looks at whether other workers are done.
 WAIT_S = 1.0
@@ -103,7 +103,6 @@ Say = Callable[[str], None]
 def search(
     evaluator: Evaluator,
     budget: Budget,
-    space: Space,
     *,
     study: str | Path | None = None,
     name: str = "search",
@@ -120,9 +119,8 @@ def search(
     it finds the same again, however often it is interrupted (but for figures that are not the same again).
 
     Args:
-        evaluator: finds out what strategies cost and achieve.
+        evaluator: finds out what strategies cost and achieve, and tells what can be chosen.
         budget: what the strategy may cost.
-        space: what can be chosen.
         study: a file, or a database's URL; None keeps nothing.
         name: of the search in ``study``.
         effort: how much is tried.
@@ -137,15 +135,13 @@ def search(
             it fails again and again.
     """
     book = Book(study, name)
-    book.bind(evaluator.name, space, seed, budget)
+    book.bind(evaluator, seed, budget)
     effort, say = effort or Effort(), say or (lambda _: None)
-    complete = _Search(book, evaluator, budget, space, effort, seed, time_limit, sampler, say).run()
-    return found_in(book, budget, evaluator.proxy_share, margin=margin, complete=complete)
+    complete = _Search(book, evaluator, budget, effort, seed, time_limit, sampler, say).run()
+    return found_in(book, budget, margin=margin, complete=complete)
 
 
-def found_in(
-    book: Book, budget: Budget, proxy_share: float, *, margin: float = MARGIN, complete: bool = False
-) -> Found:
+def found_in(book: Book, budget: Budget, *, margin: float = MARGIN, complete: bool = False) -> Found:
     """What a study holds so far."""
     proxies, trainings = ([r for r in book.records(stage) if r.figures] for stage in (Stage.PROXY, Stage.TRAINING))
     return Found(
@@ -154,7 +150,7 @@ def found_in(
         estimates=len({record.strategy for record in book.records(Stage.ESTIMATE)}),
         proxies=len(proxies),
         trainings=len(trainings),
-        cost=len(trainings) + proxy_share * len(proxies),
+        cost=len(trainings) + float(book.about.get("proxy_share", 1.0)) * len(proxies),
         complete=complete,
         study=book,
     )
@@ -164,12 +160,12 @@ class _Search:
     """One worker."""
 
     def __init__(
-        self, book: Book, evaluator: Evaluator, budget: Budget, space: Space, effort: Effort, seed: int,
+        self, book: Book, evaluator: Evaluator, budget: Budget, effort: Effort, seed: int,
         time_limit: float | None, sampler: str, say: Say,
     ) -> None:  # fmt: skip
-        self._book, self._evaluator, self._budget, self._space = book, evaluator, budget, space
+        self._book, self._evaluator, self._budget = book, evaluator, budget
         self._effort, self._say = effort, say
-        self._proposer = Proposer(book, evaluator, space, budget, seed=seed, sampler=sampler)
+        self._proposer = Proposer(book, evaluator, budget, seed=seed, sampler=sampler)
         self._end = None if time_limit is None else time.monotonic() + time_limit
         self._failures = 0
 
@@ -225,15 +221,16 @@ class _Search:
         forecast = self._proposer.forecast()
         # a quarter of the estimates are spent before the first proxy, the others where forecasts point to
         first = effort.estimates // 4
-        due = first + (effort.estimates - first) * turn // effort.proxies
-        if (wanted := due - self._proposer.estimates) > 0:
-            self._proposer.seek(forecast, wanted, turn, lambda: self._left() <= 0)
+        target = first + (effort.estimates - first) * (turn + 1) // effort.proxies
+        if target > self._proposer.estimates:
+            self._proposer.seek(forecast, target, turn, lambda: self._left() <= 0)
             self._say(f"{self._proposer.estimates} strategies estimated")
         return self._proposer.next_proxy(forecast if turn >= effort.spread else None, turn, effort.spread)
 
     def _work(self, stage: Stage, point: Point) -> None:
         evaluate = self._evaluator.proxy if stage is Stage.PROXY else self._evaluator.train
-        record = self._book.work(stage, point, self._space, evaluate, self._budget)
+        limit = self._effort.proxies if stage is Stage.PROXY else self._effort.trainings
+        record = self._book.work(stage, point, self._evaluator.space, evaluate, self._budget, limit=limit)
         if record is None:
             return
         if record.figures is None:

@@ -62,9 +62,9 @@ def run_grid(
     Raises:
         SearchError: as :func:`cloister.search.search`.
     """
-    space = strategy_space(taps)
+    space = strategy_space(taps)  # not the evaluator's: that may be narrower
     book = Book(study, name)
-    book.bind(evaluator.name, space, 0, budget)
+    book.bind(evaluator, 0, budget)
     book.release()
     for strategy in hand_made(taps):
         if any(record.strategy == strategy for record in book.records(Stage.TRAINING)):

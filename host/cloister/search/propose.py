@@ -18,7 +18,7 @@ from cloister.search.budget import Budget
 from cloister.search.choose import gain
 from cloister.search.errors import SearchError
 from cloister.search.figures import COSTS, Evaluator, Figures, Stage
-from cloister.search.space import Point, Space
+from cloister.search.space import Point
 from cloister.search.surrogate import Array, Encoder, Forecast, Sample, bend, costs
 
 #: What can propose strategies; each is Optuna's.
@@ -90,13 +90,12 @@ def _without_accuracy(figures: Figures) -> Figures:
 class Proposer:
     """Finds strategies for proxies and trainings in what the book knows."""
 
-    def __init__(
-        self, book: Book, evaluator: Evaluator, space: Space, budget: Budget, *, seed: int, sampler: str = "nsga2"
-    ) -> None:
+    def __init__(self, book: Book, evaluator: Evaluator, budget: Budget, *, seed: int, sampler: str = "nsga2") -> None:
         if sampler not in SAMPLERS:
             raise SearchError(f"there is no sampler {sampler!r}", f"choose one of {', '.join(SAMPLERS)}")
-        self._book, self._evaluator, self._space, self._budget = book, evaluator, space, budget
+        self._book, self._evaluator, self._space, self._budget = book, evaluator, evaluator.space, budget
         self._seed, self._sampler = seed, sampler
+        self._encoder = Encoder(evaluator.space)
         self._estimates: dict[Strategy, Record] = {}
         self._seen = 0
 
@@ -107,7 +106,7 @@ class Proposer:
             self._estimates.setdefault(record.strategy, record)
         self._seen = len(records)
 
-    def estimate(self, point: Point) -> Record:
+    def estimate(self, point: Point, turn: int = 0) -> Record:
         """The estimate of a point: the one that is known of its strategy, or a new one, which is kept."""
         strategy = self._space.build(point)
         if strategy not in self._estimates:
@@ -120,8 +119,9 @@ class Proposer:
                 raise
             except CloisterError as error:
                 found = error.message
-            seconds = time.monotonic() - began
-            self._estimates[strategy] = self._book.add_estimate(point, strategy, self._budget, found, seconds)
+            self._estimates[strategy] = self._book.add_estimate(
+                point, strategy, self._budget, found, seconds=time.monotonic() - began, turn=turn
+            )
         return self._estimates[strategy]
 
     @property
@@ -143,7 +143,7 @@ class Proposer:
                 proxy = record.figures if stage is Stage.PROXY else before.proxy if before else None
                 training = record.figures if stage is Stage.TRAINING else None
                 samples[record.strategy] = Sample(record.strategy, estimate, proxy, training)
-        return Forecast(list(samples.values()), list(self._estimates)) if len(samples) >= 3 else None
+        return Forecast(list(samples.values()), self._encoder) if len(samples) >= 3 else None
 
     def candidates(self, forecast: Forecast | None, records: Sequence[Record]) -> list[Candidate]:
         """Those of the records that could be estimated, with their forecasts."""
@@ -161,25 +161,27 @@ class Proposer:
             for i, (record, figures) in enumerate(pairs)
         ]  # fmt: skip
 
-    def seek(self, forecast: Forecast | None, count: int, turn: int, late: Callable[[], bool]) -> None:
-        """Estimate up to ``count`` strategies more: where the sampler, on what is forecast, expects the front.
+    def seek(self, forecast: Forecast | None, target: int, turn: int, late: Callable[[], bool]) -> None:
+        """Estimate strategies until so many are: where the sampler, on what is forecast, expects the front.
 
-        The sampler works on a study in memory that is drawn from the seed and the turn, so that a search that is
-        resumed goes on as it would have; only estimates are kept.
+        The sampler works on a study in memory, which follows from the seed, the turn, and what was estimated in
+        earlier turns. So a search that was interrupted in the midst of it proposes the same again, and only estimates
+        need be kept.
         """
-        if not self._estimates:
+        if turn == 0:
             for point in self._space.anchors:
                 self.estimate(point)
-        target = self.estimates + count
+        earlier = [record for record in self._estimates.values() if record.turn < turn]
+        count = target - len(earlier)
         with quiet():
             study = optuna.create_study(
                 directions=["minimize"] * (2 if forecast is None else 5), sampler=self._make_sampler(turn)
             )
-        for point in self._seeds(forecast, turn):
+        for point in self._seeds(forecast, turn, earlier):
             study.enqueue_trial(dict(point))
 
         def objective(trial: optuna.trial.Trial) -> list[float]:
-            record = self.estimate(self._space.suggest(trial))
+            record = self.estimate(self._space.suggest(trial), turn)
             if record.figures is None:
                 raise optuna.TrialPruned(record.reason)
             return self._values(trial, forecast, record)
@@ -198,11 +200,11 @@ class Proposer:
             return optuna.samplers.TPESampler(seed=seed, n_startup_trials=POPULATION)
         return optuna.samplers.NSGAIISampler(population_size=POPULATION, seed=seed)
 
-    def _seeds(self, forecast: Forecast | None, turn: int) -> list[Point]:
+    def _seeds(self, forecast: Forecast | None, turn: int, earlier: Sequence[Record]) -> list[Point]:
         """What the sampler begins from: half of it known to be good, half that with one or two things changed."""
         if forecast is None:
             return []
-        known = self.candidates(forecast, list(self._estimates.values()))
+        known = self.candidates(forecast, earlier)
         best = self._best_aim(forecast)
         worth = {item.strategy: item.likely(self._budget) * item.improvement(best) for item in known}
         known.sort(key=lambda item: -worth[item.strategy])
@@ -268,14 +270,13 @@ class Proposer:
         for anchor in anchors:
             if anchor in by_strategy and anchor not in taken:
                 return by_strategy[anchor]
-        encode = Encoder([candidate.strategy for candidate in known])
-        own = np.hstack(encode([(candidate.strategy, candidate.estimate) for candidate in known]))
+        own = np.hstack(self._encoder([(candidate.strategy, candidate.estimate) for candidate in known]))
         past = [self._estimates[strategy] for strategy in taken if strategy in self._estimates]
         there = [(record.strategy, record.figures) for record in past if record.figures is not None]
         if not there:
             middle = own.mean(0, keepdims=True)
             return known[int(((own - middle) ** 2).sum(1).argmin())]
-        theirs = np.hstack(encode(there))
+        theirs = np.hstack(self._encoder(there))
         nearest = ((own[:, None, :] - theirs[None, :, :]) ** 2).sum(2).min(1)
         return known[int(nearest.argmax())]
 

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from cloister.protect.strategy import Strategy
 from cloister.search.figures import Figures
+from cloister.search.space import Space
 
 Array = NDArray[np.float64]
 
 #: Length scales of the strategy's features and of its costs, and shares of noise, of which the likelihood chooses.
-LENGTHS, COST_LENGTHS, NOISES = (0.7, 1.4, 2.8, 5.6), (0.25, 0.5, 1.0, 4.0), (1e-3, 1e-2, 1e-1, 0.4)
+LENGTHS, COST_LENGTHS, NOISES = (1.0, 2.0, 4.0), (0.3, 1.0, 3.0), (1e-3, 3e-2, 0.3)
 #: Shares of a linear trend.
-TRENDS = (0.0, 0.3, 0.6)
+TRENDS = (0.0, 0.5)
 
 
 def bend(value: float) -> float:
@@ -69,8 +70,16 @@ def costs(figures: Figures) -> list[float]:
 class Encoder:
     """Strategies and their estimated costs as rows of numbers."""
 
-    def __init__(self, strategies: Sequence[Strategy]) -> None:
-        self._names = sorted({name for strategy in strategies for name in describe(strategy)})
+    def __init__(self, space: Space) -> None:
+        """Names everything that strategies of the space can have, by changing one parameter after the other."""
+        plain = {name: values[0] for name, values in space.choices.items()}
+        near = [
+            space.build({**point, name: value})
+            for point in (*space.anchors, plain)
+            for name, values in space.choices.items()
+            for value in values
+        ]
+        self._names = sorted({name for strategy in near for name in describe(strategy)})
 
     def __call__(self, pairs: Sequence[tuple[Strategy, Figures]]) -> tuple[Array, Array]:
         """Features (n, number of names) and costs (n, 3)."""
@@ -187,8 +196,8 @@ class Translation:
 class Forecast:
     """What full trainings would find, from estimates, proxies and trainings; on the bent scale."""
 
-    def __init__(self, samples: Sequence[Sample], everything: Sequence[Strategy]) -> None:
-        self._encoder = Encoder(everything)
+    def __init__(self, samples: Sequence[Sample], encoder: Encoder) -> None:
+        self._encoder = encoder
         self._processes = {}
         #: The estimates have a guess of their own for these: only what it misses is learned.
         self._guessed = {

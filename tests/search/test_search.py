@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The generator on formulas whose best strategies are known."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from analytic import TAPS, Analytic
+
+from cloister.errors import CloisterError
+from cloister.protect.strategy import Strategy
+from cloister.search import Budget, Effort, Figures, SearchError, Stage, search
+from cloister.search.book import Book
+from cloister.search.grid import compare, hand_made, run_grid
+from cloister.search.strategies import point_of, strategy_of, strategy_space
+
+BUDGET = Budget.parse("256KiB", "1%", "1")
+SMALL = Effort(estimates=60, proxies=8, trainings=3)
+
+
+def trail(book: Book) -> list[tuple[str, str]]:
+    return [(stage.value, record.strategy.digest) for stage in Stage for record in book.records(stage)]
+
+
+def test_points_and_strategies() -> None:
+    space = strategy_space(TAPS)
+    for strategy in hand_made(TAPS):
+        assert strategy_of(point_of(strategy, TAPS), TAPS) == strategy
+    plain = point_of(Strategy(taps=("block1",), pool=1), TAPS)
+    # what means nothing does not make another strategy
+    assert space.build({**plain, "pool_kind": "max"}) == space.build(plain)
+    assert space.build({**plain, "form": "whole"}) == space.build({**plain, "form": "whole", "cpm_width": 32})
+    # taps are a set, in the order in which they become ready
+    both = {**plain, "tap_0": "block3", "tap_1": "block1", "tap_2": "block3", "tap_3": None}
+    assert space.build(both).taps == ("block1", "block3")
+
+
+def test_space_refuses() -> None:
+    with pytest.raises(SearchError, match="widths"):
+        strategy_space(TAPS, widths=(1,))
+    with pytest.raises(SearchError, match="cpm_width"):
+        strategy_space(TAPS, cpm_width=(3,))
+    with pytest.raises(SearchError, match="tap at most"):
+        point_of(Strategy(taps=("elsewhere",)), TAPS)
+    assert all(point["precision"] == "int8" for point in strategy_space(TAPS, precision=("int8",)).anchors)
+
+
+def test_as_good_as_the_grid_with_half_the_trainings() -> None:
+    grid_evaluator, evaluator = Analytic(), Analytic()
+    grid = run_grid(grid_evaluator, BUDGET, TAPS)
+    found = search(evaluator, BUDGET, effort=replace(Effort(), estimates=400))
+    compared = compare(found, grid, BUDGET)
+    assert len(hand_made(TAPS)) == 30 == compared.grid_cost
+    assert sum(stage == "train" for stage, _ in grid_evaluator.calls) == 30
+    counted = [stage for stage, _ in evaluator.calls]
+    assert counted.count("train") + evaluator.proxy_share * counted.count("proxy") == pytest.approx(compared.cost)
+    assert compared.cost <= 15
+    assert compared.as_good, compared.text
+    assert found.choice.fits and found.complete
+    # 30,000 random points, each trained, find no less than a gain of 1 at 0.240 %
+    assert found.chosen is not None and found.chosen.figures is not None
+    assert found.chosen.figures.gain == 1.0 and found.chosen.figures.overhead < 0.004
+
+
+def test_comparison_can_be_lost() -> None:
+    grid = run_grid(Analytic(), BUDGET, TAPS)
+    poor = strategy_space(TAPS, form=("trained",), cpm_width=(2,), precision=("fp32",))
+    compared = compare(search(Analytic(space=poor), BUDGET, effort=SMALL), grid, BUDGET)
+    assert not compared.as_good and "worse than" in compared.text
+
+
+def test_every_strategy_is_evaluated_once() -> None:
+    evaluator = Analytic()
+    found = search(evaluator, BUDGET, effort=SMALL)
+    assert len(evaluator.calls) == len(set(evaluator.calls))
+    assert (found.proxies, found.trainings) == (8, 3)
+    assert found.estimates == 60
+    trained = {record.strategy for record in found.study.records(Stage.TRAINING)}
+    assert trained <= {record.strategy for record in found.study.records(Stage.PROXY)}
+
+
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe", "random"])
+def test_the_same_seed_finds_the_same(sampler: str) -> None:
+    runs = [search(Analytic(), BUDGET, effort=SMALL, seed=3, sampler=sampler) for _ in range(2)]
+    assert trail(runs[0].study) == trail(runs[1].study)
+    assert trail(search(Analytic(), BUDGET, effort=SMALL, seed=4, sampler=sampler).study) != trail(runs[0].study)
+
+
+class Interrupted(Analytic):
+    """Stops at its n-th call, as by Control-C."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.left = after
+
+    def stop(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+    def estimate(self, strategy: Strategy) -> Figures:
+        self.stop()
+        return super().estimate(strategy)
+
+    def proxy(self, strategy: Strategy) -> Figures:
+        self.stop()
+        return super().proxy(strategy)
+
+    def train(self, strategy: Strategy) -> Figures:
+        self.stop()
+        return super().train(strategy)
+
+
+def test_interrupted_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+    study = tmp_path / "study.journal"
+    for after in (10, 15, 9, 1, 6):
+        with pytest.raises(KeyboardInterrupt):
+            search(Interrupted(after), BUDGET, effort=SMALL, study=study)
+    evaluator = Analytic()
+    resumed = search(evaluator, BUDGET, effort=SMALL, study=study)
+    whole = search(Analytic(), BUDGET, effort=SMALL)
+    assert trail(resumed.study) == trail(whole.study)
+    assert resumed.why == whole.why
+    # what was kept was not done again
+    assert len(evaluator.calls) == 60 + 8 + 3 - 41
+
+
+def test_killed_worker_is_noticed(tmp_path: Path) -> None:
+    study, mark = tmp_path / "study.journal", tmp_path / "in-training"
+    script = (
+        "import pathlib, sys, time\n"
+        "from analytic import Analytic\n"
+        "from cloister.search import *\n"
+        "class Slow(Analytic):\n"
+        "    def proxy(self, strategy):\n"
+        "        if len(self.calls) > 30:\n"
+        f"            pathlib.Path({str(mark)!r}).touch(); time.sleep(60)\n"
+        "        return super().proxy(strategy)\n"
+        f"search(Slow(), Budget.parse('256KiB', '1%', '1'), study={str(study)!r}, effort=Effort(60, 8, 3))\n"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    process = subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path})
+    deadline = time.monotonic() + 60
+    while not mark.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with study.open("ab") as file:
+        file.write(b'{"op_code":4,"wor')  # what a machine that lost power may leave
+    resumed = search(Analytic(), BUDGET, effort=SMALL, study=study)
+    assert trail(resumed.study) == trail(search(Analytic(), BUDGET, effort=SMALL).study)
+
+
+def test_time_limit_ends_with_the_best_so_far() -> None:
+    class Timed(Analytic):
+        def proxy(self, strategy: Strategy) -> Figures:
+            time.sleep(0.1)
+            return super().proxy(strategy)
+
+        def train(self, strategy: Strategy) -> Figures:
+            time.sleep(0.5)
+            return super().train(strategy)
+
+    began = time.monotonic()
+    found = search(Timed(), BUDGET, effort=Effort(60, 40, 10, start=3), time_limit=4)
+    assert time.monotonic() - began < 15
+    assert not found.complete
+    assert found.chosen is not None and found.trainings >= 1
+
+
+def test_no_time_at_all() -> None:
+    found = search(Analytic(), BUDGET, effort=SMALL, time_limit=0)
+    assert found.chosen is None and not found.complete and "Nothing was trained" in found.why
+
+
+def test_more_effort_and_another_budget_go_on(tmp_path: Path) -> None:
+    study = tmp_path / "study.journal"
+    search(Analytic(), BUDGET, effort=SMALL, study=study)
+    evaluator = Analytic()
+    found = search(evaluator, Budget.parse("160KiB", "0.3%", "2"), effort=Effort(70, 10, 5), study=study)
+    assert (found.proxies, found.trainings) == (10, 5)
+    assert len([stage for stage, _ in evaluator.calls if stage != "estimate"]) == 4
+
+
+def test_a_study_belongs_to_one_evaluator_and_seed(tmp_path: Path) -> None:
+    class Other(Analytic):
+        name = "of another model"
+
+    study = tmp_path / "study.journal"
+    search(Analytic(), BUDGET, effort=SMALL, study=study)
+    with pytest.raises(SearchError, match="another evaluator"):
+        search(Other(), BUDGET, effort=SMALL, study=study)
+    with pytest.raises(SearchError, match="another seed"):
+        search(Analytic(), BUDGET, effort=SMALL, study=study, seed=1)
+    with pytest.raises(SearchError, match="another space"):
+        search(Analytic(space=strategy_space(TAPS, precision=("fp32",))), BUDGET, effort=SMALL, study=study)
+    assert search(Other(), BUDGET, effort=SMALL, study=study, name="second").trainings == 3
+
+
+def test_what_cannot_be_done_is_noted_and_passed_over() -> None:
+    class Picky(Analytic):
+        def proxy(self, strategy: Strategy) -> Figures:
+            if strategy.backbone == "truncated":
+                raise CloisterError("no such backbone", "none")
+            return super().proxy(strategy)
+
+    found = search(Picky(), BUDGET, effort=SMALL, seed=1)
+    failed = [record for record in found.study.records(Stage.PROXY) if record.state == "failed"]
+    assert failed and all(record.reason == "no such backbone" for record in failed)
+    assert found.proxies + len(failed) == 8
+    unlowered = [record for record in found.study.records(Stage.ESTIMATE) if record.state == "failed"]
+    assert all(record.reason == "this cannot be lowered" for record in unlowered)
+
+
+def test_when_everything_fails_the_search_ends() -> None:
+    class Broken(Analytic):
+        def proxy(self, strategy: Strategy) -> Figures:
+            raise CloisterError("the disk is full", "none")
+
+    with pytest.raises(SearchError, match="the disk is full"):
+        search(Broken(), BUDGET, effort=SMALL)
+
+
+def test_figures_must_be_complete() -> None:
+    class Silent(Analytic):
+        def proxy(self, strategy: Strategy) -> Figures:
+            return replace(super().proxy(strategy), gain=None)
+
+    with pytest.raises(SearchError, match="'gain'"):
+        search(Silent(), BUDGET, effort=SMALL)
+
+
+def test_a_budget_that_nothing_keeps() -> None:
+    found = search(Analytic(), Budget.parse("1KiB", "0.001%", "0"), effort=SMALL)
+    assert found.chosen is None or not found.choice.fits
+
+
+def test_no_study(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no study\n")
+    with pytest.raises(SearchError, match="is no study"):
+        Book(tmp_path / "notes.txt", "search")
+    assert (tmp_path / "notes.txt").read_text() == "no study\n"
+    with pytest.raises(SearchError, match="no such study"):
+        Book(tmp_path / "none.journal", "search", create=False)
+    with pytest.raises(SearchError, match="secret") as caught:
+        Book("postgresql://me:hidden@localhost:1/secret", "search")
+    assert "hidden" not in str(caught.value)
+
+
+def test_torch_is_not_imported() -> None:
+    script = "import sys, cloister.search.grid, cloister.search.picture; sys.exit('torch' in sys.modules)"
+    path = os.pathsep.join(sys.path)
+    assert subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path}).returncode == 0
