@@ -83,7 +83,7 @@ class LockSuite(Suite):
         for index, (work, opened, kind) in enumerate(self._pairs):
             assert work.compiled is not None and opened.password is not None
             sizes = [len(part) for part in work.compiled.partitions]
-            words = len(pack_password(opened.password))
+            words = len(pack_password(opened.password, work.compiled.layers))
             # The same partitions are streamed with the licence's pages and without them.
             locked = 0 if kind == "resident" else _least(work.compiled, sizes)
             memory = 0 if kind == "resident" else locked + pages(LICENCE + words)
