@@ -62,6 +62,7 @@ EPILOG = """examples:
   build/bench --suite tee --quick                 a minute: is all well?
   build/bench --suite models --network resnet50 --network mobilenetv2
   build/bench --suite models --models DIR         ONNX files of your own
+  build/bench --suite mirror --pairs DIR          pairs of your own
   build/bench --suite tee --without-crypto        what a CPU without crypto instructions pays
   build/bench --json now.json --compare before.json
   build/bench --calibrate                         as `cloister calibrate`
@@ -89,6 +90,12 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"a network of the suites models and stream; may be repeated (default: {', '.join(SMALL)})",
     )
     parser.add_argument("--models", type=Path, metavar="DIR", help="measure the .onnx files in DIR instead")
+    parser.add_argument(
+        "--pairs",
+        type=Path,
+        metavar="DIR",
+        help="measure the pairs in the folders of DIR (backbone.onnx, cpm.onnx, victim.onnx) in the suite mirror",
+    )
     parser.add_argument("--without-onnxruntime", action="store_true", help="leave onnxruntime out")
     parser.add_argument(
         "--without-crypto",
@@ -130,7 +137,12 @@ def _options(chosen: argparse.Namespace) -> Options:
             raise BenchError(f"{chosen.models} holds no .onnx file", "give a directory with ONNX models")
     networks = chosen.network or (() if models else SMALL)
     return Options(
-        chosen.quick, tuple(networks), tuple(models), not chosen.without_onnxruntime, not chosen.without_crypto
+        chosen.quick,
+        tuple(networks),
+        tuple(models),
+        not chosen.without_onnxruntime,
+        not chosen.without_crypto,
+        chosen.pairs,
     )
 
 

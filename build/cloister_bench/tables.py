@@ -143,6 +143,27 @@ def lock_table(records: Sequence[Record]) -> Table:
     return table
 
 
+def mirror_table(records: Sequence[Record]) -> Table:
+    """What pairs take, and what of it in which world."""
+    columns = ("pair", "precision", "unprotected", "backbone", "CPM", "boundary", "pair", "added", "taps", "TA peak")
+    table = _table("mirror: instructions of one inference", (*columns, "in stages", "longer world", "spread"))
+    index = _Index(records, "mirror")
+    for row in index.rows:
+        victim, backbone = (index.get(row, "normal", metric) for metric in ("victim", "backbone"))
+        boundary, pair = (index.get(row, "", metric) for metric in ("boundary", "pair"))
+        figures = (record.value if record else None for record in (victim, backbone))
+        peak, taps = index.value(row, "", "peak"), index.value(row, "", "taps")
+        table.add_row(
+            *(escape(row[0]), row[1], *(number(value) for value in figures), number(index.value(row, "ta", "cpm"))),
+            *(number(record.value if record else None) for record in (boundary, pair)),
+            percent(index.value(row, "", "overhead")),
+            *(f"{number(taps)} B", f"{peak / 1024:,.0f} KiB" if peak else "-"),
+            *(number(index.value(row, "", metric)) for metric in ("staged", "path")),
+            _spread([victim, backbone, boundary, pair]),
+        )
+    return table
+
+
 def size_table(records: Sequence[Record]) -> Table:
     """One architecture in several widths."""
     return model_table(records, "sizes")
@@ -155,6 +176,7 @@ TABLES = {
     "stream": stream_table,
     "sizes": size_table,
     "locks": lock_table,
+    "mirror": mirror_table,
 }
 
 

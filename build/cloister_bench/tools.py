@@ -34,8 +34,9 @@ def build_client(root: Path, report: Report) -> Path:
         sysroot = Path(json.loads(firmware_index().read_text())["sysroot"])
     except (OSError, ValueError, KeyError) as error:
         raise BenchError("the firmware index names no sysroot", "run: python -m cloister_build all") from error
-    sources = [GUEST / name for name in ("main.c", "boundary.c", "model.c", "plain.c")]
-    headers = [REPO / "ta" / "include", REPO / "ta" / "engine" / "engine.h", GUEST / "client.h"]
+    sources = [GUEST / name for name in ("main.c", "boundary.c", "model.c", "pair.c", "plain.c")]
+    headers = [REPO / "ta" / "include", REPO / "ta" / "engine" / "engine.h"]
+    headers += [GUEST / name for name in ("client.h", "model.h", "plain.h")]
 
     def build(shop: Workshop) -> None:
         includes = [f"-I{path}" for path in (sysroot / "include", REPO / "ta" / "include", REPO / "ta" / "engine")]

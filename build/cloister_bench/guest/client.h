@@ -27,6 +27,9 @@ int measure(const struct task *task);
 int measure_least(const struct task *task, uint64_t repeats, uint64_t wanted, uint64_t *calls,
 		  uint64_t *spent);
 
+/* Nanoseconds on the monotonic clock; with -icount shift=0 a nanosecond is an instruction. */
+uint64_t now(void);
+
 /* Prints "value NAME NUMBER". */
 void print_value(const char *name, uint64_t number);
 
@@ -48,5 +51,8 @@ int job_ta(char **arguments);
 int job_steps(char **arguments);
 int job_normal(char **arguments);
 int job_kernels(char **arguments);
+int job_pair(char **arguments);
+int job_stages(char **arguments);
+int job_overlap(char **arguments);
 
 #endif

@@ -26,13 +26,15 @@ static const struct {
 	{"steps", 3, job_steps},     /* as ta, but each partition is an invocation */
 	/* DIRECTORY REPEATS INSTRUCTIONS: each partition alone, in the normal world */
 	{"kernels", 3, job_kernels},
+	{"pair", 3, job_pair},     /* DIRECTORY MEMORY OUTPUT: backbone here, then CPM in the TA */
+	{"stages", 3, job_stages}, /* the same, each tap handed over when it is ready */
+	{"overlap", 3, job_overlap}, /* the same, the TA called by a second thread */
 };
 
-static uint64_t now(void)
+uint64_t now(void)
 {
 	struct timespec time = {0};
 
-	/* With -icount shift=0 a nanosecond is an instruction. */
 	clock_gettime(CLOCK_MONOTONIC, &time);
 	return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }

@@ -9,31 +9,9 @@
 #include <sys/auxv.h>
 
 #include "client.h"
-#include "cloister_ta.h"
+#include "model.h"
 
-struct ta_model {
-	TEEC_Context context;
-	TEEC_Session session;
-	uint8_t *manifest;
-	size_t manifest_size;
-	uint8_t *licence;
-	size_t licence_size;
-	uint32_t memory; /* most bytes that the TA may take; 0: no limit */
-	struct cl_loaded loaded;
-	uint32_t taken; /* bytes that it took */
-
-	TEEC_SharedMemory inputs;
-	TEEC_SharedMemory payload; /* all of it, or room for one partition */
-	const uint8_t *source;     /* where partitions are copied from in the second case */
-	TEEC_SharedMemory answer;
-	uint32_t output; /* enum cl_output */
-	uint32_t answer_size;
-	uint32_t decrypted; /* partitions, of the last inference */
-	bool resident;      /* the TA needs the payload no more */
-	bool steps;         /* the payload cannot be mapped at once */
-};
-
-static int load(void *cookie)
+int model_load(void *cookie)
 {
 	struct ta_model *model = cookie;
 	TEEC_Operation op = {0};
@@ -67,7 +45,7 @@ static int unload(void *cookie)
 	return res ? fail("UNLOAD", res, origin) : 0;
 }
 
-static int open_model(struct ta_model *model, const char *directory, const char *memory)
+int open_model(struct ta_model *model, const char *directory, const char *memory)
 {
 	const TEEC_UUID uuid = CL_TA_UUID;
 	uint32_t origin = 0;
@@ -89,14 +67,14 @@ static int open_model(struct ta_model *model, const char *directory, const char 
 int job_load(char **arguments)
 {
 	struct ta_model model = {0};
-	const struct task task = {load, unload, &model};
+	const struct task task = {model_load, unload, &model};
 
 	if (open_model(&model, arguments[0], arguments[1]))
 		return -1;
 	return measure(&task);
 }
 
-static int share(struct ta_model *model, TEEC_SharedMemory *memory, void *data, size_t size)
+int model_share(struct ta_model *model, TEEC_SharedMemory *memory, void *data, size_t size)
 {
 	TEEC_Result res = TEEC_SUCCESS;
 
@@ -107,7 +85,7 @@ static int share(struct ta_model *model, TEEC_SharedMemory *memory, void *data, 
 	return res ? fail("TEEC_RegisterSharedMemory", res, 0) : 0;
 }
 
-static void set_part(TEEC_Parameter *param, TEEC_SharedMemory *memory, size_t offset, size_t size)
+void set_part(TEEC_Parameter *param, TEEC_SharedMemory *memory, size_t offset, size_t size)
 {
 	param->memref.parent = memory;
 	param->memref.offset = offset;
@@ -207,7 +185,7 @@ static int run(void *cookie)
  * OP-TEE keeps a table of a registered buffer's pages in a heap that is too small for very large
  * payloads: then each partition is copied into a small buffer before its step.
  */
-static int share_payload(struct ta_model *model, void *payload, size_t size)
+int share_payload(struct ta_model *model, void *payload, size_t size)
 {
 	const struct cl_partition_desc *desc = descriptors(model);
 	size_t largest = 1;
@@ -224,11 +202,11 @@ static int share_payload(struct ta_model *model, void *payload, size_t size)
 	model->source = payload;
 	model->steps = true;
 	memset(&model->payload, 0, sizeof(model->payload));
-	return share(model, &model->payload, aligned_alloc(4096, (largest + 4095) / 4096 * 4096),
-		     largest);
+	return model_share(model, &model->payload,
+			   aligned_alloc(4096, (largest + 4095) / 4096 * 4096), largest);
 }
 
-static int print_usage(struct ta_model *model)
+int print_usage(struct ta_model *model)
 {
 	struct cl_usage usage = {0};
 	TEEC_Operation op = {0};
@@ -260,15 +238,16 @@ static int run_model(char **arguments, bool steps)
 	void *payload = read_file(arguments[0], "payload", &payload_size);
 	size_t answer_size = 0;
 
-	if (!inputs || !payload || open_model(&model, arguments[0], arguments[1]) || load(&model))
+	if (!inputs || !payload || open_model(&model, arguments[0], arguments[1]) ||
+	    model_load(&model))
 		return -1;
 	/* A label takes eight bytes for each row, and a row may be a single number. */
 	answer_size = (size_t)model.loaded.output_size / 4 * sizeof(struct cl_answer) +
 		      sizeof(struct cl_answer);
-	if (share(&model, &model.inputs, inputs, inputs_size) ||
+	if (model_share(&model, &model.inputs, inputs, inputs_size) ||
 	    share_payload(&model, payload, payload_size) ||
-	    share(&model, &model.answer, aligned_alloc(4096, (answer_size + 4095) / 4096 * 4096),
-		  answer_size))
+	    model_share(&model, &model.answer,
+			aligned_alloc(4096, (answer_size + 4095) / 4096 * 4096), answer_size))
 		return -1;
 	model.output = CL_OUTPUT_LABEL;
 	if (measure(&task) || print_usage(&model))

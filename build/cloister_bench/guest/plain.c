@@ -6,29 +6,7 @@
 #include <string.h>
 
 #include "client.h"
-#include "engine.h"
-
-#define MAX_TENSORS 16
-
-struct tensor {
-	size_t offset;
-	size_t size;
-};
-
-struct plain_model {
-	enum cl_status (*check)(const void *, size_t, size_t, uint32_t *);
-	enum cl_status (*run)(const void *, void *, int (*)(void *), void *);
-	uint8_t *inputs;
-	uint8_t *partitions;
-	uint8_t *arena;
-	size_t arena_size;
-	struct tensor input[MAX_TENSORS];
-	struct tensor output[MAX_TENSORS];
-	struct tensor *partition; /* places in `partitions` */
-	size_t input_count;
-	size_t output_count;
-	size_t partition_count;
-};
+#include "plain.h"
 
 /* Reads the table that the host wrote: a word and numbers in each line. */
 static int read_table(struct plain_model *model, char *text)
@@ -70,9 +48,8 @@ static int read_table(struct plain_model *model, char *text)
 	return 0;
 }
 
-static int run_plain(void *cookie)
+void plain_take_inputs(struct plain_model *model)
 {
-	struct plain_model *model = cookie;
 	const uint8_t *source = model->inputs;
 	size_t i = 0;
 
@@ -80,13 +57,27 @@ static int run_plain(void *cookie)
 		memcpy(model->arena + model->input[i].offset, source, model->input[i].size);
 		source += model->input[i].size;
 	}
-	for (i = 0; i < model->partition_count; i++)
+}
+
+int plain_run(struct plain_model *model, size_t first, size_t last)
+{
+	size_t i = 0;
+
+	for (i = first; i < last; i++)
 		if (model->run(model->partitions + model->partition[i].offset, model->arena, NULL,
 			       NULL)) {
 			fprintf(stderr, "partition %zu does not run\n", i);
 			return -1;
 		}
 	return 0;
+}
+
+static int run_plain(void *cookie)
+{
+	struct plain_model *model = cookie;
+
+	plain_take_inputs(model);
+	return plain_run(model, 0, model->partition_count);
 }
 
 static int open_engine(struct plain_model *model)
@@ -106,8 +97,7 @@ static int open_engine(struct plain_model *model)
 	return -1;
 }
 
-/* Everything in `directory`, each partition checked. */
-static int open_plain(struct plain_model *model, const char *directory)
+int open_plain(struct plain_model *model, const char *directory)
 {
 	size_t size = 0;
 	char *table = read_file(directory, "table", &size);

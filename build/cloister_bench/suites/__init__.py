@@ -6,6 +6,7 @@ from __future__ import annotations
 from cloister_bench.suites.base import Suite
 from cloister_bench.suites.kernels import KernelSuite
 from cloister_bench.suites.locks import LockSuite
+from cloister_bench.suites.mirror import MirrorSuite
 from cloister_bench.suites.models import ModelSuite, SizeSuite
 from cloister_bench.suites.stream import StreamSuite
 from cloister_bench.suites.tee import TeeSuite
@@ -17,4 +18,5 @@ SUITES: dict[str, type[Suite]] = {
     "stream": StreamSuite,
     "sizes": SizeSuite,
     "locks": LockSuite,
+    "mirror": MirrorSuite,
 }

@@ -31,6 +31,7 @@ class Options:
         models: ONNX files to measure as well.
         onnxruntime: whether it is measured.
         crypto: the device's secure world uses the CPU's crypto instructions.
+        pairs: a directory with pairs for the suite `mirror`; None: pairs made of random weights.
     """
 
     quick: bool = False
@@ -38,6 +39,7 @@ class Options:
     models: Sequence[Path] = ()
     onnxruntime: bool = True
     crypto: bool = True
+    pairs: Path | None = None
 
     @property
     def ciphers(self) -> Sequence[str]:
