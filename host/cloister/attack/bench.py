@@ -184,7 +184,10 @@ def _once(attacker: Attacker, attack: str, folder: Path) -> list[Record]:
     }
     path = folder / "records" / f"{file_name(attacker.target.name)}_{attack}_{attacker.seed}.json"
     if path.exists():
-        saved = json.loads(path.read_text())
+        try:
+            saved = json.loads(path.read_text())
+        except ValueError as error:
+            raise AttackError(f"{path} is damaged: {error}", "delete it; the rest is kept") from error
         different = [key for key in identity if saved["identity"].get(key) != identity[key]]
         if different:
             raise AttackError(f"{path} is of another {', '.join(different)}", "give another folder, or delete that one")
@@ -198,7 +201,10 @@ def _once(attacker: Attacker, attack: str, folder: Path) -> list[Record]:
 
 def _check(target: Exposed, splits: Splits) -> None:
     pixels = splits.validation.pixels[:2]
-    labels = target.query(pixels)
+    try:
+        labels = target.query(pixels)
+    except Exception as error:  # a protection of the user's own, or its device
+        raise AttackError(f"query of {target.name!r} failed: {error}", "mend it, or what it asks") from error
     if not isinstance(labels, torch.Tensor) or labels.dtype != torch.int64 or labels.shape != (len(pixels),):
         got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, torch.Tensor) else type(labels).__name__
         message = f"query of {target.name!r} answers {got} to {len(pixels)} images"

@@ -48,7 +48,7 @@ class Effort:
             raise AttackError(f"shares of the training images are {self.shares}", "give some above 0 and at most 1")
         if not self.queries or not all(count > 0 for count in self.queries):
             raise AttackError(f"numbers of queries are {self.queries}", "give some above 0")
-        if not self.rates or not self.mask_rates or min(*self.rates, *self.mask_rates) <= 0:
+        if not self.rates or not self.mask_rates or not all(rate > 0 for rate in (*self.rates, *self.mask_rates)):
             raise AttackError("a learning rate is missing or not above 0", "give at least one rate")
         if min(self.epochs, self.steps, self.trial, self.batch - 1, self.validation) < 1:
             raise AttackError("an attacker without steps does nothing", "give at least 1 epoch, and a batch of 2")

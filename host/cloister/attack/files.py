@@ -15,16 +15,24 @@ from cloister.attack.errors import AttackError
 from cloister.attack.exposed import LeakedFile, WhiteBox
 from cloister.password import Password
 from cloister.protect.edgepro.locks import lockable
-from cloister.protect.training import Splits, load_model
+from cloister.protect.training import Splits
 from cloister.protect.training.export import layer_tensor
+from cloister.protect.training.from_onnx import convert
+from cloister.protect.training.source import check_model
 
 #: In place of tensors: all that are locked.
 ALL = "all"
 
 
 def exposed_file(path: Path, splits: Splits) -> WhiteBox:
-    """An ONNX file that is exposed whole, such as a pruned model."""
-    return WhiteBox(load_model(path), splits, f"pruned {path.stem}")
+    """An ONNX file that is exposed whole, such as a pruned model.
+
+    Raises:
+        TrainingError: the file cannot be read or converted, or does not fit the data.
+    """
+    module = convert(path)
+    check_model(module, splits, str(path))
+    return WhiteBox(module, splits, f"pruned {path.stem}")
 
 
 def leaked_file(path: Path, password: Password, splits: Splits, seen: Sequence[str] = ()) -> LeakedFile:
@@ -37,17 +45,18 @@ def leaked_file(path: Path, password: Password, splits: Splits, seen: Sequence[s
         seen: tensors of layers whose outputs authorised runs show, or ``all`` for those that are locked.
 
     Raises:
-        TrainingError: the file cannot be read or converted.
+        TrainingError: the file cannot be read or converted, or does not fit the data.
         PasswordError: the password is of another model.
         AttackError: there is no such tensor.
     """
-    module = load_model(path)
+    module = convert(path)
+    check_model(module, splits, str(path))
     model = onnx.load(str(path))
     opened = password.apply(model)
     with tempfile.TemporaryDirectory(prefix="cloister-attack-") as folder:
         aside = Path(folder) / "authorised.onnx"
         onnx.save(opened, str(aside))
-        authorised = load_model(aside)
+        authorised = convert(aside)
     if not seen:
         return LeakedFile(module, authorised, splits, f"locked {path.stem}")
     wanted = [lock.tensor for lock in password.locks] if ALL in seen else list(seen)

@@ -71,7 +71,8 @@ def attack(
     report = api.attack(
         training.model, training.data, training.output, locked=locked, password=password, seen=seen, pruned=pruned,
         targets=[_target(name) for name in targets], effort=effort,
-        attacks=None if attacks is None else [name.strip() for name in attacks.split(",")], **training.common,
+        attacks=None if attacks is None else [name.strip() for name in attacks.split(",") if name.strip()],
+        **training.common,
     )  # fmt: skip
     click.echo(f"Each cell: {CELL}.")
     for table in tables(report.records, report.about["black_box"]):

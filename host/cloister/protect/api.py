@@ -11,6 +11,8 @@ Importing this needs no torch; calling does (the extra ``train``).
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING
 from cloister.errors import CloisterError
 from cloister.password import Password
 from cloister.protect.extra import need_torch
+from cloister.seal.files import write_aside
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,8 +72,10 @@ def edgepro(
 
     folder = _folder(output)
     splits = _splits(data, validation, seed)
+    module = _exportable(_model(model, checkpoint, splits), splits)
+    _claim(folder / "training", "edgepro", module, splits)
     locked = lock_model(
-        _model(model, checkpoint, splits), splits, settings or settings_with(seed=seed), folder=folder / "training",
+        module, splits, settings or settings_with(seed=seed), folder=folder / "training",
         device=device, name="locking", quiet=quiet,
     )  # fmt: skip
     locked.save(folder, name or folder.resolve().name)
@@ -114,8 +119,10 @@ def prune(
 
     folder = _folder(output)
     splits = _splits(data, validation, seed)
+    module = _exportable(_model(model, checkpoint, splits), splits)
+    _claim(folder / "training", "prune", module, splits)
     pruned = prune_model(
-        _model(model, checkpoint, splits), splits, settings or settings_with(seed=seed), folder=folder / "training",
+        module, splits, settings or settings_with(seed=seed), folder=folder / "training",
         device=device, name="pruning", quiet=quiet,
     )  # fmt: skip
     pruned.save(folder)
@@ -209,4 +216,42 @@ def _model(model: str | Path | nn.Module, checkpoint: str | Path | None, splits:
 
     module = load_model(model, None if checkpoint is None else Path(checkpoint))
     check_model(module, splits, str(model) if isinstance(model, str | Path) else type(model).__name__)
+    return module
+
+
+def _claim(folder: Path, command: str, module: nn.Module, splits: Splits) -> None:
+    """Note what the folder's checkpoints are of; refuse those of another command, model or data."""
+    from cloister.attack.attacker import digest_of
+    from cloister.protect.training import TrainingError
+
+    images = (splits.train.pixels, splits.train.labels, splits.validation.pixels, splits.validation.labels)
+    ours = {
+        "command": command, "model": digest_of("", *module.state_dict().values()), "data": digest_of("", *images),
+    }  # fmt: skip
+    path = folder / "of.json"
+    remedy = f"give another folder, or delete {folder}"
+    if not path.exists() or not any(folder.rglob("checkpoint.pt")):
+        write_aside(path, (json.dumps(ours, indent=1) + "\n").encode())
+        return
+    try:
+        theirs = json.loads(path.read_text())
+        different = [key for key, value in ours.items() if theirs[key] != value]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise TrainingError(f"{path} is damaged", remedy) from error
+    if different:
+        named = {
+            "command": f"`cloister {theirs['command']}`",
+            "model": "another model",
+            "data": "other data or another seed",
+        }
+        told = named[different[0]]
+        raise TrainingError(f"{folder} holds checkpoints of {told}", remedy)
+
+
+def _exportable(module: nn.Module, splits: Splits) -> nn.Module:
+    """The module, once it has been exported: it would be late to find out after training that it cannot be."""
+    from cloister.protect.training import export_onnx
+
+    with tempfile.TemporaryDirectory(prefix="cloister-export-") as folder:
+        export_onnx(module, splits.shape, Path(folder) / "model.onnx")
     return module

@@ -20,9 +20,13 @@ def draw_locks(module: nn.Module, splits: Splits, settings: LockSettings) -> dic
     """The locks of ``module`` (normalisation folded), by the path of the layer.
 
     Raises:
-        TrainingError: ``settings.layers`` names a layer that is not there or cannot be locked.
+        TrainingError: ``settings.layers`` names a layer that is not there or cannot be locked, or no layer can.
     """
     layers = lockable(module)
+    if not layers:
+        raise TrainingError(
+            "the model has no layer that can be locked", "give one with two convolutions or linear layers"
+        )
     unknown = [name for name in settings.layers if name not in layers]
     if unknown:
         raise TrainingError(f"layers {unknown} cannot be locked", f"those that can: {', '.join(layers)}")

@@ -149,10 +149,13 @@ def _claim(folder: Path, module: nn.Module, splits: Splits, settings: PruneSetti
         "settings": json.loads(json.dumps(asdict(settings))),
     }
     path = folder / RUN_FILE
-    if not path.exists():
+    if not path.exists() or not any(folder.rglob("checkpoint.pt")):  # one that was refused at once leaves no trace
         _write(path, identity)
         return
-    theirs = json.loads(path.read_text())
+    try:
+        theirs = json.loads(path.read_text())
+    except ValueError as error:
+        raise TrainingError(f"{path} is damaged: {error}", f"give another folder, or delete {folder}") from error
     for key, ours in identity.items():
         if theirs.get(key) != ours:
             raise TrainingError(
@@ -162,10 +165,11 @@ def _claim(folder: Path, module: nn.Module, splits: Splits, settings: PruneSetti
 
 
 def _difference(theirs: Any, ours: Any) -> str:
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        keys = [key for key in ours if theirs.get(key) != ours[key]]
-        return " (" + ", ".join(f"{key} {theirs.get(key)} there, {ours[key]} here" for key in keys[:3]) + ")"
-    return ""
+    if not isinstance(theirs, dict) or not isinstance(ours, dict):
+        return ""
+    there, here = ({**found, **found.get("recipe", {}), "recipe": None} for found in (theirs, ours))
+    keys = [key for key in here if there.get(key) != here[key]]
+    return " (" + ", ".join(f"{key} {there.get(key)} there, {here[key]} here" for key in keys[:3]) + ")"
 
 
 def _write(path: Path, content: Any) -> None:

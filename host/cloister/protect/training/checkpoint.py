@@ -31,7 +31,7 @@ def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises what its unpickler, zip reader and file give
-        raise TrainingError(f"{path} is no checkpoint: {str(error).splitlines()[0]}", remedy) from error
+        raise TrainingError(f"{path} is no checkpoint: {str(error).splitlines()[0].split('. ')[0]}", remedy) from error
     if not isinstance(content, dict) or content.get("version") != _VERSION:
         raise TrainingError(f"{path} is no checkpoint of this version", remedy)
     theirs = content["identity"]

@@ -127,6 +127,8 @@ class Splits:
                     f"{train.pixels.dtype} {train.shape}",
                     "bring all images to one size and type",
                 )
+            if not images.pixels.isfinite().all():
+                raise TrainingError(f"{name}: {what} images have values that are not finite", "repair or remove them")
         highest = max(int(images.labels.max()) for images in (train, validation, test))
         lowest = min(int(images.labels.min()) for images in (train, validation, test))
         names = tuple(classes) or tuple(str(label) for label in range(highest + 1))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import inspect
 import logging
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -79,7 +80,7 @@ def export_tensors(
             )  # fmt: skip
     except Exception as error:  # torch.export and onnxscript raise many kinds
         raise TrainingError(
-            f"the module cannot be exported: {str(error).strip().splitlines()[0]}",
+            f"the module cannot be exported: {_reason(error)}",
             "make its forward free of branches on values and of in-place tricks",
         ) from error
     finally:
@@ -96,6 +97,14 @@ def export_tensors(
     onnx.save(model, str(aside))
     aside.replace(path)
     return path
+
+
+def _reason(error: BaseException) -> str:
+    """What torch says at the bottom of its errors, in a line: those above only say which step failed."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def layer_tensor(module_path: str) -> str:

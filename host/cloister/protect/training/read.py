@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import io
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -125,17 +127,28 @@ def _images(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], what: str) -> Im
         labels = labels[:, 0]
     if not np.issubdtype(labels.dtype, np.integer):
         raise TrainingError(f"{what}: labels are {labels.dtype}", "use integers from 0")
+    if labels.shape != pixels.shape[:1]:
+        raise TrainingError(
+            f"{what}: there are {len(pixels)} images, and labels of the shape {labels.shape}",
+            "give one integer label for each image",
+        )
     return Images(torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(labels.astype(np.int64)))
 
 
 def _npz(path: Path, validation: float, seed: int) -> Splits:
-    with np.load(path, allow_pickle=False) as file:
-        keys = set(file.files)
-        parts = {
-            part: found for part in ("train", "validation", "test") if (found := _npz_part(file, keys, part, path))
-        }
-        classes = tuple(str(name) for name in file["classes"]) if "classes" in keys else ()
-        own = [tuple(float(value) for value in np.ravel(file[key])) for key in ("mean", "std") if key in keys]
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            keys = set(file.files)
+            parts = {
+                part: found for part in ("train", "validation", "test") if (found := _npz_part(file, keys, part, path))
+            }
+            classes = tuple(str(name) for name in file["classes"]) if "classes" in keys else ()
+            own = [tuple(float(value) for value in np.ravel(file[key])) for key in ("mean", "std") if key in keys]
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise TrainingError(
+            f"{path} cannot be read: {str(error).splitlines()[0]}",
+            "write it with numpy.savez: numbers alone, and text for classes",
+        ) from error
     missing = [part for part in ("train", "test") if part not in parts]
     if missing:
         raise TrainingError(
@@ -212,4 +225,6 @@ def _data_set(data: Any, name: str) -> Images:
             raise TrainingError(
                 f"{name}: image {index} is {array.shape}, the first {arrays[0].shape}", "bring all images to one size"
             )
+    if not arrays:
+        raise TrainingError(f"{name} returned a data set without images", "return one that has some")
     return _images(np.stack(arrays), np.array(labels), name)

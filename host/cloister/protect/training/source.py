@@ -38,6 +38,8 @@ def call_factory(name: str) -> Any:
         raise TrainingError(
             f"{name}: module {module_name} cannot be imported: {error}", "run where it lies, or put it on PYTHONPATH"
         ) from error
+    except Exception as error:  # whatever the user's module does
+        raise TrainingError(f"{name}: importing {module_name} failed: {_told(error)}", "mend that module") from error
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise TrainingError(f"{name}: {module_name} has no {part!r}", "name a function or class of that module")
@@ -50,6 +52,15 @@ def call_factory(name: str) -> Any:
         raise TrainingError(
             f"{name} cannot be called without arguments: {error}", "give its arguments defaults"
         ) from error
+    except TrainingError:
+        raise
+    except Exception as error:  # whatever the user's function does
+        raise TrainingError(f"{name} failed: {_told(error)}", "mend that function") from error
+
+
+def _told(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
 
 
 def load_model(source: str | Path | nn.Module, checkpoint: Path | None = None) -> nn.Module:
@@ -76,6 +87,8 @@ def load_model(source: str | Path | nn.Module, checkpoint: Path | None = None) -
     else:
         raise TrainingError(f"{source} is no package.module:factory and no .onnx file", "check the name")
     if checkpoint is not None:
+        if Path(str(source)).suffix == ".onnx" and not isinstance(source, nn.Module):
+            raise TrainingError(f"{source} brings its own weights", f"leave the checkpoint {checkpoint} out")
         load_checkpoint(module, checkpoint)
     return module
 
@@ -98,7 +111,7 @@ def check_model(module: nn.Module, splits: Splits, name: str) -> None:
             found: Any = module.cpu().eval()(splits.normalise(splits.validation.pixels[:2].cpu()))
     except Exception as error:  # whatever the user's module raises
         raise TrainingError(
-            f"{name} cannot be run on images {shape} of {splits.name}: {str(error).strip().splitlines()[0][:200]}",
+            f"{name} cannot be run on images {shape} of {splits.name}: {_told(error)}",
             "give the data that the model was trained on, as (channels, height, width)",
         ) from error
     finally:
@@ -121,7 +134,7 @@ def load_checkpoint(module: nn.Module, path: Path) -> None:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises what its unpickler, zip reader and file give
         raise TrainingError(
-            f"{path} cannot be loaded: {str(error).splitlines()[0]}", "give a file of torch.save(module.state_dict())"
+            f"{path} cannot be loaded: {_told(error)}", "give a file of torch.save(module.state_dict())"
         ) from error
     for key in ("best", "state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
@@ -130,7 +143,8 @@ def load_checkpoint(module: nn.Module, path: Path) -> None:
     try:
         module.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError) as error:
-        raise TrainingError(f"{path} does not fit the model: {error}", "give the checkpoint of this model") from error
+        told = "; ".join(line.strip()[:300] for line in str(error).splitlines()[:4])
+        raise TrainingError(f"{path} does not fit the model: {told}", "give the checkpoint of this model") from error
 
 
 def _from_onnx(path: Path) -> nn.Module:

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""cloister prune, edgepro and attack, as commands and as functions: what they make, and say to wrong input."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import nn
+
+import cloister
+from cloister.attack import Effort
+from cloister.cli.main import cloister as command
+from cloister.demo.data import digits
+from cloister.errors import CloisterError
+from cloister.password import Password
+from cloister.protect.edgepro import LockSettings
+from cloister.protect.prune import PruneSettings
+from cloister.protect.training import Recipe, TrainingError, accuracy, export_onnx, fit, load_data
+
+#: Factories for the commands, in a module that the working directory holds.
+MODELS = """
+import torch
+from torch import nn
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+                         nn.Linear(256, 32), nn.ReLU(), nn.Linear(32, 10))
+
+def other():
+    return nn.Sequential(net(), nn.Identity())
+
+def seven():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 7))
+
+def coloured():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(288, 10))
+
+def one_layer():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x):
+        return self.net(x) if x.sum() > 0 else -self.net(x)
+
+def broken():
+    raise ValueError("no weights here")
+
+def nothing():
+    return None
+
+def empty():
+    return []
+
+class Deaf:
+    name = "deaf"
+
+    def module(self):
+        return None
+
+    def query(self, pixels):
+        raise OSError("no device")
+"""
+QUICK = {
+    "edgepro": ["--epochs", "1"],
+    "prune": ["--epochs", "1", "--steps", "1", "--final", "0", "--no-int8"],
+    "attack": ["--steps", "2", "--rates", "0.05", "--attacks", "direct"],
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data, right and wrong, and models."""
+    place = tmp_path_factory.mktemp("commands")
+    x, y, x_test, y_test = digits()
+    good = {"x_train": x, "y_train": y, "x_test": x_test, "y_test": y_test, "mean": [0.0], "std": [1.0]}
+    np.savez(place / "data.npz", **good)
+    for name, changed in (
+        ("keys", None), ("half", {"x_train": x, "y_train": y}), ("labels", {**good, "y_train": y[:5]}),
+        ("nan", {**good, "x_train": x * np.nan}), ("mean", {**good, "mean": ["grey"]}),
+        ("objects", {**good, "x_train": np.array([{}], dtype=object)}),
+    ):  # fmt: skip
+        np.savez(place / f"{name}.npz", **({"pictures": x} if changed is None else changed))
+    (place / "text.npz").write_text("hello")
+    (place / "text.onnx").write_text("hello")
+    (place / "text.pwd").write_text("hello")
+    (place / "text.pt").write_text("hello")
+    (place / "folder").mkdir()
+    (place / "wrong_models.py").write_text(MODELS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.syspath_prepend(str(place))
+        module = importlib.import_module("wrong_models")
+        trained = fit(module.net(), load_data("data.npz"), Recipe(4, 64, 0.05), device="cpu", quiet=True).module
+        torch.save(trained.state_dict(), place / "net.pt")
+        torch.save(module.seven().state_dict(), place / "seven.pt")
+        for name, shape in (("net", (1, 8, 8)), ("seven", (1, 8, 8)), ("coloured", (3, 8, 8))):
+            export_onnx(getattr(module, name)(), shape, place / f"{name}.onnx")
+    return place
+
+
+@pytest.fixture
+def place(files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same as working directory."""
+    monkeypatch.chdir(files)
+    monkeypatch.syspath_prepend(str(files))
+    return files
+
+
+def refusal(name: str, *arguments: str) -> str:
+    """What the command says: message and remedy."""
+    given = [name, *QUICK[name], "--device", "cpu", *arguments]
+    result = CliRunner().invoke(command, given if "-o" in arguments else [*given, "-o", "never"])
+    if isinstance(result.exception, SystemExit) and result.exit_code == 2:
+        return result.output
+    assert isinstance(result.exception, CloisterError), (result.exception, result.output)
+    assert result.exception.remedy, result.exception
+    return str(result.exception)
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("name", list(QUICK))
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere:net"], "module nowhere cannot be imported"),
+        (["wrong_models:nobody"], "has no 'nobody'"),
+        (["wrong_models:broken"], "failed: ValueError: no weights here"),
+        (["wrong_models:nothing"], "returned NoneType"),
+        (["wrong_models:seven"], r"answers (2, 7) to 2 images; data has 10 classes"),
+        (["wrong_models:coloured"], "cannot be run on images (1, 8, 8) of data"),
+        (["coloured.onnx"], "cannot be run on images (1, 8, 8) of data"),
+        (["missing.onnx"], "missing.onnx is no ONNX model"),
+        (["text.onnx"], "text.onnx is no ONNX model"),
+        (["model.h5"], "model.h5 is no package.module:factory and no .onnx file"),
+        (["wrong_models:net", "--checkpoint", "missing.pt"], "missing.pt cannot be loaded"),
+        (["wrong_models:net", "--checkpoint", "text.pt"], "text.pt cannot be loaded"),
+        (["wrong_models:net", "--checkpoint", "seven.pt"], "seven.pt does not fit the model"),
+        (["net.onnx", "--checkpoint", "net.pt"], "net.onnx brings its own weights"),
+    ],
+)
+def test_a_wrong_model_is_named(name: str, arguments: list[str], says: str) -> None:
+    assert says in refusal(name, *arguments, "--data", "data.npz")
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ("missing.npz", "missing.npz is no folder, no .npz file"),
+        ("keys.npz", "keys.npz has no train and no test images; its keys are ['pictures']"),
+        ("half.npz", "half.npz has no test images"),
+        ("labels.npz", "labels.npz[x_train]: there are 1347 images, and labels of the shape (5,)"),
+        ("nan.npz", "nan: training images have values that are not finite"),
+        ("mean.npz", "mean.npz cannot be read: could not convert string to float"),
+        ("objects.npz", "objects.npz cannot be read"),
+        ("text.npz", "text.npz cannot be read"),
+        ("folder", "folder has no folder 'train'"),
+        ("wrong_models:empty", "returned a data set without images"),
+        ("wrong_models:broken", "failed: ValueError: no weights here"),
+        ("wrong_models:nothing", "returned NoneType, no data set"),
+    ],
+)
+def test_wrong_data_are_named(data: str, says: str) -> None:
+    assert says in refusal("edgepro", "wrong_models:net", "--data", data)
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("edgepro", ["--criterion", "foo"], "'foo' is not one of 'mean', 'variance'"),
+        ("edgepro", ["--layer", "nowhere"], "layers ['nowhere'] cannot be locked"),
+        ("edgepro", ["--constant", "0", "--turned", "0"], "shares of locked channels are 0.0 and 0.0"),
+        ("edgepro", ["--device", "gpu"], "'gpu' is no device"),
+        ("edgepro", ["--device", "cuda:99"], "there is no GPU 'cuda:99' here"),
+        ("edgepro", ["--validation", "0"], "0.0 is not in the range 0<x<1"),
+        ("edgepro", ["--rate", "-1"], "-1.0 is not in the range x>0"),
+        ("edgepro", ["-o", "data.npz"], "data.npz cannot be made"),
+        ("prune", ["--criterion", "foo"], "'foo' is not one of 'taylor', 'l1'"),
+        ("prune", ["--criterion", "bn"], "the criterion 'bn' applies to no layer"),
+        ("prune", ["--target", "1"], "1.0 is not in the range 0<x<1"),
+        ("prune", ["--budget-accuracy", "nan"], "an accuracy budget of nan points"),
+        ("attack", ["--attacks", "teleport"], "there are no attacks ['teleport']"),
+        ("attack", ["--attacks", ","], "no attack is named"),
+        ("attack", ["--attacks", "observe"], "there are no authorised runs to observe"),
+        ("attack", ["--rates", "fast"], "rates are 'fast'"),
+        ("attack", ["--rates", "nan"], "a learning rate is missing or not above 0"),
+        ("attack", ["--locked", "net.onnx"], "belong together"),
+        ("attack", ["--locked", "net.onnx", "--password", "missing.pwd"], "missing.pwd cannot be read"),
+        ("attack", ["--locked", "net.onnx", "--password", "text.pwd"], "text.pwd is no password file"),
+        ("attack", ["--seen", "all"], "only runs of a locked model can be seen"),
+        ("attack", ["--pruned", "seven.onnx"], "seven.onnx answers (2, 7)"),
+        ("attack", ["--pruned", "coloured.onnx"], "coloured.onnx cannot be run on images (1, 8, 8)"),
+        ("attack", ["--pruned", "net.onnx", "--pruned", "net.onnx"], "several targets are named pruned net"),
+        ("attack", ["--target", "nobody"], "'nobody' is no package.module:factory"),
+        ("attack", ["--target", "wrong_models:net"], "has no name, module, query"),
+        ("attack", ["--target", "wrong_models:Deaf"], "query of 'deaf' failed: no device"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, arguments: list[str], says: str) -> None:
+    model = ["wrong_models:net", "--checkpoint", "net.pt", "--data", "data.npz"]
+    if "nowhere" in arguments:
+        model = ["wrong_models:net", "--data", "data.npz"]
+    assert says in refusal(name, *model, *arguments)
+
+
+@pytest.mark.usefixtures("place")
+def test_models_that_cannot_be_protected_are_refused_before_training() -> None:
+    for name in ("edgepro", "prune"):
+        assert "cannot be exported" in refusal(name, "wrong_models:Branches", "--data", "data.npz")
+    assert "no layer that can be locked" in refusal("edgepro", "wrong_models:one_layer", "--data", "data.npz")
+    assert "no channel of this model can be removed" in refusal("prune", "wrong_models:one_layer", "--data", "data.npz")
+
+
+def test_a_folder_of_another_run_is_refused(place: Path) -> None:
+    settings = LockSettings(recipe=Recipe(1, 64, 0.02, clip=5.0))
+    run: Callable[..., object] = cloister.edgepro
+    common = {"checkpoint": "net.pt", "device": "cpu", "quiet": True}
+    run("wrong_models:net", "data.npz", "mine", settings=settings, **common)
+    for changed, says in (
+        ({"model": "wrong_models:net", "checkpoint": None}, "mine/training holds checkpoints of another model"),
+        ({"seed": 1}, "mine/training holds checkpoints of other data or another seed"),
+        ({"settings": LockSettings(recipe=Recipe(2, 64, 0.02, clip=5.0))}, "epochs 1 there, 2 here"),
+    ):
+        given = {"model": "wrong_models:net", "data": "data.npz", "output": "mine", "settings": settings}
+        with pytest.raises(TrainingError, match=says):
+            run(**{**given, **common, **changed})
+    with pytest.raises(TrainingError, match="holds checkpoints of `cloister edgepro`"):
+        cloister.prune("wrong_models:net", "data.npz", "mine", checkpoint="net.pt", device="cpu", quiet=True)
+    for criterion in ("bn", "l2"):  # what was refused at once is no other run
+        quick = PruneSettings(steps=1, final=0, criterion=criterion, recipe=Recipe(1, 64, 0.02))  # type: ignore[arg-type]
+        given = {"settings": quick, "int8": False, **common}
+        refused = pytest.raises(TrainingError, match="applies to no layer") if criterion == "bn" else nullcontext()
+        with refused:
+            cloister.prune("wrong_models:net", "data.npz", "smaller", **given)
+    (place / "mine" / "training" / "of.json").write_text("{")
+    with pytest.raises(TrainingError, match=r"of\.json is damaged"):
+        run("wrong_models:net", "data.npz", "mine", settings=settings, **common)
+
+
+def test_from_python_a_model_is_pruned_locked_and_attacked(place: Path) -> None:
+    splits = load_data("data.npz")
+    prune = PruneSettings(steps=1, target=0.6, final=1, budget=3.0, images=300, recipe=Recipe(1, 64, 0.02, clip=5.0))
+    pruned = cloister.prune(
+        "wrong_models:net", splits, "pruned", checkpoint="net.pt", settings=prune, int8=False, device="cpu", quiet=True
+    )
+    assert pruned.report["rows"][0]["step"] == "unpruned" and (place / "pruned" / "report.svg").exists()
+    locked = cloister.edgepro(
+        Path("pruned/pruned.onnx"), "data.npz", "locked", name="digits", device="cpu", quiet=True,
+        settings=LockSettings(recipe=Recipe(4, 64, 0.03, clip=5.0)),
+    )  # fmt: skip
+    password = Password.read(place / "locked" / "password.pwd")
+    assert password.model == "digits" and locked.report["test"]["without_password"] < 0.4
+    report = cloister.attack(
+        pruned.module, splits, "attacks", locked="locked/locked.onnx", password=password, seen=["all"],
+        pruned=["pruned/pruned.onnx"], attacks=["direct", "observe"], effort=Effort(steps=2), device="cpu", quiet=True,
+    )  # fmt: skip
+    own = accuracy(pruned.module, splits.test, splits)
+    assert report.find("pruned pruned", "direct")["accuracy"] == pytest.approx(own, abs=0.01)
+    assert report.find("locked locked, runs seen", "direct")["accuracy"] < 0.4
+    opened = report.find("locked locked, runs seen", "observe")
+    assert opened["accuracy"] == pytest.approx(locked.report["test"]["with_password"], abs=0.01)
+    assert json.loads((place / "attacks" / "attacks.json").read_text())["records"] == report.records
+    with pytest.raises(CloisterError, match="belong together"):
+        cloister.attack(nn.Identity(), splits, "attacks", locked="locked/locked.onnx")
+
+
+def test_without_torch_commands_and_functions_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else find(name, *rest))
+    for name, function in (("edgepro", cloister.edgepro), ("prune", cloister.prune), ("attack", cloister.attack)):
+        with pytest.raises(CloisterError, match="build/setup --train"):
+            function("model.onnx", "data.npz", "out")
+        assert "build/setup --train" in refusal(name, "model.onnx", "--data", "data.npz")
