@@ -45,6 +45,7 @@ class Backbone(nn.Module):
         classes: logits.
 
     Attributes:
+        inner: the tapped tensors but image and logits.
         net: the graph; answers a tuple: its own logits (with a short tail: the last tapped tensor), then all tapped
             tensors but image and logits.
         crossings: the CPM's inputs.
@@ -85,6 +86,8 @@ class Backbone(nn.Module):
         """From here on weights and statistics stay as they are."""
         self.frozen = True
         self.requires_grad_(False)
+        for parameter in self.parameters():
+            parameter.grad = None  # would count where gradients are clipped
         self.eval()
 
     def train(self, mode: bool = True) -> Backbone:

@@ -18,9 +18,9 @@ def export_pair(pair: Pair, folder: Path) -> tuple[Path, Path]:
     """Write ``backbone.onnx`` and ``cpm.onnx``, each checked against onnxruntime's answer.
 
     ``backbone.onnx``: input ``image`` (batch, C, H, W); outputs ``logits`` (batch, classes), the backbone's own, then
-    ``tap_0``, ``tap_1``, ... in the order in which they become ready, reduced as they cross; each is computed as soon as
-    what it needs is there, so that the CPM can begin with it. ``cpm.onnx``: inputs
-    ``image``, if the strategy taps it, and the same ``tap_0``, ...; output ``logits``. All float32.
+    ``tap_0``, ``tap_1``, ... in the order in which they become ready, reduced as they cross; each is computed as soon
+    as what it needs is there, so that the CPM can begin with it. ``cpm.onnx``: inputs ``image``, if the strategy taps
+    it, and the same ``tap_0``, ...; output ``logits``. All float32.
 
     Raises:
         TrainingError: torch cannot export a half.

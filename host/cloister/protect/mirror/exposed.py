@@ -19,18 +19,26 @@ class ExposedBackbone:
         pair: as trained.
         splits: for normalisation.
         name: for the table; default: of the strategy.
+        grown: where one linear layer answers in place of the layers behind the last tap, give the attacker these
+            layers, drawn anew: he is taken to know the architecture, and does better with them. False gives the
+            backbone as it ships.
     """
 
-    def __init__(self, pair: Pair, splits: Splits, name: str = "") -> None:
+    def __init__(self, pair: Pair, splits: Splits, name: str = "", grown: bool = True) -> None:
         self.name = name or f"MirrorNet, {pair.strategy}"
         self._pair = copy.deepcopy(pair).cpu().eval()
-        self._splits = splits
+        self._splits, self._grown = splits, grown
         #: The attacks on locks find scales and signs of channels; weights that were drawn hide none.
         self.lock = pair.strategy.backbone != "random"
 
     def module(self) -> nn.Module | None:
-        """A fresh copy of the backbone, which answers its own logits."""
-        return self._pair.backbone.alone()
+        """A fresh copy of the backbone, which answers its own logits; or of what it grew into."""
+        backbone, architecture = self._pair.backbone, self._pair.architecture
+        if not (self._grown and backbone.short) or architecture is None:
+            return backbone.alone()
+        whole = copy.deepcopy(architecture)
+        whole.load_state_dict({**whole.state_dict(), **backbone.net.state_dict()})  # raises if one has no place
+        return whole.requires_grad_(True).eval()
 
     def features(self) -> nn.Module | None:
         """A fresh copy of the backbone up to the last tap; None where only image or logits are tapped."""

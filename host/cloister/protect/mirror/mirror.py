@@ -17,7 +17,9 @@ from cloister.protect.mirror.cpm import Cpm
 from cloister.protect.mirror.export import export_pair
 from cloister.protect.mirror.exposed import ExposedBackbone
 from cloister.protect.mirror.objective import PairObjective
+from cloister.protect.mirror.onnx_pair import OnnxPair
 from cloister.protect.mirror.pair import Pair, build_pair
+from cloister.protect.mirror.quantise import quantise_pair
 from cloister.protect.mirror.saliency import salient_channels
 from cloister.protect.mirror.settings import MirrorSettings
 from cloister.protect.prune.channels import multiply_accumulates
@@ -27,6 +29,8 @@ from cloister.protect.training.evaluate import accuracy
 from cloister.protect.training.loop import fit
 
 REPORT_FILE = "report.json"
+#: Training images that ranges of 8-bit tensors are measured on.
+CALIBRATION = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,15 +63,31 @@ class Mirrored:
         return self.pair.strategy
 
     def save(self, folder: Path) -> None:
-        """Write ``backbone.onnx``, ``cpm.onnx`` and ``report.json`` into ``folder``."""
-        export_pair(self.pair, folder)
+        """Write ``backbone.onnx``, ``cpm.onnx`` and ``report.json`` into ``folder``.
+
+        A strategy in 8 bits is quantised here, with ranges from training images; the report then also has the
+        accuracies of the written files as ``pair_int8``.
+        """
+        backbone, cpm = export_pair(self.pair, folder)
+        report = self.report
+        if self.strategy.precision == "int8":
+            splits = self.splits
+            step = max(1, len(splits.train) // CALIBRATION)
+            sample = splits.train.pixels[::step][:CALIBRATION]
+            quantise_pair(backbone, cpm, splits.normalise(sample.cpu()).numpy())
+            files = OnnxPair(backbone, cpm)
+            report = dict(report)
+            for name, images in (("test", splits.test), ("validation", splits.validation)):
+                given = splits.normalise(images.pixels.cpu()).numpy()
+                found = files.accuracy(given, images.labels.cpu().numpy())
+                report[name] = {**report[name], "pair_int8": found}
         aside = folder / (REPORT_FILE + ".new")
-        aside.write_text(json.dumps(self.report, indent=2) + "\n")
+        aside.write_text(json.dumps(report, indent=2) + "\n")
         aside.replace(folder / REPORT_FILE)
 
-    def exposed(self, name: str = "") -> ExposedBackbone:
-        """For the attack bench."""
-        return ExposedBackbone(self.pair, self.splits, name)
+    def exposed(self, name: str = "", grown: bool = True) -> ExposedBackbone:
+        """For the attack bench; ``grown`` is explained at :class:`ExposedBackbone`."""
+        return ExposedBackbone(self.pair, self.splits, name, grown)
 
 
 def mirror_model(

@@ -61,14 +61,14 @@ class PairObjective(Distillation):
         return total
 
     def score(self, module: nn.Module, splits: Splits) -> float:
-        """Validation accuracy of the pair, less what the backbone's own is above chance."""
+        """Validation accuracy of the pair, less what the backbone's own is above chance, or below it."""
         assert isinstance(module, Pair)
         found = accuracy(module, splits.validation, splits)
         if module.backbone.frozen:
             return found
         alone = labels_of(_Own(module.backbone), splits.validation, splits)
         own = float((alone == splits.validation.labels.to(alone.device)).to(torch.float32).mean())
-        return found - max(0.0, own - 1 / module.classes - 0.01)
+        return found - max(0.0, abs(own - 1 / module.classes) - 0.05)
 
     def state(self) -> dict[str, Any]:
         """Steps so far, and the readers."""

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from cloister.attack.errors import AttackError
+from cloister.attack.surgery import fresh
 from cloister.protect.mirror.backbone import Backbone, Crossing
 from cloister.protect.mirror.cpm import Cpm
 from cloister.protect.mirror.graph import candidates, resolve, trace
@@ -25,19 +27,33 @@ class Pair(nn.Module):
         strategy: what they were made by.
         shape: channels, height and width of an image.
         classes: number of logits.
+        architecture: the network that the backbone is a part of, with weights drawn anew, which an attacker is taken
+            to know; None where a layer does not know how to draw its weights.
     """
 
     def __init__(
-        self, backbone: Backbone, cpm: Cpm, strategy: Strategy, shape: tuple[int, int, int], classes: int
+        self,
+        backbone: Backbone,
+        cpm: Cpm,
+        strategy: Strategy,
+        shape: tuple[int, int, int],
+        classes: int,
+        architecture: nn.Module | None,
     ) -> None:
         super().__init__()
         self.backbone, self.cpm = backbone, cpm
+        self._architecture = (architecture,)  # in a tuple: no part of this network
         self.strategy, self.shape, self.classes = strategy, shape, classes
 
     @property
     def crossings(self) -> list[Crossing]:
         """The CPM's inputs, in order."""
         return self.backbone.crossings
+
+    @property
+    def architecture(self) -> nn.Module | None:
+        """See the class."""
+        return self._architecture[0]
 
     def monitor(self, image: torch.Tensor, crossed: Sequence[torch.Tensor]) -> torch.Tensor:
         """The CPM's logits (N, classes), from the image and what crosses beside it."""
@@ -85,6 +101,7 @@ def build_pair(
         if strategy.backbone == "random":
             source = drawn(source, shape, seed)
         graph = trace(source)
+        architecture = _anew(graph, seed)
         tensors = resolve(graph, shape, strategy.taps)
         answer = list(candidates(graph, shape).values())[-1].shape
         if answer != (classes,):
@@ -98,7 +115,7 @@ def build_pair(
             chosen[tensor.name] = given
         backbone = Backbone(graph, tensors, chosen, strategy, shape, classes)
         cpm = Cpm([(crossing.tap, crossing.shape) for crossing in backbone.crossings], classes, strategy)
-    pair = Pair(backbone, cpm, strategy, shape, classes)
+    pair = Pair(backbone, cpm, strategy, shape, classes, architecture)
     pair.eval()
     return pair
 
@@ -110,3 +127,10 @@ def taps_of(victim: nn.Module, shape: tuple[int, int, int]) -> dict[str, tuple[i
         TrainingError: the victim cannot be traced, or does not take such images.
     """
     return {name: tensor.shape for name, tensor in candidates(trace(victim), shape).items()}
+
+
+def _anew(graph: nn.Module, seed: int) -> nn.Module | None:
+    try:
+        return fresh(graph, seed)
+    except AttackError:
+        return None

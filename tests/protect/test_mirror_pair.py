@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Pairs before training: where victims can be tapped, what backbones are made of, what the CPM costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from foreign_network import Foreign
+from torch import fx, nn
+
+from cloister.protect.mirror import build_pair, taps_of
+from cloister.protect.mirror.graph import candidates, trace
+from cloister.protect.prune.channels import multiply_accumulates
+from cloister.protect.strategy import Strategy
+from cloister.protect.training import TrainingError, network
+
+SHAPES = {
+    "digits": (1, 8, 8),
+    "lenet5": (1, 28, 28),
+    "vgg7": (3, 32, 32),
+    "resnet20": (3, 32, 32),
+    "foreign": (1, 8, 8),
+}
+
+
+@cache
+def victim(name: str) -> nn.Module:
+    if name == "foreign":
+        torch.manual_seed(1)
+        return Foreign().eval()
+    return network(name, SHAPES[name][0], 10, 1).eval()
+
+
+def images(name: str, count: int = 3) -> torch.Tensor:
+    return torch.randn((count, *SHAPES[name]), generator=torch.Generator().manual_seed(0))
+
+
+def strategy(name: str, **given: Any) -> Strategy:
+    names = [tap for tap in taps_of(victim(name), SHAPES[name]) if tap not in ("image", "logits")]
+    return Strategy(**{"taps": tuple(names[1::2]), "pool": 2, **given})
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_all_data_flows_through_every_tap(name: str) -> None:
+    shape = SHAPES[name]
+    found = candidates(trace(victim(name)), shape)
+    assert list(found)[0] == "image" and list(found)[-1] == "logits" and len(found) >= 5
+    for tap in found.values():
+        graph = trace(victim(name)).requires_grad_(False)
+        node = next(node for node in graph.graph.nodes if node.name == tap.node)
+        with graph.graph.inserting_after(node):
+            cut = graph.graph.call_function(torch.Tensor.detach, (node,))
+        node.replace_all_uses_with(cut, lambda user, cut=cut: user is not cut)
+        graph.recompile()
+        assert victim(name)(images(name).requires_grad_()).requires_grad
+        assert not graph(images(name).requires_grad_()).requires_grad, f"data flows past {tap.name}"
+
+
+def test_taps_are_named_and_lie_behind_what_is_finished() -> None:
+    assert taps_of(victim("lenet5"), (1, 28, 28)) == {
+        "image": (1, 28, 28), "2": (6, 28, 28), "3": (6, 14, 14), "6": (6, 14, 14), "7": (6, 7, 7),
+        "10": (120,), "12": (84,), "logits": (10,),
+    }  # fmt: skip
+    blocks = [name for name in taps_of(victim("resnet20"), (3, 32, 32)) if name.endswith(".relu")]
+    assert len(blocks) == 9
+    assert list(taps_of(victim("foreign"), (1, 8, 8)).values()) == [
+        (1, 8, 8), (12, 8, 8), (16, 8, 8), (16, 8, 8), (16, 4, 4), (40,), (10,),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("kind", ["tampered", "trained", "truncated", "random"])
+def test_pairs_are_built_of_every_network(name: str, kind: str) -> None:
+    shape = SHAPES[name]
+    for given in (
+        {"operator": "conv1x1", "head": "average"},
+        {"operator": "separable", "merge": "concat", "channels": 0.5, "select": "first", "pool_kind": "max"},
+    ):
+        made = strategy(name, backbone=kind, **given)
+        pair = build_pair(victim(name), shape, 10, made, 3)
+        own, *crossed = pair.backbone(images(name))
+        assert own.shape == (3, 10) and pair(images(name)).shape == (3, 10)
+        assert [tuple(value.shape[1:]) for value in crossed] == [crossing.shape for crossing in pair.crossings]
+        assert [crossing.input for crossing in pair.crossings] == [f"tap_{i}" for i in range(len(crossed))]
+        with torch.no_grad():
+            assert torch.allclose(pair.backbone.alone()(images(name)), own, atol=1e-5)
+            features = pair.backbone.features()
+            assert features is not None
+            full = taps_of(victim(name), shape)[made.taps[-1]]
+            assert features(images(name)).shape == (3, *full)
+        again = build_pair(victim(name), shape, 10, made, 3)
+        assert all(torch.equal(value, again.state_dict()[key]) for key, value in pair.state_dict().items())
+
+
+def test_reduction_is_what_the_strategy_says() -> None:
+    whole = build_pair(victim("lenet5"), (1, 28, 28), 10, Strategy(taps=("3", "12"), backbone="trained"))
+    half = build_pair(
+        victim("lenet5"), (1, 28, 28), 10,
+        Strategy(taps=("3", "12"), backbone="trained", pool=4, channels=0.5, pool_kind="max"),
+        channels={"3": [0, 2, 5], "12": range(42)},
+    )  # fmt: skip
+    with torch.no_grad():
+        (_, tap, vector), (_, small, short) = (pair.backbone(images("lenet5")) for pair in (whole, half))
+    assert small.shape == (3, 3, 3, 3) and torch.equal(short, vector[:, :42])
+    # 14 places to 3: windows of 6, 4 apart
+    assert float(small[0, 1, 0, 0]) == float(tap[0, 2, :6, :6].max())
+    assert float(small[1, 2, 2, 1]) == float(tap[1, 5, 8:, 4:10].max())
+
+
+def test_backbones_hold_what_their_kind_says() -> None:
+    shape = SHAPES["lenet5"]
+    kinds = {
+        kind: build_pair(victim("lenet5"), shape, 10, Strategy(taps=("3",), backbone=kind))  # type: ignore[arg-type]
+        for kind in ("tampered", "trained", "truncated", "random")
+    }
+    with torch.no_grad():
+        own = kinds["trained"].backbone(images("lenet5"))[0]
+        assert torch.allclose(own, victim("lenet5")(images("lenet5")), atol=1e-5)
+    convolutions = {
+        kind: [layer for layer in pair.backbone.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+        for kind, pair in kinds.items()
+    }
+    first = next(layer for layer in victim("lenet5").modules() if isinstance(layer, nn.Conv2d))
+    assert torch.equal(convolutions["truncated"][0].weight, first.weight)
+    assert [len(convolutions[kind]) for kind in ("trained", "truncated")] == [5, 2], "one layer and a short head"
+    secret = [value for value in victim("lenet5").state_dict().values() if value.ndim > 0 and value.std() > 0]
+    exposed = list(kinds["random"].backbone.state_dict().values())
+    assert not any(a.shape == b.shape and torch.equal(a, b) for a in secret for b in exposed)
+    moving = {kind: any(p.requires_grad for p in pair.backbone.parameters()) for kind, pair in kinds.items()}
+    assert moving == {"tampered": True, "trained": False, "truncated": False, "random": False}
+
+
+@pytest.mark.parametrize("name", ["digits", "resnet20"])
+def test_narrow_backbones_cost_less_than_the_victim(name: str) -> None:
+    made = strategy(name, backbone="random", backbone_width=0.5, cpm_width=4)
+    pair = build_pair(victim(name), SHAPES[name], 10, made)
+    assert multiply_accumulates(pair, SHAPES[name]) < 0.6 * multiply_accumulates(victim(name), SHAPES[name])
+    assert pair(images(name)).shape == (3, 10)
+
+
+def test_no_answer_of_the_cpm_reaches_the_backbone() -> None:
+    pair = build_pair(victim("digits"), (1, 8, 8), 10, Strategy(taps=("image", "2", "logits"), backbone="tampered"))
+    before = [value.clone() for value in pair.backbone(images("digits"))]
+    for parameter in pair.cpm.parameters():
+        nn.init.normal_(parameter)
+    assert all(torch.equal(a, b) for a, b in zip(before, pair.backbone(images("digits")), strict=True))
+    assert [crossing.input for crossing in pair.crossings] == ["image", "tap_0", "tap_1"]
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"taps": ("2", "nowhere")}, "no tap nowhere"),
+        ({"taps": ("6", "2")}, "not in the model's order"),
+        ({"kind": "whole"}, "has no pair"),
+        ({"backbone": "truncated", "taps": ("2", "logits")}, "truncated"),
+    ],
+)
+def test_strategies_that_do_not_fit_are_refused(given: dict[str, Any], named: str) -> None:
+    with pytest.raises(TrainingError, match=named):
+        build_pair(victim("digits"), (1, 8, 8), 10, replace(Strategy(taps=("2",)), **given))
+
+
+def test_victims_that_do_not_fit_are_refused() -> None:
+    class Branching(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(TrainingError, match="traced"):
+        taps_of(Branching(), (1, 8, 8))
+    with pytest.raises(TrainingError, match="does not take images"):
+        taps_of(victim("digits"), (3, 8, 8))
+    with pytest.raises(TrainingError, match="not 7 logits"):
+        build_pair(victim("digits"), (1, 8, 8), 7, Strategy(taps=("2",)))
+    with pytest.raises(TrainingError, match="cannot cross"):
+        build_pair(victim("digits"), (1, 8, 8), 10, Strategy(taps=("2",), channels=0.5), channels={"2": [1, 99]})
+
+
+def test_graphs_are_taken_as_they_are() -> None:
+    graph = fx.symbolic_trace(victim("digits"))
+    assert taps_of(graph, (1, 8, 8)) == taps_of(victim("digits"), (1, 8, 8))
