@@ -87,6 +87,17 @@ class Attacker:
         """That share of the labelled training images."""
         return self.splits.train.share(share, self.seed)
 
+    def most(self) -> tuple[float, Images, torch.Tensor]:
+        """The largest share, its images, and up to 1000 of them as a network takes them, on the CPU."""
+        share = max(self.effort.shares)
+        images = self.share(share)
+        return share, images, self.splits.normalise(images.pixels[:1000].cpu())
+
+    def locked(self) -> nn.Module | None:
+        """A fresh copy of an exposed network that may be locked, on the CPU; None: no such network, or no lock."""
+        module = self.target.module()
+        return None if module is None or not getattr(self.target, "lock", True) else module.cpu()
+
     @property
     def choosing(self) -> Images:
         """The validation images that he chooses on."""

@@ -72,14 +72,11 @@ def masked(module: nn.Module, images: torch.Tensor, how: str, seed: int) -> nn.M
 
 def run(attacker: Attacker) -> list[Record]:
     """Two records, with the largest share of the data: the mask alone, and everything trained on from it."""
-    module = attacker.target.module()
-    if module is None or not getattr(attacker.target, "lock", True):
+    module = attacker.locked()
+    if module is None:
         return []
-    module = module.cpu()
     began = time.monotonic()
-    share = max(attacker.effort.shares)
-    images = attacker.share(share)
-    sample = attacker.splits.normalise(images.pixels[:1000].cpu())
+    share, images, sample = attacker.most()
     kinds = ("plain",) if has_normalisation(module) else ("plain", "normalised", "undecided")
     starts = {f"{how} mask": masked(module, sample, how, attacker.seed) for how in kinds}
     found = attacker.train(starts, images, f"mask-share-{share:g}", attacker.effort.mask_rates)

@@ -51,14 +51,12 @@ def pruned(
 
 def run(attacker: Attacker) -> list[Record]:
     """Two records, with the largest share of the data: pruned alone, and trained on after it."""
-    module = attacker.target.module()
-    if module is None or not getattr(attacker.target, "lock", True):
+    module = attacker.locked()
+    if module is None:
         return []
-    module = module.cpu()
     began = time.monotonic()
-    share = max(attacker.effort.shares)
-    images = attacker.share(share)
-    statistics = output_statistics(module, attacker.splits.normalise(images.pixels[:1000].cpu()))
+    share, images, sample = attacker.most()
+    statistics = output_statistics(module, sample)
     activations = {name: active for name, (_, _, active) in statistics.items()}
     orders: tuple[Order, ...] = ("most active", "least active")
     fills: tuple[Fill, ...] = ("0", "mean")

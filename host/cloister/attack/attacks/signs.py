@@ -48,16 +48,13 @@ def turned_to(module: nn.Module, images: torch.Tensor, side: int) -> nn.Module:
 
 def run(attacker: Attacker) -> list[Record]:
     """Two records, with the largest share of the data: the better side as it is, and the better one trained on."""
-    module = attacker.target.module()
-    if module is None or not getattr(attacker.target, "lock", True):
+    module = attacker.locked()
+    if module is None:
         return []
-    module = module.cpu()
     if any(getattr(layer, "bias", None) is None for layer in lockable(module).values()):
         return []  # not folded: what is turned around then is behind the normalisation
     began = time.monotonic()
-    share = max(attacker.effort.shares)
-    images = attacker.share(share)
-    sample = attacker.splits.normalise(images.pixels[:1000].cpu())
+    share, images, sample = attacker.most()
     sides = {f"skewed {word}": turned_to(module, sample, side) for word, side in (("up", 1), ("down", -1))}
     scores = {name: attacker.validate(candidate) for name, candidate in sides.items()}
     best = max(scores, key=lambda name: scores[name])
