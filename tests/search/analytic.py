@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import time
 from pathlib import Path
 
 from cloister.errors import CloisterError
@@ -21,6 +23,7 @@ class Analytic:
 
     Args:
         space: instead of all strategies.
+        pause: seconds that proxies and trainings take.
         log: file to which a line is added for each evaluation, by all processes.
         pause: called in each proxy and training.
     """
@@ -28,7 +31,8 @@ class Analytic:
     name = "analytic"
     proxy_share = 0.2
 
-    def __init__(self, log: Path | None = None, space: Space | None = None) -> None:
+    def __init__(self, log: Path | None = None, space: Space | None = None, pause: float = 0.0) -> None:
+        self.pause = pause
         self.space = space or strategy_space(TAPS)
         self.log = log
         self.calls: list[tuple[str, Strategy]] = []
@@ -37,7 +41,9 @@ class Analytic:
         self.calls.append((stage, strategy))
         if self.log is not None:
             with self.log.open("a") as file:
-                file.write(json.dumps([stage, strategy.digest]) + "\n")
+                file.write(json.dumps([stage, strategy.digest, os.getpid()]) + "\n")
+        if stage != "estimate":
+            time.sleep(self.pause)
 
     def costs(self, strategy: Strategy) -> tuple[float, int, int]:
         small = 0.6 if strategy.precision == "int8" else 1.0
@@ -94,3 +100,8 @@ class Analytic:
 def make() -> Analytic:
     """For ``--evaluator``."""
     return Analytic()
+
+
+def logged() -> Analytic:
+    """For ``--evaluator`` in processes of their own."""
+    return Analytic(Path(os.environ["ANALYTIC_LOG"]), pause=float(os.environ["ANALYTIC_PAUSE"]))

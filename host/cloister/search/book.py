@@ -226,14 +226,15 @@ class Book:
             ran.append(trial.number)
             trial.set_user_attr("worker", worker())
             strategy = space.build(space.suggest(trial))
-            text = strategy.to_json()
-            trial.set_user_attr("strategy", text)
-            before = [other for other in study.get_trials(deepcopy=False) if other.number < trial.number]
-            live = [other for other in before if _live(other)]
-            # of two workers that begin at once the one with the earlier number goes on
-            if any(other.user_attrs.get("strategy") == text for other in live):
+            text, others = trial.user_attrs["strategy"], study.get_trials(deepcopy=False)
+            before = [other for other in others if other.number < trial.number and (_live(other) or _waits(other))]
+            finished = [other for other in others if other.number > trial.number and other.state.is_finished()]
+            # of two workers that begin at once the one with the earlier number goes on: every trial has its strategy
+            # from the moment in which it has its number
+            same = [other for other in (*before, *finished) if other.user_attrs.get("strategy") == text]
+            if any(_live(other) or _waits(other) for other in same):
                 raise optuna.TrialPruned("another worker has it")
-            if limit is not None and len(live) >= limit:
+            if limit is not None and len(before) >= limit:
                 raise optuna.TrialPruned("others have begun enough")
             try:
                 figures = evaluate(strategy)
@@ -249,7 +250,7 @@ class Book:
             return values
 
         with told(), quiet():
-            study.enqueue_trial(dict(point))
+            study.enqueue_trial(dict(point), user_attrs={"strategy": space.build(point).to_json()})
             study.optimize(objective, n_trials=1)
         return next((record for record in self.records(stage) if ran and record.number == ran[0]), None)
 
@@ -273,6 +274,11 @@ class Book:
 def _live(trial: FrozenTrial) -> bool:
     """Running, done, or failed by itself: nobody need begin it again."""
     return trial.state in (TrialState.RUNNING, TrialState.COMPLETE) or "error" in trial.user_attrs
+
+
+def _waits(trial: FrozenTrial) -> bool:
+    """Some worker will take it before it asks for anything else."""
+    return bool(trial.state == TrialState.WAITING)
 
 
 def worker() -> str:
