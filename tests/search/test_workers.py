@@ -17,7 +17,7 @@ from cloister.search import Stage
 from cloister.search.book import Book
 
 BUDGET = ["--budget-memory", "256KiB", "--budget-overhead", "1%", "--budget-accuracy", "1"]
-EFFORT = ["--estimates", "40", "--proxies", "8", "--trainings", "3"]
+EFFORT = ["--estimates", "24", "--proxies", "6", "--trainings", "2"]
 
 
 def start(study: str, log: Path) -> subprocess.Popen[str]:
@@ -38,13 +38,13 @@ def two_workers(study: str, log: Path) -> None:
     found = [json.loads(out) for out, _ in told]
     lines = [tuple(json.loads(line)) for line in log.read_text().splitlines()]
     costly = [(stage, digest) for stage, digest, _ in lines if stage != "estimate"]
-    assert len(costly) == len(set(costly)) == 8 + 3, "a strategy was trained twice, or one too many"
+    assert len(costly) == len(set(costly)) == 6 + 2, "a strategy was trained twice, or one too many"
     assert len({number for stage, _, number in lines if stage != "estimate"}) == 2, "one worker did everything"
     book = Book(study, "search", create=False)
     done = Counter(record.stage for stage in Stage for record in book.records(stage) if record.state == "done")
-    assert (done[Stage.PROXY], done[Stage.TRAINING]) == (8, 3)
+    assert (done[Stage.PROXY], done[Stage.TRAINING]) == (6, 2)
     # who ends last has seen everything; both ended when nothing was left to begin
-    assert max(one["trainings"] for one in found) == 3
+    assert max(one["trainings"] for one in found) == 2
     assert any(one["chosen"] and one["chosen"]["fits"] for one in found)
 
 

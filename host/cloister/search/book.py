@@ -166,11 +166,12 @@ class Book:
         else:
             return None
         seconds = trial.duration.total_seconds() if trial.duration is not None else 0.0
-        figures = Figures.from_json(attrs["figures"]) if state == "done" else None
+        kept = {"point": trial.params, "seconds": seconds, "turn": 0, **attrs, **attrs.get("kept", {})}
+        figures = Figures.from_json(kept["figures"]) if state == "done" else None
         strategy = self._strategy(attrs["strategy"])
-        point = attrs.get("point", trial.params)
-        took, turn = float(attrs.get("seconds", seconds)), int(attrs.get("turn", 0))
-        return Record(stage, trial.number, strategy, point, state, figures, error, took, turn)
+        return Record(
+            stage, trial.number, strategy, kept["point"], state, figures, error, kept["seconds"], kept["turn"]
+        )
 
     def _strategy(self, text: str) -> Strategy:
         if text not in self._strategies:
@@ -178,21 +179,20 @@ class Book:
         return self._strategies[text]
 
     def add_estimate(
-        self, point: Point, strategy: Strategy, budget: Budget, found: Figures | str, *, seconds: float, turn: int
+        self, point: Point, strategy: Strategy, found: Figures | str, *, seconds: float, turn: int
     ) -> Record:
         """Keep an estimate, or why there is none."""
-        attrs: dict[str, Any] = {
-            "strategy": strategy.to_json(), "point": dict(point), "seconds": seconds, "turn": turn
-        }  # fmt: skip
         stage = Stage.ESTIMATE
+        # one attribute, since each takes several queries of a database
+        kept: dict[str, Any] = {"point": dict(point), "seconds": seconds, "turn": turn}
         if isinstance(found, str):
-            trial = optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={**attrs, "error": found})
+            attrs = {"strategy": strategy.to_json(), "error": found, "kept": kept}
+            trial = optuna.trial.create_trial(state=TrialState.FAIL, user_attrs=attrs)
             record = Record(stage, -1, strategy, point, "failed", None, found, seconds, turn)
         else:
             trial = optuna.trial.create_trial(
                 values=[float(getattr(found, objective.key)) for objective in COSTS],
-                user_attrs={**attrs, "figures": found.as_json()},
-                system_attrs={f"constraints:{key}": value for key, value in budget.excess(found, doubt=True).items()},
+                user_attrs={"strategy": strategy.to_json(), "kept": {**kept, "figures": found.as_json()}},
             )
             record = Record(stage, -1, strategy, point, "done", found, "", seconds, turn)
         with told():

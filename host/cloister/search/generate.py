@@ -174,7 +174,7 @@ class _Search:
         while True:
             self._book.release()
             self._proposer.refresh()
-            proxies, trainings = self._book.records(Stage.PROXY), self._book.records(Stage.TRAINING)
+            proxies, trainings = self._proposer.proxies, self._proposer.trainings
             done = sum(record.state != "running" for record in proxies)
             if len(trainings) < self._effort.due(done):
                 point = self._proposer.next_training(self._proposer.forecast())
@@ -202,10 +202,11 @@ class _Search:
             point = self._proposer.next_training(self._proposer.forecast())
             if point is None:
                 break
-            if not self._in_time(Stage.TRAINING, self._book.records(Stage.PROXY), trainings):
+            if not self._in_time(Stage.TRAINING, self._proposer.proxies, trainings):
                 return False
             self._work(Stage.TRAINING, point)
-            trainings = self._book.records(Stage.TRAINING)
+            self._proposer.refresh()
+            trainings = self._proposer.trainings
         return True
 
     def _late(self, proxies: list[Record], trainings: list[Record]) -> bool:

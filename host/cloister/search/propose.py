@@ -98,13 +98,17 @@ class Proposer:
         self._encoder = Encoder(evaluator.space)
         self._estimates: dict[Strategy, Record] = {}
         self._seen = 0
+        #: As of the last :meth:`refresh`.
+        self.proxies: list[Record] = []
+        self.trainings: list[Record] = []
 
     def refresh(self) -> None:
-        """Take in the estimates of other workers."""
+        """Take in what this and other workers have found."""
         records = self._book.records(Stage.ESTIMATE)
         for record in records[self._seen :]:
             self._estimates.setdefault(record.strategy, record)
         self._seen = len(records)
+        self.proxies, self.trainings = self._book.records(Stage.PROXY), self._book.records(Stage.TRAINING)
 
     def estimate(self, point: Point, turn: int = 0) -> Record:
         """The estimate of a point: the one that is known of its strategy, or a new one, which is kept."""
@@ -120,7 +124,7 @@ class Proposer:
             except CloisterError as error:
                 found = error.message
             self._estimates[strategy] = self._book.add_estimate(
-                point, strategy, self._budget, found, seconds=time.monotonic() - began, turn=turn
+                point, strategy, found, seconds=time.monotonic() - began, turn=turn
             )
         return self._estimates[strategy]
 
@@ -132,8 +136,8 @@ class Proposer:
     def forecast(self) -> Forecast | None:
         """What can be learned from all proxies and trainings; None before there are three."""
         samples: dict[Strategy, Sample] = {}
-        for stage in (Stage.PROXY, Stage.TRAINING):
-            for record in self._book.records(stage):
+        for stage, records in ((Stage.PROXY, self.proxies), (Stage.TRAINING, self.trainings)):
+            for record in records:
                 if record.figures is None:
                     continue
                 before = samples.get(record.strategy)
@@ -208,7 +212,7 @@ class Proposer:
         best = self._best_aim(forecast)
         worth = {item.strategy: item.likely(self._budget) * item.improvement(best) for item in known}
         known.sort(key=lambda item: -worth[item.strategy])
-        tried = {record.strategy for stage in (Stage.PROXY, Stage.TRAINING) for record in self._book.records(stage)}
+        tried = {record.strategy for record in (*self.proxies, *self.trainings)}
         models = [item for item in known if item.strategy in tried][: POPULATION // 4] + known[: POPULATION // 4]
         draw = np.random.default_rng([self._seed, turn, 1])
         changed = [self._changed(models[place % len(models)].point, draw) for place in range(POPULATION // 2)]
@@ -249,7 +253,7 @@ class Proposer:
             turn: number of proxies so far.
             start: as many proxies are spread over the space before forecasts are trusted.
         """
-        taken = {record.strategy for record in self._book.records(Stage.PROXY)}
+        taken = {record.strategy for record in self.proxies}
         free = [record for record in self._estimates.values() if record.strategy not in taken]
         known = self.candidates(forecast, free)
         likely = {candidate.strategy: candidate.likely(self._budget) for candidate in known}
@@ -298,13 +302,13 @@ class Proposer:
         """Of the trainings within the budget."""
         return [
             aim(bend(gain(record.figures)), record.figures)
-            for record in self._book.records(Stage.TRAINING)
+            for record in self.trainings
             if record.figures is not None and self._budget.fits(record.figures)
         ]
 
     def _best_aim(self, forecast: Forecast) -> float:
         """The least aim of a training within the budget, or of a proxy that is forecast to become one."""
-        proxies = [record for record in self._book.records(Stage.PROXY) if record.figures is not None]
+        proxies = [record for record in self.proxies if record.figures is not None]
         hoped = [
             aim(max(bend(1.0), candidate.gain[0]), candidate.estimate)
             for candidate in self.candidates(forecast, proxies)
@@ -318,8 +322,8 @@ class Proposer:
         The best expected improvement on what was trained, times the chance to keep the budget. Before anything
         that was trained keeps the budget, the best chance to.
         """
-        taken = {record.strategy for record in self._book.records(Stage.TRAINING)}
-        proxies = [record for record in self._book.records(Stage.PROXY) if record.figures is not None]
+        taken = {record.strategy for record in self.trainings}
+        proxies = [record for record in self.proxies if record.figures is not None]
         known = self.candidates(forecast, [record for record in proxies if record.strategy not in taken])
         if not known:
             return None
