@@ -6,6 +6,7 @@ from cloister.protect.mirror.cpm import Cpm
 from cloister.protect.mirror.export import export_pair
 from cloister.protect.mirror.exposed import ExposedBackbone
 from cloister.protect.mirror.mirror import Mirrored, mirror_model
+from cloister.protect.mirror.onnx_pair import OnnxPair
 from cloister.protect.mirror.pair import Pair, build_pair, taps_of
 from cloister.protect.mirror.settings import MirrorSettings, settings_with
 
@@ -16,6 +17,7 @@ __all__ = [
     "ExposedBackbone",
     "MirrorSettings",
     "Mirrored",
+    "OnnxPair",
     "Pair",
     "build_pair",
     "export_pair",

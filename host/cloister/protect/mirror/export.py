@@ -6,7 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from cloister.protect.mirror.narrow import synthetic
 from cloister.protect.mirror.pair import Pair
+from cloister.protect.mirror.quantise import quantise_pair
 from cloister.protect.strategy import IMAGE
 from cloister.protect.training.export import export_tensors
 
@@ -14,13 +19,20 @@ from cloister.protect.training.export import export_tensors
 BACKBONE_FILE, CPM_FILE = "backbone.onnx", "cpm.onnx"
 
 
-def export_pair(pair: Pair, folder: Path) -> tuple[Path, Path]:
-    """Write ``backbone.onnx`` and ``cpm.onnx``, each checked against onnxruntime's answer.
+def export_pair(pair: Pair, folder: Path, samples: npt.NDArray[np.float32] | None = None) -> tuple[Path, Path]:
+    """Write ``backbone.onnx`` and ``cpm.onnx``, each checked against onnxruntime's answer in float32.
 
     ``backbone.onnx``: input ``image`` (batch, C, H, W); outputs ``logits`` (batch, classes), the backbone's own, then
     ``tap_0``, ``tap_1``, ... in the order in which they become ready, reduced as they cross; each is computed as soon
     as what it needs is there, so that the CPM can begin with it. ``cpm.onnx``: inputs ``image``, if the strategy taps
-    it, and the same ``tap_0``, ...; output ``logits``. All float32.
+    it, and the same ``tap_0``, ...; output ``logits``. All float32, but for strategies in 8 bits: there both files are
+    quantised, and taps are int8.
+
+    Args:
+        pair: trained or not.
+        folder: gets the files.
+        samples: normalised training images (N, C, H, W) that ranges of 8-bit tensors are measured on; default:
+            synthetic ones, which do for estimates of costs.
 
     Raises:
         TrainingError: torch cannot export a half.
@@ -30,6 +42,9 @@ def export_pair(pair: Pair, folder: Path) -> tuple[Path, Path]:
     backbone = export_tensors(pair.backbone, {"image": pair.shape}, outputs, folder / BACKBONE_FILE)
     _early(backbone, outputs[0])
     cpm = export_tensors(pair.cpm, inputs, ("logits",), folder / CPM_FILE)
+    if pair.strategy.precision == "int8":
+        images = synthetic(pair.shape, 16, 0).numpy() if samples is None else samples
+        quantise_pair(backbone, cpm, images)
     return backbone, cpm
 
 

@@ -19,7 +19,6 @@ from cloister.protect.mirror.exposed import ExposedBackbone
 from cloister.protect.mirror.objective import PairObjective
 from cloister.protect.mirror.onnx_pair import OnnxPair
 from cloister.protect.mirror.pair import Pair, build_pair
-from cloister.protect.mirror.quantise import quantise_pair
 from cloister.protect.mirror.saliency import salient_channels
 from cloister.protect.mirror.settings import MirrorSettings
 from cloister.protect.prune.channels import multiply_accumulates
@@ -68,13 +67,11 @@ class Mirrored:
         A strategy in 8 bits is quantised here, with ranges from training images; the report then also has the
         accuracies of the written files as ``pair_int8``.
         """
-        backbone, cpm = export_pair(self.pair, folder)
-        report = self.report
+        splits, report = self.splits, self.report
+        step = max(1, len(splits.train) // CALIBRATION)
+        sample = splits.train.pixels[::step][:CALIBRATION]
+        backbone, cpm = export_pair(self.pair, folder, splits.normalise(sample.cpu()).numpy())
         if self.strategy.precision == "int8":
-            splits = self.splits
-            step = max(1, len(splits.train) // CALIBRATION)
-            sample = splits.train.pixels[::step][:CALIBRATION]
-            quantise_pair(backbone, cpm, splits.normalise(sample.cpu()).numpy())
             files = OnnxPair(backbone, cpm)
             report = dict(report)
             for name, images in (("test", splits.test), ("validation", splits.validation)):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A pair's two files run one after the other by onnxruntime: what the device computes, on the host. Needs no torch."""
+"""A pair's two files run one after the other by onnxruntime: what the device computes, on the host."""
 
 from __future__ import annotations
 
