@@ -8,6 +8,7 @@ from typing import Any
 from cloister.compile.lowering import Buffer, Constant, Op
 from cloister.compile.winograd import winograd_scratch
 from cloister.estimate.counting import PANEL, ROWS, Term, function_of, fused, inside, later, merged, tile_counts, up
+from cloister.ops.quant_product import fields_by_rows, pixels_at_once
 from cloister.wire import C
 
 _PANEL_S8, _STEP_S8, _FOUR = 4, 16, 4
@@ -173,9 +174,9 @@ _KIND_NAMES = {
 }
 
 
-def _tiles_s8(op: Op, rows: int, columns: int, depth: int, group: int = 1) -> dict[str, float]:
-    """What 8-bit tiles do (tile_s8.c): rows by fours, panels of 4 columns, 16 products a step."""
-    tiles, rest = up(rows, ROWS), rows % _FOUR
+def _tiles_s8(op: Op, rows: int, columns: int, depth: int, at_once: int, group: int = 1) -> dict[str, float]:
+    """What 8-bit tiles of `at_once` rows do (tile_s8.c): rows by fours, panels of 4 columns, 16 products a step."""
+    tiles, rest = up(rows, at_once), rows % _FOUR
     fours, panels, steps = rows // _FOUR, up(columns, _PANEL_S8), up(depth, _STEP_S8)
     partial = columns % _PANEL_S8 > 0
     counts: dict[str, float] = {
@@ -195,29 +196,37 @@ def _tiles_s8(op: Op, rows: int, columns: int, depth: int, group: int = 1) -> di
 
 
 def conv2d_s8(op: Op) -> list[Term]:
-    """CONV2D_S8: on the input as it lies, on patches copied row by row of the kernel, or tap by tap."""
+    """CONV2D_S8: on the input as it lies, by rows of the kernel, or on patches copied row by row or tap by tap."""
     f = op.fields
     group = f["group"]
     lines = f["batch"] * f["out_h"]
     pixels = lines * f["out_w"]
     taps, channels = f["kernel_h"] * f["kernel_w"], f["in_c"] // group
-    counts = {"call": 1.0, **_tiles_s8(op, pixels, f["out_c"] // group, taps * channels, group)}
-    strips = up(pixels, ROWS) + (lines if f["out_w"] % ROWS else 0)
+    at_once = pixels_at_once(taps * channels)
+    counts = {"call": 1.0, **_tiles_s8(op, pixels, f["out_c"] // group, taps * channels, at_once, group)}
+    strips = max(lines, up(pixels, at_once))
+    if f["out_w"] % at_once and at_once % f["out_w"]:
+        strips = up(pixels, at_once) + lines
     if "scratch" not in op.refs:
         kind = "CONV2D_S8 direct"
-    elif group == 1 and f["dilation_w"] == 1:
-        kind = "CONV2D_S8 rows"
-        columns = inside(f["out_w"], f["kernel_w"], f["stride_w"], 1, f["pad_left"], f["in_w"])
-        edges = sum(count < f["kernel_w"] for count in columns)
+    elif group == 1 and f["dilation_h"] == f["dilation_w"] == 1:
+        by_rows = fields_by_rows(f)
+        kind = "CONV2D_S8 rows" if by_rows else "CONV2D_S8 patches"
+        copied = f["batch"] * ((f["out_h"] - 1) * min(f["stride_h"], f["kernel_h"]) + f["kernel_h"])
+        ring_row = ((f["out_w"] - 1) * f["stride_w"] + f["kernel_w"]) * f["in_c"]
         row = f["kernel_w"] * f["in_c"]
-        counts |= {
-            "strip": strips,
-            "strip row": strips * f["kernel_h"],
-            "row": pixels * f["kernel_h"],
-            "copied": pixels * f["kernel_h"] * up(row, 16),
-            "edge row": lines * edges * f["kernel_h"],
-            "odd row": pixels * f["kernel_h"] * (row % 16 > 0),
-        }
+        # A loop of its own has each number of vectors, for kernels of three rows.
+        loops = f["kernel_h"] != 3 or row > 48
+        counts |= {"strip": strips, "copied row": copied, "copied": copied * up(ring_row, 64)}
+        if by_rows:
+            counts |= {"strip row": strips * f["kernel_h"], "row": pixels * f["kernel_h"]}
+        else:
+            counts |= {
+                "pixel": pixels,
+                "vector": pixels * f["kernel_h"] * up(row, 16),
+                "loop row": pixels * f["kernel_h"] * loops,
+                "loop vector": pixels * f["kernel_h"] * up(row, 16) * loops,
+            }
     else:
         kind = "CONV2D_S8 taps"
         counts |= {
@@ -233,7 +242,7 @@ def gemm_s8(op: Op) -> list[Term]:
     """GEMM_S8."""
     f = op.fields
     whole = f["k"] % _STEP_S8 == 0
-    counts = {"call": 1.0, **_tiles_s8(op, f["m"], f["n"], f["k"])}
+    counts = {"call": 1.0, **_tiles_s8(op, f["m"], f["n"], f["k"], ROWS)}
     counts["copied"] = 0 if whole else f["m"] * up(f["k"], 16)
     return [Term("GEMM_S8", counts, {"rows": f["m"], "columns": f["n"], "depth": f["k"]})]
 

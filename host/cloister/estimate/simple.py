@@ -88,7 +88,8 @@ def _pool(op: Op) -> list[Term]:
     counts: dict[str, float] = {"call": 1, "run": runs, "window": windows}
     counts["line"] = f["batch"] * f["out_dims"][0] * f["out_dims"][1]
     if eight:
-        parts = {"wide": up(channels, 16) if channels >= 16 else 0, "narrow": channels < 16}
+        # Few channels are whole vectors as well, but for the last windows of all.
+        parts = {"wide": up(channels, 16)}
         counts["part"] = runs * up(channels, 16)
     else:
         narrow = channels % 16 // 4 + (channels % 4 > 0 and channels >= 4)

@@ -61,6 +61,11 @@ def fields_by_rows(fields: dict[str, Any]) -> bool:
     return lies_by_rows(fields["kernel_h"], row, fields["group"], dilations)
 
 
+def pixels_at_once(depth: int) -> int:
+    """Pixels of the output that CONV2D_S8 computes together."""
+    return MANY if depth < DEEP else GATHERED
+
+
 def rows_touched(width: int, at_once: int) -> int:
     """Rows of an output of this width that pixels which are computed together may lie in."""
     if at_once % width == 0:
@@ -79,7 +84,7 @@ def conv2d_s8_scratch(fields: dict[str, Any], depthwise: bool) -> int:
     if taps == 1 and not pads and inside and depth == rounded_depth(depth):
         return 0
     size = 0
-    by_rows, at_once = fields_by_rows(fields), MANY if depth < DEEP else GATHERED
+    by_rows, at_once = fields_by_rows(fields), pixels_at_once(depth)
     if (fields["group"], fields["dilation_h"], fields["dilation_w"]) == (1, 1, 1):
         touched = 1 if not by_rows else min(fields["out_h"], rows_touched(fields["out_w"], at_once))
         rows = (touched - 1) * fields["stride_h"] + fields["kernel_h"]
