@@ -162,7 +162,7 @@ def test_a_wrong_model_is_named(name: str, arguments: list[str], says: str) -> N
         ("missing.npz", "missing.npz is no folder, no .npz file"),
         ("keys.npz", "keys.npz has no train and no test images; its keys are ['pictures']"),
         ("half.npz", "half.npz has no test images"),
-        ("labels.npz", "labels.npz[x_train]: there are 1347 images, and labels of the shape (5,)"),
+        ("labels.npz", "labels.npz[x_train]: labels have the shape (5,) for 1347 images"),
         ("nan.npz", "nan: training images have values that are not finite"),
         ("mean.npz", "mean.npz cannot be read: could not convert string to float"),
         ("objects.npz", "objects.npz cannot be read"),

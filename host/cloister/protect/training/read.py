@@ -129,7 +129,7 @@ def _images(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], what: str) -> Im
         raise TrainingError(f"{what}: labels are {labels.dtype}", "use integers from 0")
     if labels.shape != pixels.shape[:1]:
         raise TrainingError(
-            f"{what}: there are {len(pixels)} images, and labels of the shape {labels.shape}",
+            f"{what}: labels have the shape {labels.shape} for {len(pixels)} images",
             "give one integer label for each image",
         )
     return Images(torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(labels.astype(np.int64)))
