@@ -28,6 +28,8 @@ from cloister_bench.device import Progress, device_key, run_jobs
 from cloister_bench.document import write_tables
 from cloister_bench.errors import BenchError
 from cloister_bench.networks import NETWORKS, SMALL
+from cloister_bench.overlap import measure_overlap, overlap_table
+from cloister_bench.pairs import made_pairs, own_pairs
 from cloister_bench.plot import write_plots
 from cloister_bench.records import (
     Record,
@@ -63,6 +65,7 @@ EPILOG = """examples:
   build/bench --suite models --network resnet50 --network mobilenetv2
   build/bench --suite models --models DIR         ONNX files of your own
   build/bench --suite mirror --pairs DIR          pairs of your own
+  build/bench --overlap                           both halves of pairs side by side, by time on two cores
   build/bench --suite tee --without-crypto        what a CPU without crypto instructions pays
   build/bench --json now.json --compare before.json
   build/bench --calibrate                         as `cloister calibrate`
@@ -95,6 +98,11 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         metavar="DIR",
         help="measure the pairs in the folders of DIR (backbone.onnx, cpm.onnx, victim.onnx) in the suite mirror",
+    )
+    parser.add_argument(
+        "--overlap",
+        action="store_true",
+        help="by time, with two emulated cores: what it gains to run both halves of pairs side by side; no suite",
     )
     parser.add_argument("--without-onnxruntime", action="store_true", help="leave onnxruntime out")
     parser.add_argument(
@@ -283,6 +291,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 found = measure_device(chosen.target, progress, chosen.timeout)
             write_text(SAMPLES.with_name("calibration-device.json"), samples_text(found))
             write_constants(found, chosen.constants, errors, chosen.target)
+            return 0
+        if chosen.overlap:
+            client = tools.build_client(cache_dir(), Report())
+            pairs = own_pairs(chosen.pairs) if chosen.pairs else made_pairs(chosen.quick)
+            with _progress(errors) as progress:
+                console.print(overlap_table(measure_overlap(pairs, client, progress, chosen.timeout)))
             return 0
         names = chosen.suite or ([] if chosen.calibrate else SUITES)
         calibration = [Calibration(_options(chosen))] if chosen.calibrate else []

@@ -192,6 +192,7 @@ def run_jobs(
     timeout: float,
     job_timeout: float = 1200.0,
     journal: Path | None = None,
+    profile: str = "icount",
 ) -> dict[str, Outcome]:
     """Boot the device, run all jobs, switch it off.
 
@@ -205,6 +206,7 @@ def run_jobs(
         timeout: seconds of the host for each boot.
         job_timeout: seconds of the host for each job.
         journal: a file that gets a line of JSON as soon as a job ends, for runs that do not come to their end.
+        profile: of the machine; with another than the default, "instructions" are nanoseconds of the host.
 
     Returns:
         The outcomes by the jobs' names.
@@ -219,7 +221,15 @@ def run_jobs(
         script = make_script(left, repeats, instructions)
         lost: CloisterError | None = None
         try:
-            ran = run_script(script, files, name=INSTANCE, extra_tas=True, progress=boot.progress, timeout=timeout)
+            ran = run_script(
+                script,
+                files,
+                name=INSTANCE,
+                profile=profile,
+                extra_tas=True,
+                progress=boot.progress,
+                timeout=timeout,
+            )
             found = ran.files
             if ran.returncode:
                 raise BenchError(f"the benchmark's script ended with status {ran.returncode}\n{ran.console[-2000:]}")

@@ -22,8 +22,18 @@ from cloister_bench.errors import BenchError
 from cloister_bench.networks import lenet, resnet20
 from cloister_bench.prepare import MODEL_NAME, Workload, plain_files, precision_of, random_inputs
 
-#: Side to which taps are pooled, and channels of the CPM behind each.
-SIDE, WIDTH = 4, 16
+
+@dataclass(frozen=True)
+class Reader:
+    """What a CPM does with each tap: the side to which it comes pooled, channels and side of its convolution."""
+
+    side: int = 4
+    width: int = 16
+    kernel: int = 1
+
+
+#: A CPM as one would have it, and one that computes about half of what ResNet-20 does: there is something to overlap.
+LIGHT, HEAVY = Reader(), Reader(16, 128, 3)
 
 
 @dataclass(frozen=True)
@@ -38,8 +48,15 @@ class PairFiles:
 
 def made_pairs(quick: bool) -> list[PairFiles]:
     """LeNet and ResNet-20, each as its own backbone, with pooled taps and a CPM of one convolution for each."""
-    found = [_tapped("lenet", lenet(), [2, 5])]
-    return found if quick else [*found, _tapped("resnet20", resnet20(), [16, 32, 48])]
+    found = [_tapped("lenet", lenet(), [2, 5], LIGHT)]
+    if quick:
+        return found
+    ends = [16, 32, 48]  # of ResNet-20's three stages
+    return [
+        *found,
+        _tapped("resnet20", resnet20(), ends, LIGHT),
+        _tapped("resnet20, heavy CPM", resnet20(), ends, HEAVY),
+    ]
 
 
 def own_pairs(directory: Path) -> list[PairFiles]:
@@ -59,8 +76,8 @@ def own_pairs(directory: Path) -> list[PairFiles]:
     return found
 
 
-def _tapped(name: str, victim: onnx.ModelProto, activations: Sequence[int]) -> PairFiles:
-    """A victim with taps behind some of its activations, average-pooled to SIDE x SIDE."""
+def _tapped(name: str, victim: onnx.ModelProto, activations: Sequence[int], reader: Reader) -> PairFiles:
+    """A victim with taps behind some of its activations, average-pooled."""
     backbone = onnx.ModelProto()
     backbone.CopyFrom(victim)
     graph = onnx.shape_inference.infer_shapes(backbone).graph
@@ -70,7 +87,7 @@ def _tapped(name: str, victim: onnx.ModelProto, activations: Sequence[int]) -> P
     for index, place in enumerate(activations):
         source = images[place]
         batch, channels, height, width = shapes[source]
-        step = max(1, min(height, width) // SIDE)
+        step = max(1, min(height, width) // reader.side)
         tap = f"tap_{index}"
         taps[tap] = [batch, channels, (height - step) // step + 1, (width - step) // step + 1]
         pool = helper.make_node(
@@ -80,11 +97,12 @@ def _tapped(name: str, victim: onnx.ModelProto, activations: Sequence[int]) -> P
         backbone.graph.node.insert(after, pool)
         backbone.graph.output.append(helper.make_tensor_value_info(tap, TensorProto.FLOAT, taps[tap]))
     onnx.checker.check_model(backbone, full_check=True)
-    return PairFiles(name, victim, backbone, _cpm(taps))
+    return PairFiles(name, victim, backbone, _cpm(taps, reader))
 
 
-def _cpm(taps: dict[str, list[int]], classes: int = 10) -> onnx.ModelProto:
-    """For each tap a 1x1 convolution, an activation and a dense layer; their sum is the answer."""
+def _cpm(taps: dict[str, list[int]], reader: Reader, classes: int = 10) -> onnx.ModelProto:
+    """For each tap a convolution, an activation and a dense layer; their sum is the answer."""
+    width, side = reader.width, reader.kernel
     random = np.random.default_rng(3)
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
@@ -95,12 +113,12 @@ def _cpm(taps: dict[str, list[int]], classes: int = 10) -> onnx.ModelProto:
         return name
 
     total = ""
-    for tap, (_, channels, height, width) in taps.items():
+    for tap, (_, channels, rows, columns) in taps.items():
         convolved, active, flat, scores, added = (f"{tap}_{step}" for step in ("conv", "relu", "flat", "scores", "sum"))
-        weights = constant(f"{tap}_w", WIDTH, channels, 1, 1), constant(f"{tap}_b", WIDTH)
-        dense = constant(f"{tap}_dw", classes, WIDTH * height * width), constant(f"{tap}_db", classes)
+        weights = constant(f"{tap}_w", width, channels, side, side), constant(f"{tap}_b", width)
+        dense = constant(f"{tap}_dw", classes, width * rows * columns), constant(f"{tap}_db", classes)
         nodes += [
-            helper.make_node("Conv", [tap, *weights], [convolved], kernel_shape=[1, 1]),
+            helper.make_node("Conv", [tap, *weights], [convolved], kernel_shape=[side] * 2, pads=[side // 2] * 4),
             helper.make_node("Relu", [convolved], [active]),
             helper.make_node("Flatten", [active], [flat]),
             helper.make_node("Gemm", [flat, *dense], [scores], transB=1),
