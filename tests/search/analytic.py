@@ -62,7 +62,7 @@ class Analytic:
         if strategy.merge == "concat" and strategy.head == "average" and strategy.cpm_depth == 2:
             raise CloisterError("this cannot be lowered", "none")
         overhead, memory, boundary = self.costs(strategy)
-        return Figures(overhead, memory, boundary, error=0.03)
+        return Figures(overhead, memory, boundary, error=0.03 * overhead)
 
     def truth(self, strategy: Strategy) -> Figures:
         overhead, memory, boundary = self.costs(strategy)

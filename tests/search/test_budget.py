@@ -55,7 +55,8 @@ def test_fits() -> None:
 
 def test_estimates_have_the_benefit_of_the_doubt() -> None:
     budget = Budget.parse("1MiB", "1%")
-    near = Figures(0.0103, 1_060_000, 0, error=0.05)
+    near = Figures(0.0103, 1000, 0, error=0.0005)
     assert not budget.fits(near)
     assert budget.fits(near, doubt=True)
-    assert not budget.fits(Figures(0.012, 1_060_000, 0, error=0.05), doubt=True)
+    assert not budget.fits(Figures(0.0106, 1000, 0, error=0.0005), doubt=True)
+    assert not budget.fits(Figures(0.001, (1 << 20) + 1, 0, error=0.0005), doubt=True)

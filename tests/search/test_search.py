@@ -176,6 +176,17 @@ def test_time_limit_ends_with_the_best_so_far() -> None:
     assert found.chosen is not None and found.trainings >= 1
 
 
+def test_slow_estimates_leave_time_for_trainings() -> None:
+    class Slow(Analytic):
+        def estimate(self, strategy: Strategy) -> Figures:
+            time.sleep(0.05)
+            return super().estimate(strategy)
+
+    evaluator = Slow()
+    found = search(evaluator, BUDGET, effort=Effort(1000, 8, 3), time_limit=6)
+    assert found.estimates < 200 and found.proxies >= 1 and found.chosen is not None
+
+
 def test_no_time_at_all() -> None:
     found = search(Analytic(), BUDGET, effort=SMALL, time_limit=0)
     assert found.chosen is None and not found.complete and "Nothing was trained" in found.why

@@ -106,14 +106,14 @@ class Budget:
 
         Args:
             figures: of the strategy.
-            doubt: take from overhead and memory the error that whoever predicted them tells.
+            doubt: take from the overhead the error that whoever predicted it tells.
         """
-        less = 1 / (1 + figures.error) if doubt and figures.error > 0 else 1.0
+        less = figures.error if doubt else 0.0
         found = {}
         if self.memory is not None:
-            found["memory"] = figures.memory * less / self.memory - 1
+            found["memory"] = figures.memory / self.memory - 1
         if self.overhead is not None:
-            found["overhead"] = 100 * (figures.overhead * (less if figures.overhead > 0 else 1) - self.overhead)
+            found["overhead"] = 100 * (figures.overhead - less - self.overhead)
         if self.accuracy is not None and figures.lost is not None:
             found["accuracy"] = figures.lost - self.accuracy
         return found

@@ -66,8 +66,8 @@ class Figures:
             it is not known.
         accuracy: of the pair, 0 to 1; for tables.
         attacker: accuracy of the strongest attack that was tried, 0 to 1; for tables.
-        error: relative standard error of ``overhead`` and ``memory`` as the one who predicted them tells it; 0 where
-            they were measured. Estimates within their error of the budget are given the benefit of the doubt.
+        error: standard error of ``overhead``, in the same unit, as whoever predicted it tells; 0 where it was measured.
+            A strategy whose estimate exceeds the budget by no more is given the benefit of the doubt.
         details: what else is worth keeping; JSON.
     """
 

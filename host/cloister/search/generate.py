@@ -20,6 +20,9 @@ from cloister.search.space import Point
 WAIT_S = 1.0
 #: Trainings that fail one after the other before a search ends: what is wrong then is hardly the strategies.
 FAILURES = 5
+#: Of a time limit the estimates before the first proxy may take this share, and those before each further proxy as
+#: much as this share of a proxy: where estimates are slow, fewer are made.
+ESTIMATING, BETWEEN = 0.15, 0.5
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,7 @@ class _Search:
         self._effort, self._say = effort, say
         self._proposer = Proposer(book, evaluator, budget, seed=seed, sampler=sampler)
         self._end = None if time_limit is None else time.monotonic() + time_limit
+        self._limit = time_limit
         self._failures = 0
 
     def run(self) -> bool:
@@ -224,9 +228,18 @@ class _Search:
         first = effort.estimates // 4
         target = first + (effort.estimates - first) * (turn + 1) // effort.proxies
         if target > self._proposer.estimates:
-            self._proposer.seek(forecast, target, turn, lambda: self._left() <= 0)
+            self._proposer.seek(forecast, target, turn, self._enough(turn))
             self._say(f"{self._proposer.estimates} strategies estimated")
         return self._proposer.next_proxy(forecast if turn >= effort.spread else None, turn, effort.spread)
+
+    def _enough(self, turn: int) -> Callable[[], bool]:
+        """Whether estimates have taken their share of the time limit."""
+        if self._limit is None:
+            return lambda: False
+        took = [record.seconds for record in self._proposer.proxies if record.figures]
+        share = BETWEEN * sum(took) / len(took) if turn and took else ESTIMATING * self._limit
+        end = time.monotonic() + min(share, max(0.0, self._left()))
+        return lambda: time.monotonic() >= end
 
     def _work(self, stage: Stage, point: Point) -> None:
         evaluate = self._evaluator.proxy if stage is Stage.PROXY else self._evaluator.train

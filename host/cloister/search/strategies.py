@@ -19,14 +19,14 @@ LOCKS: dict[Scalar, tuple[float, float] | None] = {
 #: Values of everything but the taps. ``form`` is the backbone's kind, or the whole model in the TA.
 CHOICES: dict[str, tuple[Scalar, ...]] = {
     "form": ("tampered", "random", "truncated", "trained", "whole"),
-    "backbone_width": (1.0, 0.5, 0.25),
+    "backbone_width": (1.0, 0.9, 0.75, 0.5, 0.25),
     "tail": ("whole", "short"),
     "cpm_width": (2, 4, 8, 16, 32),
     "cpm_depth": (0, 1, 2),
     "operator": ("conv3x3", "conv1x1", "separable"),
     "merge": ("add", "concat"),
     "head": ("average", "flatten"),
-    "pool": (1, 2, 4, 8),
+    "pool": (1, 2, 4, 8, 16),
     "pool_kind": ("average", "max"),
     "channels": (1.0, 0.5, 0.25, 0.125),
     "select": ("saliency", "first"),
@@ -79,7 +79,8 @@ def strategy_of(point: Point, taps: Sequence[str]) -> Strategy:
     if point["form"] == "whole":
         return Strategy(kind="whole", **common)
     chosen = {point[slot] for slot in slots(len(taps))}
-    tapped = tuple(name for name in taps if name in chosen) or (_default_tap(taps),)
+    there = [name for name in taps if name != LOGITS] if point["form"] == "truncated" else list(taps)
+    tapped = tuple(name for name in there if name in chosen) or (_default_tap(there or taps),)
     if point["form"] in ("random", "truncated"):
         values["tail"] = "whole" if LOGITS in tapped else "short"
     if values["cpm_depth"] == 0:
