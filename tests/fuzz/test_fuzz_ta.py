@@ -50,6 +50,7 @@ class SampleModel:
 def seeds() -> dict[str, list[bytes]]:
     vendor = VendorKey.generate()
     bundle, key = seal_bundle(SampleModel(), vendor, name="fuzz")
+    pair, _ = seal_bundle(SampleModel(), vendor, name="fuzz", section=b"backbone", first_uses=[1, 2])
     device = X25519PrivateKey.generate().public_key().public_bytes_raw()
     locks = [
         Lock(tensor, *(np.arange(3, dtype=kind) for kind in (np.uint16, np.float32, np.float32))) for tensor in "ab"
@@ -57,7 +58,7 @@ def seeds() -> dict[str, list[bytes]]:
     password = Password("fuzz", locks)
     licences = [issue_licence(bundle, key, device, vendor, password=given).data for given in (None, password)]
     return {
-        "manifest": [bundle.manifest],
+        "manifest": [bundle.manifest, pair.manifest],
         "licence": [*licences, pack_password(password)],
         "aead": [bytes(range(256)) * 4],
     }

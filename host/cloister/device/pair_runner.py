@@ -18,9 +18,6 @@ from cloister.device.normal_world import NormalWorld
 from cloister.teec import Context, PartialMemory, SharedMemory, TeecError, TempMemory, Value
 from cloister.wire import C
 
-#: Whether the CPM begins while the backbone still computes: "auto" where there are taps and processors for it.
-OVERLAP = ("auto", "yes", "no")
-
 
 class PairRunner(ModelRunner):
     """A pair that is loaded: see :class:`ModelRunner`; the inputs are the backbone's.
@@ -28,7 +25,8 @@ class PairRunner(ModelRunner):
     Args:
         section: the backbone's, in clear.
         name: of the model, for errors.
-        overlap: one of :data:`OVERLAP`.
+        overlap: whether the CPM begins while the backbone still computes: "yes", "no", or "auto": where there are
+            several taps and processors.
 
     Raises:
         TeecError: the TA refused manifest or licence.
@@ -50,8 +48,6 @@ class PairRunner(ModelRunner):
         name: str,
         overlap: str = "auto",
     ) -> None:
-        if overlap not in OVERLAP:
-            raise ValueError(f"overlap {overlap!r}; one of {', '.join(OVERLAP)}")
         self._taps: SharedMemory | None = None
         self._helper: _Helper | None = None
         super().__init__(context, uuid, manifest, licence, payload, partitions, memory, mode)

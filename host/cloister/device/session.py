@@ -27,6 +27,8 @@ Inputs = Array | Sequence[Array] | Mapping[str, Array]
 
 OUTPUTS = {"label": C.CL_OUTPUT_LABEL, "top-k": C.CL_OUTPUT_TOP_K, "full": C.CL_OUTPUT_FULL}
 _ENTRY = np.dtype([("label", "<u4"), ("score", "<f4")])
+#: Whether the CPM of a pair begins while its backbone still computes.
+OVERLAP = ("auto", "yes", "no")
 #: Bytes of inputs sent at once, so that progress shows and Ctrl-C is heard.
 _CHUNK = 1 << 20
 _CHUNK_COUNT = 16
@@ -86,6 +88,8 @@ class Session:
         self._agent = device.agent
         # The backbone is looked at here too, so that a damaged bundle is told of before anything is sent.
         self._inputs = bundle.user_inputs
+        if overlap not in OVERLAP:
+            raise DeviceError(f"overlap {overlap!r}", f"use one of {', '.join(OVERLAP)}")
         if bundle.is_pair and embedded:
             raise DeviceError(
                 f"{bundle.name!r} is a pair, and its backbone needs the manifest", "load it from its bundle"
