@@ -71,7 +71,6 @@ static enum cl_status check_ops(const struct cl_partition *header, size_t arena_
 				const struct cl_scaled *scaled, uint32_t *failed_op)
 {
 	struct cl_memory memory = {0};
-	enum cl_status status = CL_OK;
 	size_t position = header->ops_offset;
 	size_t left = header->ops_size;
 	uint32_t i = 0;
@@ -82,8 +81,8 @@ static enum cl_status check_ops(const struct cl_partition *header, size_t arena_
 	memory.scaled = scaled;
 	for (i = 0; i < header->op_count; i++) {
 		const struct cl_op *op = (const struct cl_op *)((const uint8_t *)header + position);
+		const enum cl_status status = check_op(op, left, &memory);
 
-		status = check_op(op, left, &memory);
 		if (status != CL_OK) {
 			if (failed_op)
 				*failed_op = i;

@@ -27,9 +27,6 @@
 /* 8-bit: a smaller scale clears the weights. */
 #define LEAST_SCALE 0x1p-40f
 
-/* 8-bit: a bias does not grow by more; sums of products are below 2^31. */
-#define MOST_SHIFT 0x1p+30f
-
 static uint64_t up(uint64_t value, uint32_t to)
 {
 	return (value + to - 1) / to;
@@ -262,8 +259,8 @@ static void shift_bias(const struct part *part, float *bias)
 		bias[i] += part->values[i] / part->scales[i];
 }
 
-static void unlock_f32(const struct cl_site *site, const struct part *part, float *weights,
-		       float *bias)
+static __attribute__((noinline)) void
+unlock_f32(const struct cl_site *site, const struct part *part, float *weights, float *bias)
 {
 	const uint32_t count = part->end - part->first;
 	uint32_t i = 0;
@@ -277,12 +274,11 @@ static void unlock_f32(const struct cl_site *site, const struct part *part, floa
 		scale_run(bias + part->first, part->scales, part->values, count);
 }
 
-/* Rounded, ties to even, and bounded; what is not a number is 0. */
-static int32x4_t whole_steps(float32x4_t steps)
+/* Rounded, ties to even, and saturated; what is not a number is 0. */
+static inline int32x4_t whole_steps(float32x4_t steps)
 {
-	const float32x4_t most = vdupq_n_f32(MOST_SHIFT);
 #if defined(__aarch64__)
-	return vcvtnq_s32_f32(vmaxq_f32(vminq_f32(steps, most), vnegq_f32(most)));
+	return vcvtnq_s32_f32(steps);
 #else
 	const double whole =
 		6755399441055744.0; /* 1.5 * 2^52: what is added to it loses its fraction */
@@ -290,17 +286,21 @@ static int32x4_t whole_steps(float32x4_t steps)
 	int32_t rounded[4];
 	unsigned int i = 0;
 
-	steps = vbslq_f32(vceqq_f32(steps, steps), steps, vdupq_n_f32(0));
-	vst1q_f32(each, vmaxq_f32(vminq_f32(steps, most), vnegq_f32(most)));
-	for (i = 0; i < 4; i++)
-		rounded[i] = (int32_t)((double)each[i] + whole - whole);
+	vst1q_f32(each, vbslq_f32(vceqq_f32(steps, steps), steps, vdupq_n_f32(0)));
+	for (i = 0; i < 4; i++) {
+		const double bounded = each[i] < -0x1p+31      ? -0x1p+31
+				       : each[i] > 0x1p+31 - 1 ? 0x1p+31 - 1
+							       : (double)each[i];
+
+		rounded[i] = (int32_t)(bounded + whole - whole);
+	}
 	return vld1q_s32(rounded);
 #endif
 }
 
 /* New biases and multipliers of four channels; all bits of those whose weights shall be zero. */
-static uint32x4_t unlock_four(int32_t *bias, float *multiplier, const float *scales,
-			      const float *values, float out_scale)
+static inline uint32x4_t unlock_four(int32_t *bias, float *multiplier, const float *scales,
+				     const float *values, float out_scale)
 {
 	const float32x4_t scale = vld1q_f32(scales);
 	const uint32x4_t clear = vcltq_f32(vabsq_f32(scale), vdupq_n_f32(LEAST_SCALE));
@@ -315,6 +315,44 @@ static uint32x4_t unlock_four(int32_t *bias, float *multiplier, const float *sca
 	return clear;
 }
 
+/* Clears the weights of those channels of a panel whose bits are set. */
+static __attribute__((noinline)) void clear_rows(int8_t *panel, size_t steps, uint32x4_t clear)
+{
+	uint32_t which[PANEL_S8];
+	uint32_t lane = 0;
+	size_t i = 0;
+
+	vst1q_u32(which, clear);
+	for (lane = 0; lane < PANEL_S8; lane++, panel += STEP_S8) {
+		int8_t *row = panel;
+
+		if (which[lane])
+#pragma GCC unroll 4
+			for (i = steps; i; i--, row += PANEL_S8 * STEP_S8)
+				vst1q_s8(row, vdupq_n_s8(0));
+	}
+}
+
+/* Whole panels, `count` of them. */
+static __attribute__((noinline)) void unlock_whole_s8(int8_t *weights, int32_t *bias, size_t steps,
+						      const float *scales, const float *values,
+						      float out_scale, uint32_t count)
+{
+	const size_t size = steps * PANEL_S8 * STEP_S8;
+
+	for (; count; count--) {
+		const uint32x4_t clear = unlock_four(bias, (float *)(void *)(bias + PANEL_S8),
+						     scales, values, out_scale);
+
+		if (vmaxvq_u32(clear))
+			clear_rows(weights, steps, clear);
+		bias += 2 * PANEL_S8;
+		scales += PANEL_S8;
+		values += PANEL_S8;
+		weights += size;
+	}
+}
+
 static void unlock_panels_s8(const struct cl_site *site, const struct part *part, int8_t *weights,
 			     int32_t *channels)
 {
@@ -322,43 +360,31 @@ static void unlock_panels_s8(const struct cl_site *site, const struct part *part
 	uint32_t c = part->first;
 
 	while (c < part->end) {
-		const struct lanes lanes = lanes_of(site, c, part->end, PANEL_S8);
+		struct lanes lanes = lanes_of(site, c, part->end, PANEL_S8);
 		const float *scales = part->scales + (c - part->first);
 		const float *values = part->values + (c - part->first);
-		int32_t *bias = channels + lanes.panel * 2 * PANEL_S8;
 		float aside[2][PANEL_S8];
-		uint32x4_t clear;
+		uint32_t count = 1;
 
 		if (lanes.count < PANEL_S8) {
 			spread(&lanes, scales, 1, aside[0], PANEL_S8);
 			spread(&lanes, values, 0, aside[1], PANEL_S8);
 			scales = aside[0];
 			values = aside[1];
+		} else if (site->groups == 1) {
+			count = (part->end - c) / PANEL_S8;
+			lanes.count = count * PANEL_S8;
 		}
-		clear = unlock_four(bias, (float *)(void *)(bias + PANEL_S8), scales, values,
-				    site->out_scale);
-		if (vmaxvq_u32(clear)) {
-			uint32_t which[PANEL_S8];
-			uint32_t lane = 0;
-			size_t i = 0;
-
-			vst1q_u32(which, clear);
-			for (lane = 0; lane < PANEL_S8; lane++) {
-				int8_t *row =
-					weights + (lanes.panel * steps * PANEL_S8 + lane) * STEP_S8;
-
-				if (which[lane])
-#pragma GCC unroll 4
-					for (i = steps; i; i--, row += PANEL_S8 * STEP_S8)
-						vst1q_s8(row, vdupq_n_s8(0));
-			}
-		}
+		unlock_whole_s8(weights + lanes.panel * steps * PANEL_S8 * STEP_S8,
+				channels + lanes.panel * 2 * PANEL_S8, steps, scales, values,
+				site->out_scale, count);
 		c += lanes.count;
 	}
 }
 
-static void unlock_rows_s8(const struct cl_site *site, const struct part *part, int8_t *weights,
-			   int32_t *channels)
+static __attribute__((noinline)) void unlock_rows_s8(const struct cl_site *site,
+						     const struct part *part, int8_t *weights,
+						     int32_t *channels)
 {
 	float *multipliers = (float *)(void *)(channels + site->channels);
 	uint32_t c = part->first;

@@ -152,8 +152,10 @@ static void multiply_group(const struct run *run, struct cl_winograd_strip place
 {
 	struct cl_winograd_strip strip = {0};
 	const float *block = run->blocks;
+	struct cl_winograd_start start;
 	unsigned int done = 0;
 
+	cl_winograd_begin(run->conv, run->bias, run->scales, pair, channel, &start);
 	while (group) {
 		const unsigned int count = part_of(group, BLOCK);
 
@@ -162,8 +164,8 @@ static void multiply_group(const struct run *run, struct cl_winograd_strip place
 		for (done = 0; done < count; done += strip.count) {
 			take_strip(run->conv, &place, count - done, &strip);
 			cl_winograd_results(run->conv, &run->fusion,
-					    run->sums + (size_t)done * PANEL, run->bias,
-					    run->scales, &strip, pair, channel, run->out);
+					    run->sums + (size_t)done * PANEL, &start, &strip, pair,
+					    channel, run->out);
 		}
 		block += run->depth * CL_WINOGRAD_PRODUCTS * count;
 		group -= count;

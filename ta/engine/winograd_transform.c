@@ -460,19 +460,35 @@ INLINE void add_strip(const struct target *from, const float *sums, float *out,
 	}
 }
 
-static void scale_target(struct target *target, const float *scales, enum cl_winograd_pair pair)
+void cl_winograd_begin(const struct cl_conv2d *conv, const float *bias, const float *scales,
+		       enum cl_winograd_pair pair, size_t channel, struct cl_winograd_start *start)
 {
-	const float32x4_t scale =
-		target->channels >= 4 ? vld1q_f32(scales) : load_first(scales, target->channels);
+	const float *factors = row_factors[pair];
+	unsigned int i = 0;
 	unsigned int j = 0;
 
-	target->bias = vmulq_f32(target->bias, scale);
-	for (j = 0; j < TILE; j++)
-		target->factors[j] = vmulq_n_f32(scale, row_factors[pair][j]);
+	for (i = 0; i < 2 && channel < conv->out_c; i++, channel += 4) {
+		const size_t count = conv->out_c - channel;
+		float32x4_t scale = vdupq_n_f32(1);
+		float32x4_t first = vdupq_n_f32(0);
+
+		if (bias)
+			first = count >= 4 ? vld1q_f32(bias + channel)
+					   : load_first(bias + channel, count);
+		if (scales) {
+			scale = count >= 4 ? vld1q_f32(scales + channel)
+					   : load_first(scales + channel, count);
+			first = vmulq_f32(first, scale);
+		}
+		vst1q_f32(start->bias + i * 4, first);
+#pragma GCC unroll 4
+		for (j = 0; j < TILE; j++)
+			vst1q_f32(start->factors[i][j], vmulq_n_f32(scale, factors[j]));
+	}
 }
 
 void cl_winograd_results(const struct cl_conv2d *conv, const struct cl_fusion *fusion,
-			 const float *sums, const float *bias, const float *scales,
+			 const float *sums, const struct cl_winograd_start *start,
 			 const struct cl_winograd_strip *strip, enum cl_winograd_pair pair,
 			 size_t channel, float *out)
 {
@@ -490,20 +506,17 @@ void cl_winograd_results(const struct cl_conv2d *conv, const struct cl_fusion *f
 		.rows = rows < TILE ? rows : TILE,
 	};
 	size_t end = channel + PANEL < conv->out_c ? channel + PANEL : conv->out_c;
+	const float *at = start->bias;
+	const float(*factors)[4] = start->factors[0];
 	unsigned int j = 0;
 
 	out += (((size_t)strip->n * conv->out_h + strip->y) * conv->out_w + strip->x) * conv->out_c;
-#pragma GCC unroll 4
-	for (j = 0; j < TILE; j++)
-		target.factors[j] = vdupq_n_f32(row_factors[pair][j]);
-	for (; channel < end; channel += 4, sums += 4) {
+	for (; channel < end; channel += 4, sums += 4, at += 4, factors += TILE) {
 		target.channels = end - channel;
-		if (bias)
-			target.bias = target.channels >= 4
-					      ? vld1q_f32(bias + channel)
-					      : load_first(bias + channel, target.channels);
-		if (scales)
-			scale_target(&target, scales + channel, pair);
+		target.bias = vld1q_f32(at);
+#pragma GCC unroll 4
+		for (j = 0; j < TILE; j++)
+			target.factors[j] = vld1q_f32(factors[j]);
 		if (pair == CL_WINOGRAD_INNER)
 			add_strip(&target, sums, out + channel, CL_WINOGRAD_INNER, columns);
 		else if (pair == CL_WINOGRAD_OUTER)

@@ -51,14 +51,24 @@ void cl_winograd_input(const struct cl_conv2d *conv, const float *in,
 void cl_winograd_weights(const struct cl_conv2d *conv, const float *panel,
 			 enum cl_winograd_pair pair, float *to);
 
+/* What the results of a panel start from, and what the rows that a pair adds are multiplied by. */
+struct cl_winograd_start {
+	float bias[CL_TILE_COLUMNS];
+	float factors[2][CL_WINOGRAD_TILE][4];
+};
+
+/* Bias and scales, unless NULL, of the panel of output channels from `channel` on. */
+void cl_winograd_begin(const struct cl_conv2d *conv, const float *bias, const float *scales,
+		       enum cl_winograd_pair pair, size_t channel, struct cl_winograd_start *start);
+
 /*
  * What a pair adds to the results of a strip, for the panel of output channels
  * from `channel` on: sums[PRODUCTS][BLOCK][8], of which the first strip->count
- * tiles are read. Results and bias are multiplied by `scales`, unless NULL. Results that are
- * complete are clipped; other activations are left to be done.
+ * tiles are read. Results that are complete are clipped; other activations are left to be
+ * done.
  */
 void cl_winograd_results(const struct cl_conv2d *conv, const struct cl_fusion *fusion,
-			 const float *sums, const float *bias, const float *scales,
+			 const float *sums, const struct cl_winograd_start *start,
 			 const struct cl_winograd_strip *strip, enum cl_winograd_pair pair,
 			 size_t channel, float *out);
 

@@ -401,7 +401,7 @@ enum cl_packing {
  *   PANELS_SCALED, in a partition that is opened for one inference: value / scale is added
  *   to the bias, and what is summed up from there is scaled before the activation.
  * 8-bit: bias is the operator's `channels`. The multiplier is scaled, and the bias grows by
- *   round(value / (multiplier * out_scale)), modulo 2^32 and at most 2^30 in magnitude. Where
+ *   round(value / (multiplier * out_scale)), saturated to 32 bits, modulo 2^32. Where
  *   the scale is below 2^-40 in magnitude the weights are cleared, the bias becomes that
  *   alone, and the multiplier is not scaled.
  * What all sites of a partition cover is together no longer than its weights.
