@@ -7,6 +7,7 @@ import importlib
 import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,7 @@ def trials(
     if as_json:
         show_json([_json(record, budget) for record in records])
         return
-    show_table(f"Trials; budget: {budget}", HEADS, [_row(record, budget) for record in records])
+    _table(f"Trials; budget: {budget}", records, budget)
 
 
 @search.command(epilog=EXAMPLE)
@@ -148,14 +149,20 @@ def front(
     _show(found_in(Book(study, name, create=False), budget), budget, plot, as_json)
 
 
-HEADS = ["stage", "no.", "strategy", "gain", "overhead", "lost", "memory", "bytes", "budget"]
+HEADS = ["stage", "no.", "gain", "overhead", "lost", "memory", "bytes", "budget"]
+
+
+def _table(title: str, records: Sequence[Record], budget: Budget) -> None:
+    """Figures as a table; strategies below it, since they are longer than a terminal leaves room for."""
+    show_table(title, HEADS, [_row(record, budget) for record in records])
+    show_facts({f"{record.stage.value} {record.number}": record.strategy for record in records})
 
 
 def _row(record: Record, budget: Budget) -> list[object]:
     from cloister.search.budget import size
 
     figures = record.figures
-    head: list[object] = [record.stage.value, record.number, str(record.strategy)]
+    head: list[object] = [record.stage.value, record.number]
     if figures is None:
         return [*head, "", "", "", "", "", f"failed: {record.reason}" if record.state == "failed" else record.state]
     return [
@@ -204,8 +211,8 @@ def _show(found: Found, budget: Budget, plot: Path | None, as_json: bool) -> Non
             }
         )  # fmt: skip
         return
-    show_table("Front", HEADS, [_row(record, budget) for record in found.front])
-    click.echo(found.why)
+    _table("Front", found.front, budget)
+    click.echo(f"\n{found.why}\n")
     facts: dict[str, object] = {
         "tried": f"{found.estimates} estimates, {found.proxies} short and {found.trainings} full trainings "
         f"(together {found.cost:.1f} trainings)"

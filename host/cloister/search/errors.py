@@ -20,11 +20,11 @@ def need_optuna() -> None:
     """Refuse where the extra ``search`` is not installed.
 
     Raises:
-        SearchError: Optuna or SQLAlchemy is missing; the remedy says how to install them.
+        SearchError: Optuna or SQLAlchemy are missing; the remedy says how to install them.
     """
     missing = [name for name in ("optuna", "sqlalchemy") if importlib.util.find_spec(name) is None]
     if missing:
         raise SearchError(
-            f"the strategy generator needs {' and '.join(missing)}, which is not installed",
+            f"the strategy generator needs {' and '.join(missing)}: not installed",
             "pip install 'cloister[search]', or build/setup --train",
         )

@@ -17,8 +17,9 @@ from cloister.search.figures import Figures, Stage
 
 WIDTH, HEIGHT = 900, 480
 LEFT, RIGHT, TOP, BOTTOM = 70, 24, 56, 92
-#: Least overhead that is drawn as such, in percent; less is drawn at the left edge.
-LEAST = 0.01
+#: Overhead in percent around which the axis goes over from even to logarithmic steps: it may also be below 0.
+EVEN = 0.3
+TICKS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 FITS, EXCEEDS, LINE = "#2c7fb8", "#bdbdbd", "#d95f02"
 
 
@@ -51,16 +52,16 @@ def draw(records: Sequence[Record], budget: Budget, chosen: Record | None, title
     """
     known = [(record, record.figures) for record in records if record.figures is not None and record.figures.gain]
     across = [_percent(figures) for _, figures in known] + ([100 * budget.overhead] if budget.overhead else [])
-    low = min((value for value in across if value > 0), default=LEAST) / 1.5
-    high = max(across, default=1.0) * 1.5
+    low, high = _scale(min(across, default=0.0)), _scale(max(across, default=1.0))
+    margin = 0.05 * max(0.5, high - low)
+    low, high = low - margin, high + margin
     top = max([figures.gain or 1.0 for _, figures in known], default=1.0)
     bottom = min([1.0, *(figures.gain or 1.0 for _, figures in known)])
     room = 0.08 * max(0.1, top - bottom)
     bottom, top = bottom - room, top + room
 
     def x(percent: float) -> float:
-        share = math.log(max(percent, low) / low) / math.log(high / low)
-        return LEFT + (WIDTH - LEFT - RIGHT) * share
+        return LEFT + (WIDTH - LEFT - RIGHT) * (_scale(percent) - low) / (high - low)
 
     def y(value: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - bottom) / (top - bottom)
@@ -92,7 +93,11 @@ def draw(records: Sequence[Record], budget: Budget, chosen: Record | None, title
 
 
 def _percent(figures: Figures) -> float:
-    return max(LEAST, 100 * figures.overhead)
+    return 100 * figures.overhead
+
+
+def _scale(percent: float) -> float:
+    return math.asinh(percent / EVEN)
 
 
 def _stairs(known: Sequence[Figures]) -> list[tuple[float, float]]:
@@ -127,8 +132,8 @@ def _axes(low: float, high: float, bottom: float, top: float, x: object, y: obje
         f'<text transform="translate(20 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">attacker\'s '
         "accuracy, as a ratio to the black box</text>",
     ]
-    for value in (factor * 10.0**power for power in range(-2, 5) for factor in (1, 2, 5)):
-        if low <= value <= high:
+    for value in (*(-tick for tick in reversed(TICKS)), 0, *TICKS):
+        if low <= _scale(value) <= high:
             at = f"{x(value):.1f}"
             lines.append(
                 f'<line x1="{at}" x2="{at}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="#eeeeee"/>'
