@@ -50,7 +50,7 @@ def trace(module: nn.Module) -> fx.GraphModule:
     Raises:
         TrainingError: torch.fx cannot trace it, or it does not take one tensor and return one.
     """
-    copied = copy.deepcopy(module).cpu().eval()
+    copied = copy.deepcopy(module).cpu().eval().requires_grad_(True)
     for layer in copied.modules():
         if getattr(layer, "inplace", False):
             layer.inplace = False  # would write over a tensor that is tapped

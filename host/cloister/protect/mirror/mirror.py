@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from dataclasses import asdict, dataclass, replace
@@ -111,7 +112,7 @@ def mirror_model(
     """
     began = time.monotonic()
     strategy, classes = settings.strategy, len(splits.classes)
-    victim = victim.cpu().eval()
+    victim = copy.deepcopy(victim).cpu().eval()
     channels = salient_channels(victim, splits, strategy, settings.seed)
     pair = build_pair(victim, splits.shape, classes, strategy, settings.seed, channels=channels)
     fitted = fit(
@@ -129,7 +130,6 @@ def mirror_model(
         seconds += fitted.seconds
         history["cpm"] = fitted.history
     pair.cpu().eval()
-    victim.cpu()
     alone = pair.backbone.alone()
     report = {
         "strategy": asdict(strategy),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -95,9 +96,9 @@ def build_pair(
         raise TrainingError("a truncated backbone has no logits to tap", "tap what lies before them")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        source = victim
+        source = copy.deepcopy(victim).cpu().eval()
         if strategy.backbone_width < 1:
-            source = narrowed(victim.cpu().eval(), shape, strategy.backbone_width)
+            source = narrowed(source, shape, strategy.backbone_width)
         if strategy.backbone == "random":
             source = drawn(source, shape, seed)
         graph = trace(source)
