@@ -17,6 +17,7 @@ from pair_models import IMAGE, backbone, build, cpm, expected, floats, node, qua
 from cloister.backbone import BackboneError, Tap, pack_backbone, parse, verified
 from cloister.cli.main import main
 from cloister.compile.pair import CompiledPair, PairError, arrange_pair, compile_pair
+from cloister.device.pair_runner import Choice, stages
 from cloister.errors import CloisterError
 from cloister.ir.load import ModelError
 from cloister.native import NativeEngine
@@ -356,3 +357,37 @@ def test_a_pair_is_not_embedded(files: Path, capsys: pytest.CaptureFixture[str])
     command = ("compile", files / "cpm.onnx", "--backbone", files / "backbone.onnx", "-o", files / "p.clb")
     assert call(*command, "--embed", files / "embed") == 1
     assert "cannot be embedded" in capsys.readouterr().err
+
+
+# ---- Side by side or in turn ---------------------------------------------------------------------
+
+
+def test_the_faster_way_is_kept() -> None:
+    for beside, expected_choice in ((2.0, True), (9.0, False)):
+        choice = Choice(None)
+        seen = []
+        for _ in range(8):
+            way = choice.next()
+            seen.append(way)
+            choice.took(way, beside if way else 5.0)
+        assert choice.settled is expected_choice
+        assert seen[:5] == [False, False, True, False, True] and set(seen[5:]) == {expected_choice}
+
+
+def test_the_first_inference_which_decrypts_does_not_count() -> None:
+    choice = Choice(None)
+    for seconds in (0.001, 5.0, 4.0, 5.0, 4.0):
+        choice.took(choice.next(), seconds)
+    assert choice.settled is True
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_was_asked_for_is_done(asked: bool) -> None:
+    choice = Choice(asked)
+    for _ in range(7):
+        assert choice.next() is asked
+        choice.took(asked, 1.0)
+
+
+def test_taps_that_become_ready_together_cross_together() -> None:
+    assert stages([0, 1, 1, 3]) == [(0, [0]), (1, [1, 2]), (3, [3])]

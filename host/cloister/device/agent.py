@@ -101,7 +101,7 @@ class Agent:
             payload = bytearray(payload.read_bytes())
         partitions = [tuple(part) for part in request["partitions"]]
         loading = (self.context, request["uuid"], *blobs[:2], payload, partitions, request["memory"], request["mode"])
-        backbone, overlaps = request.get("backbone"), False
+        backbone = request.get("backbone")
         if backbone is None:
             runner = ModelRunner(*loading)
         else:
@@ -109,16 +109,15 @@ class Agent:
 
             section = blobs[-1] if backbone["section"] is None else Path(backbone["section"]).read_bytes()
             runner = PairRunner(*loading, section=section, name=backbone["name"], overlap=backbone["overlap"])
-            overlaps = runner.overlaps
         key = self._key()
         self.models[key] = runner
-        return {"model": key, "overlaps": overlaps}, [runner.loaded]
+        return {"model": key, "overlaps": runner.overlaps}, [runner.loaded]
 
     def run(self, request: dict[str, Any], blobs: Blobs) -> Answer:
         """Run `count` inferences on inputs that lie one behind the other."""
         runner = self.models[request["model"]]
         answers, decrypted = runner.run(blobs[0], request["count"], request["output"], request["k"], request["size"])
-        return {"decrypted": decrypted, "mode": runner.mode}, [*answers]
+        return {"decrypted": decrypted, "mode": runner.mode, "overlaps": runner.overlaps}, [*answers]
 
     def usage(self, request: dict[str, Any], _blobs: Blobs) -> Answer:
         """What a model takes."""

@@ -162,7 +162,7 @@ class Device(abc.ABC):
                 sealed payload can be mapped into the TA at once.
             embedded: the model is linked into the TA; the bundle only says what it is.
             overlap: of a pair, whether the CPM begins while the backbone still computes: "yes", "no", or "auto": where
-                there are several taps and processors.
+                there are several taps and processors, and the first inferences turn out to be faster so.
 
         Raises:
             TeecError: the TA refuses manifest or licence; `name` says why (WRONG_DEVICE, SIGNATURE_INVALID, ...).

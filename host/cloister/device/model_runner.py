@@ -103,6 +103,11 @@ class ModelRunner:
             raise
 
     @property
+    def overlaps(self) -> bool:
+        """Whether anything runs beside the TA: pairs may."""
+        return False
+
+    @property
     def _largest(self) -> int:
         """Bytes of the largest sealed partition."""
         return max((size for _, size in self._partitions), default=0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ class PairRunner(ModelRunner):
         section: the backbone's, in clear.
         name: of the model, for errors.
         overlap: whether the CPM begins while the backbone still computes: "yes", "no", or "auto": where there are
-            several taps and processors.
+            several taps and processors, and the first inferences are faster so. (Each tap handed over alone is an
+            invocation more, which small CPMs do not make up for.)
 
     Raises:
         TeecError: the TA refused manifest or licence.
@@ -61,19 +63,27 @@ class PairRunner(ModelRunner):
             several = len(self._stages) > 1 and (os.cpu_count() or 1) > 1
             if overlap == "yes" or (overlap == "auto" and several):
                 self._helper = _Helper()
+            self._choice = Choice(None if overlap == "auto" and several else overlap == "yes")
         except BaseException:
             self.close()
             raise
 
     @property
     def overlaps(self) -> bool:
-        """Whether the CPM begins while the backbone still computes."""
-        return self._helper is not None
+        """Whether the CPM begins while the backbone still computes, as far as that is settled."""
+        return self._choice.settled is True
 
     def _one(self, inputs: memoryview, output: int, k: int, out: bytearray) -> tuple[bytes, int]:
+        beside = self._choice.next()
+        begin = time.monotonic()
+        result = self._inference(beside, inputs, output, k, out)
+        self._choice.took(beside, time.monotonic() - begin)
+        return result
+
+    def _inference(self, beside: bool, inputs: memoryview, output: int, k: int, out: bytearray) -> tuple[bytes, int]:
         assert self._taps is not None
         self.normal.begin(inputs)
-        if self._helper is not None:
+        if beside and self._helper is not None:
             return self._side_by_side(self._helper, output, k, out)
         self.normal.run(0, len(self.normal.backbone.partitions))
         indices = range(len(self.normal.backbone.taps))
@@ -132,6 +142,34 @@ class PairRunner(ModelRunner):
         super().close()
         if self._taps is not None:
             self._taps.close()
+
+
+class Choice:
+    """In turn or side by side: what was asked for, or what turns out to be faster.
+
+    Args:
+        settled: True: side by side; False: in turn; None: the first inferences show it.
+    """
+
+    #: The first decrypts what stays; then each way twice.
+    TRIALS = (False, False, True, False, True)
+
+    def __init__(self, settled: bool | None) -> None:
+        self.settled = settled
+        self._times: list[tuple[bool, float]] = []
+
+    def next(self) -> bool:
+        """How the next inference is to run."""
+        return self.TRIALS[len(self._times)] if self.settled is None else self.settled
+
+    def took(self, beside: bool, seconds: float) -> None:
+        """An inference took so long."""
+        if self.settled is not None:
+            return
+        self._times.append((beside, seconds))
+        if len(self._times) == len(self.TRIALS):
+            least = [min(time for way, time in self._times[1:] if way == kind) for kind in (False, True)]
+            self.settled = least[1] < least[0]
 
 
 def stages(ready: Sequence[int]) -> list[tuple[int, list[int]]]:

@@ -72,7 +72,7 @@ class Session:
         top_k: the largest k it allows.
         queries_left: answers that the licence had left when it was loaded; None: no limit.
         partition_count, resident_count: partitions, and how many of them stay decrypted.
-        overlaps: of a pair, whether the CPM begins while the backbone still computes.
+        overlaps: of a pair, whether the CPM begins while the backbone still computes, as far as that is settled.
     """
 
     def __init__(
@@ -190,6 +190,7 @@ class Session:
             )
             answers += out
             decrypted += result["decrypted"]
+            self.overlaps = bool(result["overlaps"])
             mode = "steps" if result["mode"] == "steps" else "whole"
             if progress is not None:
                 progress(start + some, count)
