@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -85,6 +86,10 @@ def _below(z: float) -> float:
 
 def _without_accuracy(figures: Figures) -> Figures:
     return Figures(figures.overhead, figures.memory, figures.boundary, error=figures.error)
+
+
+def _backbone(strategy: Strategy) -> str:
+    return strategy.backbone if strategy.kind == "mirror" else strategy.kind
 
 
 class Proposer:
@@ -261,25 +266,31 @@ class Proposer:
         if not known:
             return None
         if turn < start or forecast is None:
-            return self._farthest(known, taken).point
+            return self._spread(known, taken).point
         if turn % FRONT_EVERY == 0:
             return self._towards_front(known, likely, turn).point
         best = self._best_aim(forecast)
         return max(known, key=lambda item: likely[item.strategy] * item.improvement(best)).point
 
-    def _farthest(self, known: Sequence[Candidate], taken: set[Strategy]) -> Candidate:
-        """Of the anchors the first; then the candidate that is least like anything that was taken."""
+    def _spread(self, known: Sequence[Candidate], taken: set[Strategy]) -> Candidate:
+        """Of the anchors the first that is left; then of the backbone that was tried least.
+
+        Of a backbone that was not tried at all the most ordinary strategy, since ends of scales are seldom good; of
+        others the one that is least like anything that was tried.
+        """
         anchors = [self._space.build(point) for point in self._space.anchors]
         by_strategy = {candidate.strategy: candidate for candidate in known}
         for anchor in anchors:
             if anchor in by_strategy and anchor not in taken:
                 return by_strategy[anchor]
+        tried = Counter(_backbone(strategy) for strategy in taken)
+        least = min(tried[_backbone(candidate.strategy)] for candidate in known)
+        known = [candidate for candidate in known if tried[_backbone(candidate.strategy)] == least]
         own = np.hstack(self._encoder([(candidate.strategy, candidate.estimate) for candidate in known]))
         past = [self._estimates[strategy] for strategy in taken if strategy in self._estimates]
         there = [(record.strategy, record.figures) for record in past if record.figures is not None]
-        if not there:
-            middle = own.mean(0, keepdims=True)
-            return known[int(((own - middle) ** 2).sum(1).argmin())]
+        if not least or not there:
+            return known[int(((own - own.mean(0, keepdims=True)) ** 2).sum(1).argmin())]
         theirs = np.hstack(self._encoder(there))
         nearest = ((own[:, None, :] - theirs[None, :, :]) ** 2).sum(2).min(1)
         return known[int(nearest.argmax())]
