@@ -126,7 +126,7 @@ _Static_assert(CL_S8_ROWS * sizeof(int8_t *) == 256, "the distance in ASM_NEXT_T
 /* The rows under the next tap: of the tap's CL_S8_ROWS pointers the first four. */
 #define ASM_NEXT_TAP                                                                               \
 	"ldp %[row2], %[row3], [%[rows], #16]\n"                                                   \
-	"ldp %[row0], %[row1], [%[rows]], #256\n"                                                   \
+	"ldp %[row0], %[row1], [%[rows]], #256\n"                                                  \
 	"lsr %[pairs], %[steps], #1\n"
 
 /* An odd step comes first, as cloister_format.h says of CL_WEIGHTS_S8_FOURS. */
