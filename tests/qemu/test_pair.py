@@ -113,8 +113,11 @@ def test_a_manifest_that_names_another_backbone_is_not_the_vendors(device: Devic
         device.load(Bundle(forged, pair.payload, bytes(section)), issue(pair, device.public_key()))
 
 
-def test_only_the_licensed_answer_leaves(device: Device, pair: Bundle, images: Array) -> None:
-    with device.load(pair, issue(pair, device.public_key(), queries=3), overlap="yes") as session:
+@pytest.mark.parametrize(("overlap", "mode"), [("yes", "whole"), ("no", "whole"), ("no", "steps")])
+def test_only_the_licensed_answer_leaves(device: Device, pair: Bundle, images: Array, overlap: str, mode: str) -> None:
+    """What is refused leaves the session as it was, wherever in an inference it was refused."""
+    licence = issue(pair, device.public_key(), queries=3)
+    with device.load(pair, licence, overlap=overlap, mode=mode) as session:
         with pytest.raises(TaError) as caught:
             session.run(images, "full")
         assert caught.value.name == "OUTPUT_LIMIT"

@@ -133,7 +133,7 @@ def test_several_inputs_at_once(ta: Ta, sample: Sample, split: tuple[int, ...]) 
     assert run_code(ta, sample, INPUTS[2]) == BAD_STATE
     assert ta.state() == C.CL_STATE_RUNNING
     # Out of the inference by a refusal: no partition is left.
-    assert ta.step_code(part(sample, 0)) == BAD_STATE
+    assert ta.step_code(b"") == BAD_STATE
     assert ta.state() == C.CL_STATE_READY
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -219,8 +220,19 @@ class ModelRunner:
             steps += 1
 
     def _finish(self, output: int, k: int, out: bytearray) -> tuple[bytes, int]:
-        answer, values = self._session.invoke(C.CL_CMD_FINISH, TempMemory(out, "out"), Value(output, k, "inout"))
+        try:
+            answer, values = self._session.invoke(C.CL_CMD_FINISH, TempMemory(out, "out"), Value(output, k, "inout"))
+        except TeecError:
+            # It may be asked again for another answer; here the inference is over.
+            self._give_up()
+            raise
         return bytes(answer[: values.a]), values.b
+
+    def _give_up(self) -> None:
+        """End the inference in the TA, however far it is; it is not charged."""
+        with contextlib.suppress(TeecError):
+            # A partition of no bytes is refused, and a refused STEP ends the inference.
+            self._session.invoke(C.CL_CMD_STEP, TempMemory(b""), Value(0, 0, "out"))
 
     def close(self) -> None:
         """End the session and give the shared memory back."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from cloister.device.model_runner import ModelRunner
 from cloister.device.normal_world import NormalWorld
-from cloister.teec import Context, PartialMemory, SharedMemory, TeecError, TempMemory, Value
+from cloister.teec import Context, PartialMemory, SharedMemory, Value
 from cloister.wire import C
 
 
@@ -108,7 +108,7 @@ class PairRunner(ModelRunner):
                 else:
                     helper.put(lambda part=part: self._feed(part))
         except BaseException:
-            # The TA still waits for taps: bytes that are none end the inference.
+            # The TA still waits for taps.
             helper.put(self._give_up)
             helper.wait()
             raise
@@ -127,13 +127,6 @@ class PairRunner(ModelRunner):
         answer, decrypted = self._finish(output, k, out)
         self._resident = self._all_resident
         return answer, decrypted
-
-    def _give_up(self) -> None:
-        try:
-            self._session.invoke(C.CL_CMD_FEED, TempMemory(b""), Value(0, 0, "out"))
-        except TeecError as error:
-            if error.code not in (0xFFFF0006, 0xFFFF0007):  # BAD_PARAMETERS, BAD_STATE: as wanted
-                raise
 
     def close(self) -> None:
         """End the session and give all shared memory back."""
