@@ -104,7 +104,8 @@ def make_script(jobs: Sequence[Job], repeats: int, instructions: int) -> str:
         "job() {",
         '\tname=$1; shift; echo "BENCH $name"; : >"$RESULTS/$name.begun"',
         '\t/tmp/bench_client "$@" >"$RESULTS/$name.txt" 2>"$RESULTS/$name.err"',
-        '\techo $? >"$RESULTS/$name.rc"',
+        # The journal reads a result as soon as this file is there: it must not be seen empty.
+        '\techo $? >"$RESULTS/$name.end"; mv "$RESULTS/$name.end" "$RESULTS/$name.rc"',
         "}",
     ]
     for job in jobs:

@@ -75,7 +75,9 @@ def main() -> None:
             except Exception:
                 err.write(traceback.format_exc())
                 status = 1
-        (results / f"{name}.rc").write_text(str(status))
+        # The journal reads a result as soon as this file is there: it must not be seen empty.
+        (results / f"{name}.end").write_text(str(status))
+        (results / f"{name}.end").replace(results / f"{name}.rc")
 
 
 main()
