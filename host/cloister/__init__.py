@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cloister.api import attack, compile, edgepro, licence, prune, quantize  # noqa: A004
+    from cloister.api import attack, compile, edgepro, licence, protect, prune, quantize  # noqa: A004
     from cloister.device import connect
     from cloister.errors import CloisterError
     from cloister.seal import Bundle, Licence, VendorKey
@@ -28,6 +28,7 @@ __all__ = [
     "connect",
     "edgepro",
     "licence",
+    "protect",
     "prune",
     "quantize",
 ]
@@ -36,6 +37,7 @@ _HOMES = {
     "attack": "cloister.api",  # a package that can be called once it is imported, which needs torch
     "edgepro": "cloister.api",
     "licence": "cloister.api",
+    "protect": "cloister.api",  # likewise
     "prune": "cloister.api",
     "quantize": "cloister.api",
     "connect": "cloister.device",

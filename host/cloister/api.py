@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The Python API, of the same shape as the command line: ``compile``, ``licence``, ``connect``.
 
-``prune``, ``edgepro`` and ``attack``, which need torch, are described in :mod:`cloister.protect.api`.
+``prune``, ``edgepro``, ``attack`` and ``protect``, which need torch, are described in :mod:`cloister.protect.api`.
 
 >>> import cloister                                                          # doctest: +SKIP
 >>> bundle = cloister.compile("model.onnx", name="model")                    # doctest: +SKIP
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloister.password import Password
-from cloister.protect.api import attack, edgepro, prune
+from cloister.protect.api import attack, edgepro, protect, prune
 from cloister.seal import Bundle, Licence, VendorKey, issue_licence, seal_bundle
 from cloister.seal.ciphers import AUTO, choose
 from cloister.seal.keys import load_content_key, save_content_key
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cloister.quantization import Agreement
     from cloister.tensors import Array
 
-__all__ = ["attack", "compile", "edgepro", "licence", "prune", "quantize"]
+__all__ = ["attack", "compile", "edgepro", "licence", "protect", "prune", "quantize"]
 
 
 def compile(  # noqa: A001 - the name that a user guesses

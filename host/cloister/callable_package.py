@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Packages that are also functions: ``cloister.compile(...)``, ``cloister.attack(...)``.
+"""Packages that are also functions: ``cloister.compile(...)``, ``cloister.attack(...)``, ``cloister.protect(...)``.
 
 Importing a sub-package sets the parent's attribute of that name, so a function of the same name in ``cloister`` would
 be lost at the first import from there.

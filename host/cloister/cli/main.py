@@ -18,6 +18,7 @@ COMMANDS = {
     "quantize": ("cloister.cli.quantize", "Make an 8-bit model from an fp32 model and samples."),
     "prune": ("cloister.cli.prune", "Make a trained model smaller within an accuracy budget."),
     "edgepro": ("cloister.cli.edgepro", "Lock a trained model, so that it answers only with a password."),
+    "protect": ("cloister.cli.protect", "Protect a trained model within a budget: all of it, and a report."),
     "attack": ("cloister.cli.attack", "Attack a protected model, and measure what that achieves."),
     "search": ("cloister.cli.search", "Search for the best strategy of protection within a budget."),
     "plan": ("cloister.cli.plan", "Tell whether and how a model fits into secure memory."),

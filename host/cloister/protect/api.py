@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""``cloister.prune``, ``cloister.edgepro`` and ``cloister.attack``, of the same shape as the commands of that name.
+"""``cloister.prune``, ``edgepro``, ``attack`` and ``protect``, of the same shape as the commands of that name.
 
 >>> import cloister                                                          # doctest: +SKIP
 >>> cloister.prune("my_models:network", "images/", "pruned", checkpoint="trained.pt")  # doctest: +SKIP
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cloister.attack import Effort, Exposed, Report
+    from cloister.protect.automatic import Protected, ProtectSettings
     from cloister.protect.edgepro import Locked, LockSettings
     from cloister.protect.prune import Pruned, PruneSettings
     from cloister.protect.training import Splits
+    from cloister.search import Budget
 
 
 def edgepro(
@@ -191,6 +193,77 @@ def attack(
     )  # fmt: skip
     report.write(folder)
     return report
+
+
+def protect(
+    model: str | Path | nn.Module,
+    data: str | Path | Splits,
+    output: str | Path,
+    *,
+    budget: Budget | None = None,
+    budget_memory: str | None = None,
+    budget_overhead: str | None = None,
+    budget_accuracy: str | None = None,
+    checkpoint: str | Path | None = None,
+    name: str | None = None,
+    settings: ProtectSettings | None = None,
+    study: str | Path | None = None,
+    time_limit: float | None = None,
+    measure: bool = False,
+    keys: Path | None = None,
+    validation: float = 0.1,
+    seed: int = 0,
+    device: str = "auto",
+    quiet: bool = False,
+) -> Protected:
+    """Choose how a trained model is protected within a budget, train that, and compile it.
+
+    >>> cloister.protect("my_models:network", "images/", "protected", checkpoint="trained.pt",
+    ...                  budget_memory="2MiB", budget_overhead="1%", budget_accuracy="1")  # doctest: +SKIP
+
+    Args:
+        model, data, checkpoint, validation, seed, device, quiet: as for :func:`edgepro`.
+        output: folder that gets the bundle (``pair.clb``, or ``model.clb`` where the whole model lies in the TA), its
+            ONNX files, ``report.html``, ``report.json``, pictures, and in ``training`` the study and checkpoints:
+            interrupted, the same call goes on where it was.
+        budget: what protection may cost; or in words by the next three.
+        budget_memory: secure memory, such as "2MiB".
+        budget_overhead: instructions that may be added, such as "1%" of the unprotected model's.
+        budget_accuracy: points of accuracy that may be lost, such as "1".
+        name: of the model on devices (default: the output folder's).
+        settings: how strategies are searched for, trained and attacked; default: those of ``ProtectSettings``, with
+            ``seed``.
+        study: a file, or a database's URL for workers on several machines; default: in ``output``.
+        time_limit: seconds, after which the search ends with the best so far.
+        measure: also run the bundle on the emulated device; needs a checkout.
+        keys: directory of the vendor's keys (default: the user's).
+
+    Raises:
+        CloisterError: torch is missing, or the budget is given twice.
+        SearchError: Optuna is missing, or the study cannot be used.
+        BudgetError: nothing keeps the budget; the message says how near one can come.
+        KeyFileError: there is no vendor key.
+        TrainingError: the model, the data or a setting cannot be used, or ``output`` holds another run.
+    """
+    need_torch()
+    from cloister.search.errors import need_optuna
+
+    need_optuna()
+    from cloister.protect.automatic import protect_model, settings_with
+    from cloister.search import Budget
+
+    words = (budget_memory, budget_overhead, budget_accuracy)
+    if budget is not None and any(word is not None for word in words):
+        raise CloisterError("the budget is given twice", "give it whole or in words")
+    limits = budget or Budget.parse(*words)
+    folder = _folder(output)
+    splits = _splits(data, validation, seed)
+    module = _model(model, checkpoint, splits)
+    _claim(folder / "training", "protect", module, splits)
+    return protect_model(
+        module, splits, limits, folder, settings=settings or settings_with(seed=seed), name=name or "", study=study,
+        time_limit=time_limit, measure=measure, keys=keys, device=device, quiet=quiet,
+    )  # fmt: skip
 
 
 def _folder(output: str | Path) -> Path:

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Whether a budget can be kept at all, told before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from cloister.errors import CloisterError
+from cloister.protect.strategy import Strategy
+from cloister.search import Budget, BudgetError, Evaluator, Figures
+from cloister.search.budget import size
+from cloister.search.space import Point, Scalar
+
+#: The cheapest of each parameter.
+LEAST: dict[str, Scalar] = {
+    "backbone_width": 1.0, "tail": "short", "cpm_width": 2, "cpm_depth": 0, "operator": "conv1x1", "merge": "add",
+    "head": "average", "pool": 8, "pool_kind": "max", "channels": 0.125, "select": "first", "pruned": None,
+    "lock": "none",
+}  # fmt: skip
+
+
+def check_possible(evaluator: Evaluator, budget: Budget) -> None:
+    """Look for one strategy whose estimate keeps memory and overhead, error allowed for.
+
+    Raises:
+        BudgetError: neither the usual strategies nor the cheapest of each kind do; says how near they come.
+    """
+    found: dict[Strategy, Figures] = {}
+    reason = ""
+    for point in _points(evaluator):
+        strategy = evaluator.space.build(point)
+        if strategy in found:
+            continue
+        try:
+            figures = found[strategy] = evaluator.estimate(strategy)
+        except CloisterError as error:  # this one cannot be built; another can
+            reason = error.message
+            continue
+        if budget.fits(figures, doubt=True):
+            return
+    if not found:
+        raise BudgetError(f"no strategy of this model can be estimated: {reason}", "mend that, then try again")
+    raise none_within(found, budget)
+
+
+def none_within(found: Mapping[Strategy, Figures], budget: Budget) -> BudgetError:
+    """The error that says how near estimates come to a budget that none of them keeps."""
+    nearest = min(found.items(), key=lambda pair: budget.violation(pair[1], doubt=True))
+    least = [min(found.items(), key=lambda pair: getattr(pair[1], key)) for key in ("memory", "overhead")]
+    lines = [
+        f"nothing keeps the budget ({budget}): of {len(found)} strategies that were estimated, cheap ones among them,",
+        f"  the nearest takes {_told(*nearest)},",
+        f"  the one of least memory {_told(*least[0])},",
+        f"  the one of least overhead {_told(*least[1])}",
+    ]
+    return BudgetError("\n".join(lines), f"allow {_wanted(nearest[1], budget)}, or give a larger model: its costs "
+                      "are compared with those of the unprotected model")  # fmt: skip
+
+
+def _points(evaluator: Evaluator) -> Iterator[Point]:
+    """Usual strategies, then for each kind and each place of a single tap the cheapest."""
+    space = evaluator.space
+    yield from space.anchors
+    slots = [name for name in space.choices if name.startswith("tap_")]
+    for tap in [value for value in space.choices[slots[0]] if value is not None]:
+        for form in space.choices["form"]:
+            for precision in space.choices["precision"]:
+                point = {**LEAST, "form": form, "precision": precision, **dict.fromkeys(slots), slots[0]: tap}
+                if all(point[name] in values for name, values in space.choices.items()):
+                    yield {name: point[name] for name in space.choices}
+
+
+def _told(strategy: Strategy, figures: Figures) -> str:
+    return f"{size(figures.memory)} of secure memory, {100 * figures.overhead:.2f} % overhead ({strategy})"
+
+
+def _wanted(figures: Figures, budget: Budget) -> str:
+    parts = []
+    excess = budget.excess(figures, doubt=True)
+    if excess.get("memory", 0) > 0:
+        parts.append(f"{size(figures.memory)} of secure memory")
+    if excess.get("overhead", 0) > 0:
+        parts.append(f"{100 * figures.overhead:.2g} % overhead")
+    return " and ".join(parts)

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The report as one HTML file that fetches nothing: text, tables, and pictures as inline SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+from cloister.attack.table import title as attack_title
+from cloister.protect.automatic.drawing import draw
+from cloister.protect.strategy import Strategy
+from cloister.search import Budget
+from cloister.search.budget import size
+
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;color:#1d2429;max-width:1000px;margin:2em auto;padding:0 1em}
+h1{font-size:1.6em}h2{font-size:1.2em;margin-top:2em;border-bottom:1px solid #d5dadd}
+table{border-collapse:collapse;font-size:13px}th,td{padding:3px 10px;text-align:right;border-bottom:1px solid #e8ebed}
+th:first-child,td:first-child{text-align:left}svg{max-width:100%;height:auto}.wide{overflow-x:auto}
+.good{color:#1b7a3d;font-weight:600}.bad{color:#b3261e;font-weight:600}code{font-size:12px}
+"""
+
+
+def page(report: dict[str, Any], front: str, attacks: str) -> str:
+    """The HTML text.
+
+    Args:
+        report: as ``report.json`` has it.
+        front: picture of the front, SVG.
+        attacks: picture of the attacks, SVG.
+    """
+    budget, chosen = Budget(**report["budget"]), report["chosen"]
+    name, network = escape(report["model"]), report["network"]
+    drawing = draw(network["tensors"], network["crossing"], Strategy.from_json(chosen["strategy"]))
+    parts = [
+        "<!doctype html>", '<html lang="en">', "<head>", '<meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{name}, protected</title>", f"<style>{STYLE}</style>", "</head>", "<body>",
+        f"<h1>{name}, protected</h1>",
+        _summary(report, budget),
+        "<h2>Why this strategy</h2>",
+        *(f"<p>{escape(line)}</p>" for line in report["why"].splitlines()),
+        f'<div class="wide">{front}</div>',
+        "<h2>The network</h2>",
+        f'<div class="wide">{drawing}</div>',
+        "<h2>Costs of one inference: predicted and measured</h2>",
+        _costs(report),
+        "<h2>Attacks, between their two bounds</h2>",
+        _bounds(report),
+        f'<div class="wide">{attacks}</div>',
+        "<h2>All that was trained</h2>",
+        _tried(report),
+        "</body>", "</html>", "",
+    ]  # fmt: skip
+    return "\n".join(parts)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Cells are HTML already."""
+    lines = ['<div class="wide"><table>', "<tr>" + "".join(f"<th>{head}</th>" for head in heads) + "</tr>"]
+    lines += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows]
+    return "\n".join([*lines, "</table></div>"])
+
+
+def _mark(good: bool, text: str) -> str:
+    return f'<span class="{"good" if good else "bad"}">{escape(text)}</span>'
+
+
+def _summary(report: dict[str, Any], budget: Budget) -> str:
+    figures, right, data = report["chosen"]["figures"], report["accuracy"], report["data"]
+    rows = []
+    limits: tuple[tuple[str, str, float | None, Callable[[float], str]], ...] = (
+        ("secure memory", "memory", budget.memory, size),
+        ("instructions added", "overhead", budget.overhead, lambda value: f"{100 * value:.4g} %"),
+        ("points of accuracy lost, validation images", "lost", budget.accuracy, lambda value: f"{value:.3g}"),
+    )
+    for what, key, limit, tell in limits:
+        found = tell(figures[key])
+        shown = escape(found) if limit is None else _mark(figures[key] <= limit, found)
+        rows.append([escape(what), shown, "no limit" if limit is None else escape(tell(limit))])
+    details = figures["details"]
+    facts = [
+        ["accuracy of the unprotected model, test images", f"{right['victim']:.2%}"],
+        ["accuracy of the protected model", f"{right['protected']:.2%}"],
+        ["accuracy of what is exposed, used as it is", f"{right['exposed_alone']:.2%}"],
+        ["strongest attack, as a ratio to the black box (validation images; chosen by this)", f"{figures['gain']:.3f}"],
+        ["the same on test images", f"{details['gain_test']:.3f}"],
+        ["bytes that cross into the secure world", f"{figures['boundary']:,}"],
+    ]
+    images = f"{data['training']:,} training, {data['validation']:,} validation and {data['test']:,} test images"
+    return "\n".join(
+        [
+            f"<p>Strategy: <b>{escape(report['chosen']['summary'])}</b>. Data: {escape(data['name'])}, {images}, "
+            f"{data['classes']} classes.</p>",
+            _table(["", "found", "budget"], rows),
+            "<p></p>",
+            _table(["", ""], facts),
+        ]
+    )
+
+
+def _costs(report: dict[str, Any]) -> str:
+    told, measured = report["prediction"], report["measured"]
+    lines = (
+        ("unprotected model", "unprotected"), ("normal world", "normal_world"), ("secure world", "secure_world"),
+        ("boundary", "boundary"), ("together", "total"), ("overhead", "overhead"), ("secure memory", "secure_memory"),
+        ("bytes into the secure world", "bytes_in"),
+    )  # fmt: skip
+    rows = []
+    for what, key in lines:
+        found = None if measured is None else measured.get(key)
+        row = [what, _cost(key, told[key])]
+        if measured is not None:
+            near = found is not None and bool(found) and key != "overhead"
+            row += ["" if found is None else _cost(key, found), f"{told[key] / found - 1:+.1%}" if near else ""]
+        rows.append(row)
+    heads = ["instructions, unless it says else", "predicted", *(["measured", "prediction off by"] if measured else [])]
+    text = f"<p>The prediction is about {told['error']:.1%} off in two of three cases, by its calibration"
+    if told["extrapolated"] > 0:
+        parts = sorted({part["kind"] for part in told["extrapolations"]})
+        text += f"; {told['extrapolated']:.1%} of it rests on no measurement ({escape(', '.join(parts))})"
+    more = "" if measured else " Nothing was measured: <code>--measure qemu</code> does that."
+    return f"{_table(heads, rows)}\n{text}.{more}</p>"
+
+
+def _cost(key: str, value: float) -> str:
+    if key == "overhead":
+        return f"{100 * value:.2f} %"
+    return size(value) if key == "secure_memory" else f"{value:,.0f}"
+
+
+def _bounds(report: dict[str, Any]) -> str:
+    about, records = report["attacks"]["about"], report["attacks"]["records"]
+    by = {(record["target"], record["attack"], record["budget"]): record for record in records}
+    rows = []
+    for record in records:
+        if record["target"] in (about["black_box"], about["white_box"]):
+            continue
+        white = by.get((about["white_box"], record["attack"], record["budget"]))
+        rows.append(
+            [
+                escape(f"{attack_title(record['attack'])}, {record['budget']}"),
+                f"{record['black_box']:.1%}",
+                f"<b>{record['accuracy']:.1%}</b>",
+                "" if white is None else f"{white['accuracy']:.1%}",
+                f"{record['ratio']:.2f}",
+            ]
+        )
+    text = (
+        "<p>Accuracy on test images of what the attacker has in the end. The black box is what anybody gets who can "
+        "only ask the device for labels; the white box is the unprotected model in the attacker's hands. A protection "
+        "that exposes nothing of use is as good as the black box: ratio 1.</p>"
+    )
+    return text + _table(["attack", "black box", "protected", "white box", "ratio to the black box"], rows)
+
+
+def _tried(report: dict[str, Any]) -> str:
+    tried = report["tried"]
+    rows = []
+    for record in report["records"]:
+        figures = record["figures"]
+        summary, stage = escape(record["summary"]), escape(f"{record['stage']} {record['number']}")
+        if figures is None:
+            rows.append([summary, stage, "", "", "", "", escape(record["reason"] or record["state"])])
+            continue
+        rows.append(
+            [
+                summary, stage, f"{figures['gain']:.3f}", f"{100 * figures['overhead']:.2f} %",
+                f"{figures['lost']:.2f}", escape(size(figures["memory"])),
+                _mark(True, "kept") if record["fits"] else _mark(False, "exceeded"),
+            ]
+        )  # fmt: skip
+    ended = "" if tried["complete"] else " The time limit ended the search; the same command goes on."
+    text = (
+        f"<p>{tried['estimates']} strategies were estimated, {tried['proxies']} trained briefly and "
+        f"{tried['trainings']} in full; together that took as much as {tried['cost']:.1f} full trainings.{ended} "
+        f"Settings {escape(report['settings_digest'])}, seed {report['settings']['seed']}; all of them stand in "
+        "<code>report.json</code>.</p>"
+    )
+    return text + _table(["strategy", "stage", "gain", "overhead", "lost", "memory", "budget"], rows)

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""From a victim and a budget to a bundle and a report."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cloister.errors import CloisterError
+from cloister.protect.automatic.costs import copied
+from cloister.protect.automatic.evaluator import TrainingEvaluator, protected_files
+from cloister.protect.automatic.measure import check_measurable, measured
+from cloister.protect.automatic.nearest import check_possible, none_within
+from cloister.protect.automatic.report import REPORT_FILE, report_of, write_report
+from cloister.protect.automatic.settings import ProtectSettings
+from cloister.protect.strategy import Strategy
+from cloister.protect.training import Splits
+from cloister.seal import VendorKey
+from cloister.search import Budget, BudgetError, Found, Stage, found_in, search
+from cloister.search.book import Record
+from cloister.search.choose import tell
+
+STUDY_FILE = "study.journal"
+#: Told one line for everything that is done.
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Protected:
+    """A protected model.
+
+    Attributes:
+        folder: holds everything.
+        bundle: to be licensed and run.
+        strategy: the chosen one.
+        found: the search: front, choice, and all that was tried.
+        report: as ``report.json`` has it.
+    """
+
+    folder: Path
+    bundle: Path
+    strategy: Strategy
+    found: Found
+    report: dict[str, Any]
+
+    @property
+    def page(self) -> Path:
+        """The report to read."""
+        return self.folder / "report.html"
+
+
+def protect_model(
+    victim: nn.Module,
+    splits: Splits,
+    budget: Budget,
+    folder: Path,
+    *,
+    settings: ProtectSettings | None = None,
+    name: str = "",
+    study: str | Path | None = None,
+    time_limit: float | None = None,
+    measure: bool = False,
+    keys: Path | None = None,
+    device: str = "auto",
+    quiet: bool = False,
+) -> Protected:
+    """Search for the best strategy within a budget, train it in full, and compile it.
+
+    Args:
+        victim: the trained model, from normalised images (N, C, H, W) to logits; not changed.
+        splits: what it was trained on.
+        budget: what protection may cost.
+        folder: gets the bundle, the ONNX files, ``report.html``, ``report.json``, the attacks, and in ``training``
+            the study and checkpoints: interrupted, the same call goes on where it was.
+        settings: how strategies are searched for, trained and attacked.
+        name: of the model on devices and in the report; default: the folder's.
+        study: a file, or a database's URL for workers on several machines; default: a file in ``folder``.
+        time_limit: seconds after which the search ends with the best so far. If nothing was trained in full by then,
+            what seems best is trained all the same.
+        measure: run the bundle on the emulated device, and put what it takes beside what was predicted.
+        keys: directory of the vendor's keys.
+        device: to train on: "auto", "cpu", "cuda".
+        quiet: tell nothing.
+
+    Raises:
+        KeyFileError: there is no vendor key.
+        CloisterError: it is to be measured, and the benchmark is not here or fails.
+        TrainingError: the victim cannot be traced or exported.
+        BudgetError: nothing keeps the budget; the message says how near one can come. Where that came out only in
+            training, the report is there.
+        SearchError: the study cannot be used; nothing could be trained in the time.
+    """
+    settings, began = settings or ProtectSettings(), time.monotonic()
+    name = name or folder.resolve().name
+
+    def say(line: str) -> None:
+        if not quiet:
+            print(f"{time.monotonic() - began:7.0f} s  {line}", file=sys.stderr, flush=True)
+
+    if measure:
+        check_measurable()
+    VendorKey.load(keys)  # it would be late to find out after hours that there is none
+    work = folder / "training"
+    evaluator = TrainingEvaluator(
+        victim, splits, settings, work, memory=budget.memory, label=name, device=device, quiet=quiet
+    )
+    check_possible(evaluator, budget)
+    say(f"searching within {budget}; {len(evaluator.taps)} tensors can be tapped")
+    found = search(
+        evaluator, budget, study=study or work / STUDY_FILE, name=f"{settings.digest} in {budget.memory}",
+        effort=settings.search, seed=settings.seed, say=say,
+        time_limit=None if time_limit is None else max(0.0, time_limit - (time.monotonic() - began)),
+    )  # fmt: skip
+    found = _trained(found, evaluator, budget, say)
+    chosen = found.chosen
+    assert chosen is not None
+    place = evaluator.place(chosen.strategy)
+    report = report_of(found, evaluator, budget, settings, splits, name, place)
+    report["seconds"] = round(time.monotonic() - began, 1)
+    if not found.choice.fits:
+        write_report(folder, report, found, budget, place)
+        raise BudgetError(
+            f"no strategy that was trained keeps the budget ({budget}); the nearest is {_told(chosen)}",
+            ("allow that, or give more time: the search was not complete" if not found.complete else "allow that")
+            + f"; {folder / 'report.html'} shows all that was tried",
+        )  # fmt: skip
+    bundle = _compiled(folder, place, chosen, budget, name, keys, report, say)
+    if measure:
+        say("counting its instructions on the emulated device")
+        unprotected = evaluator.costs.victim_file(chosen.strategy.precision)
+        report["measured"] = measured(work / "measure", place, chosen.strategy, unprotected)
+    write_report(folder, report, found, budget, place)
+    say(f"written: {bundle}, {folder / 'report.html'}")
+    return Protected(folder, bundle, chosen.strategy, found, report)
+
+
+def _told(record: Record) -> str:
+    assert record.figures is not None
+    return f"{record.strategy} ({tell(record.figures)})"
+
+
+def _trained(found: Found, evaluator: TrainingEvaluator, budget: Budget, say: Say) -> Found:
+    """The same, with the chosen strategy trained in full if it was not.
+
+    Raises:
+        BudgetError: nothing was tried in the time.
+        CloisterError: the strategy cannot be trained.
+    """
+    chosen = found.chosen
+    if chosen is None and not found.complete:
+        raise BudgetError("the time limit ended the search before anything was trained", "give it more time")
+    if chosen is None:
+        estimates = {
+            record.strategy: record.figures for record in found.study.records(Stage.ESTIMATE) if record.figures
+        }
+        raise none_within(estimates, budget)
+    if chosen.stage is Stage.TRAINING:
+        return found
+    say(f"time is up; training the best that was found: {chosen.strategy}")
+    record = found.study.work(Stage.TRAINING, chosen.point, evaluator.space, evaluator.train, budget)
+    if record is not None and record.figures is None:
+        raise CloisterError(f"{chosen.strategy} cannot be trained: {record.reason}", "mend that, then run it again")
+    again = found_in(found.study, budget)
+    return replace(again, complete=found.complete)
+
+
+def _compiled(
+    folder: Path, place: Path, chosen: Record, budget: Budget, name: str, keys: Path | None, report: dict[str, Any],
+    say: Say,
+) -> Path:  # fmt: skip
+    """The bundle, compiled unless it is there already: with a new one, licences would have to be issued anew."""
+    from cloister.api import compile as compile_model
+
+    files = {what: copied(path, folder, path.name) for what, path in protected_files(place, chosen.strategy).items()}
+    bundle = folder / ("pair.clb" if "backbone" in files else "model.clb")
+    made = {"strategy": chosen.strategy.digest, "settings": report["settings_digest"], "memory": budget.memory}
+    report["files"] = {**{what: path.name for what, path in files.items()}, "bundle": bundle.name}
+    report["compiled"] = made
+    try:
+        before = json.loads((folder / REPORT_FILE).read_text()).get("compiled")
+    except (OSError, ValueError):
+        before = None
+    if before == made and bundle.exists():
+        return bundle
+    for stale in ("pair.clb", "model.clb", "model.onnx", "cpm.onnx", "backbone.onnx"):
+        if stale not in report["files"].values():
+            (folder / stale).unlink(missing_ok=True)
+    compiled = compile_model(
+        files["model" if "model" in files else "cpm"], backbone=files.get("backbone"), name=name,
+        secure_memory=budget.memory, keys=keys,
+    )  # fmt: skip
+    compiled.save(bundle)
+    say(f"compiled {bundle.name}: {bundle.stat().st_size} bytes")
+    return bundle

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What was found, as ``report.json``, and beside it the pictures and the page to read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cloister.protect.automatic.costs import copied
+from cloister.protect.automatic.evaluator import TrainingEvaluator
+from cloister.protect.automatic.settings import ProtectSettings
+from cloister.protect.strategy import Strategy
+from cloister.protect.training import Splits
+from cloister.seal.files import write_aside
+from cloister.search import Budget, Found, Stage
+from cloister.search.book import Record
+
+REPORT_FILE, PAGE_FILE, ATTACKS_FILE = "report.json", "report.html", "attacks.json"
+
+
+def report_of(
+    found: Found, evaluator: TrainingEvaluator, budget: Budget, settings: ProtectSettings, splits: Splits, name: str,
+    place: Path,
+) -> dict[str, Any]:  # fmt: skip
+    """All figures, JSON."""
+    chosen = found.chosen
+    assert chosen is not None and chosen.figures is not None
+    details = dict(chosen.figures.details)
+    attacks = json.loads((place / ATTACKS_FILE).read_text())
+    pair = place / "report.json"
+    crossing = json.loads(pair.read_text())["crossing"] if pair.exists() else []
+    return {
+        "model": name,
+        "data": {
+            "name": splits.name, "shape": list(splits.shape), "classes": len(splits.classes),
+            "training": len(splits.train), "validation": len(splits.validation), "test": len(splits.test),
+        },
+        "budget": budget.as_json(),
+        "fits": found.choice.fits,
+        "chosen": _row(chosen, budget),
+        "why": found.why,
+        "accuracy": {
+            "victim": details["victim_test"],
+            "protected": details["pair_test"],
+            "exposed_alone": details["direct_test"],
+        },
+        "prediction": details["prediction"],
+        "measured": None,
+        "attacks": attacks,
+        "network": {"tensors": {tap: list(shape) for tap, shape in evaluator.taps.items()}, "crossing": crossing},
+        "tried": {
+            "estimates": found.estimates, "proxies": found.proxies, "trainings": found.trainings, "cost": found.cost,
+            "complete": found.complete,
+        },
+        "front": [_row(record, budget) for record in found.front],
+        "records": [
+            _row(record, budget) for stage in (Stage.PROXY, Stage.TRAINING) for record in found.study.records(stage)
+        ],
+        "settings": asdict(settings),
+        "settings_digest": settings.digest,
+    }  # fmt: skip
+
+
+def _row(record: Record, budget: Budget) -> dict[str, Any]:
+    figures = record.figures
+    return {
+        "stage": record.stage.value, "number": record.number, "state": record.state, "reason": record.reason,
+        "seconds": round(record.seconds, 1), "summary": str(record.strategy),
+        "strategy": json.loads(record.strategy.to_json()),
+        "figures": None if figures is None else figures.as_json(),
+        "fits": None if figures is None else budget.fits(figures),
+    }  # fmt: skip
+
+
+def strategy_of(report: dict[str, Any]) -> Strategy:
+    """The chosen strategy of a report."""
+    return Strategy.from_json(report["chosen"]["strategy"])
+
+
+def write_report(folder: Path, report: dict[str, Any], found: Found, budget: Budget, place: Path) -> None:
+    """Write ``report.json``, ``report.html``, ``attacks.json``, ``attacks.md``, ``attacks.svg``, ``front.svg``."""
+    from cloister.attack.picture import draw as draw_attacks
+    from cloister.protect.automatic.page import page
+    from cloister.search.picture import draw as draw_front
+
+    for name in ("attacks.json", "attacks.md", "attacks.svg"):
+        copied(place / name, folder, name)
+    records = [record for stage in (Stage.PROXY, Stage.TRAINING) for record in found.study.records(stage)]
+    front = draw_front(records, budget, found.chosen, "What the attacker gains, over what protection costs")
+    attacks = draw_attacks(report["attacks"]["records"], f"Attacks, {report['data']['name']}")
+    write_aside(folder / "front.svg", front.encode())
+    write_aside(folder / REPORT_FILE, (json.dumps(report, indent=1) + "\n").encode())
+    write_aside(folder / PAGE_FILE, page(report, front, attacks).encode())

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""cloister protect on the digits: what it writes, that it goes on where it was, and what it says where nothing fits."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from digits_data import digits_splits
+from torch import nn
+
+from cloister.attack import Effort
+from cloister.protect.automatic import Depth, Protected, ProtectSettings, evaluator, protect_model
+from cloister.protect.training import Augmentation, Recipe, fit, network
+from cloister.seal import Bundle, VendorKey
+from cloister.search import Budget, BudgetError
+from cloister.search import Effort as SearchEffort
+
+CROP = Augmentation(crop=1)
+ATTACKS = ("direct", "finetune", "steal")
+TINY = Effort(
+    shares=(0.1,), queries=(100,), rates=(0.05,), mask_rates=(0.1,), epochs=2, steps=20, trial=5, validation=200
+)
+SETTINGS = ProtectSettings(
+    full=Depth(4, 1, ATTACKS, TINY), proxy=Depth(1, 0, ATTACKS, TINY), batch=64, rate=0.1,
+    search=SearchEffort(estimates=8, proxies=2, trainings=1, start=1), forms=("tampered",),
+)  # fmt: skip
+#: Digits are so small that the boundary alone is a third of the unprotected model.
+BUDGET = Budget.parse("1MiB", "150%", "40")
+
+
+@cache
+def victim() -> nn.Module:
+    recipe = Recipe(epochs=10, batch=64, rate=0.1, augmentation=CROP, seed=3)
+    return fit(network("digits", 1, 10, 5), digits_splits(), recipe, device="cpu", quiet=True).module
+
+
+def protect(folder: Path, budget: Budget = BUDGET, settings: ProtectSettings = SETTINGS, **given: Any) -> Protected:
+    keys = folder.parent / "keys"
+    VendorKey.load_or_generate(keys)
+    return protect_model(
+        victim(), digits_splits(), budget, folder, settings=settings, keys=keys, device="cpu", quiet=True, **given
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Protected:
+    return protect(tmp_path_factory.mktemp("protect") / "digits")
+
+
+def test_the_bundle_is_a_pair_within_the_budget(made: Protected) -> None:
+    bundle = Bundle.load(made.bundle)
+    assert made.bundle.name == "pair.clb" and bundle.is_pair and bundle.name == "digits"
+    assert {"backbone.onnx", "cpm.onnx", "report.html", "report.json", "attacks.json", "front.svg"} <= {
+        path.name for path in made.folder.iterdir()
+    }
+    chosen = made.found.chosen
+    assert chosen is not None and chosen.figures is not None and BUDGET.fits(chosen.figures)
+    assert made.strategy.backbone in SETTINGS.forms
+    assert chosen.figures.lost is not None and chosen.figures.lost <= 40
+
+
+def test_the_report_holds_the_figures_and_fetches_nothing(made: Protected) -> None:
+    report = json.loads((made.folder / "report.json").read_text())
+    assert report["fits"] and report["chosen"]["summary"] == str(made.strategy)
+    assert report["accuracy"]["protected"] > 0.5 > report["accuracy"]["exposed_alone"]
+    assert report["tried"]["trainings"] == 1 and report["tried"]["proxies"] == 2
+    names = {record["target"] for record in report["attacks"]["records"]}
+    assert len(names) == 3, "the protected model between both bounds"
+    page = (made.folder / "report.html").read_text()
+    assert page.count("<svg") == 3
+    assert not re.search(r"""(src|href)\s*=|@import|url\(|<script""", page)
+    for text in (str(made.strategy), f"{report['accuracy']['protected']:.2%}", f"{report['prediction']['total']:,.0f}"):
+        assert text in page
+
+
+def test_what_was_done_is_not_done_again(made: Protected, monkeypatch: pytest.MonkeyPatch) -> None:
+    def begun(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    before = made.bundle.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluator, "mirror_model", begun)
+        patch.setattr(evaluator, "bench", begun)
+        again = protect(made.folder)
+        assert again.strategy == made.strategy and again.report["chosen"] == made.report["chosen"]
+        assert made.bundle.read_bytes() == before, "licences of the bundle would be worth nothing"
+        with pytest.raises(AssertionError, match="trained again"):
+            protect(made.folder, settings=replace(SETTINGS, search=SearchEffort(8, 3, 1, start=1)))
+
+
+def test_a_budget_that_cannot_be_kept_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match=r"nothing keeps the budget \(300 KiB") as told:
+        protect(tmp_path / "refused", Budget.parse("300KiB", "1%", "1"))
+    assert re.search(r"nearest takes \d+ KiB of secure memory, .* % overhead \(", told.value.message)
+    assert re.search(r"allow \d+ KiB of secure memory", told.value.remedy)
+    assert not list((tmp_path / "refused").rglob("checkpoint.pt"))
+
+
+def test_where_training_misses_the_budget_the_report_says_how_near_it_comes(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, full=replace(SETTINGS.full, epochs=1), search=SearchEffort(4, 1, 1, start=1))
+    with pytest.raises(BudgetError, match=r"the nearest is .* points lost"):
+        protect(tmp_path / "missed", Budget(accuracy=0.0), replace(settings, rate=1e-6))
+    assert "exceed" in (tmp_path / "missed" / "report.html").read_text()
+    assert not list((tmp_path / "missed").glob("*.clb"))
