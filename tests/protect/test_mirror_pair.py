@@ -48,7 +48,7 @@ def strategy(name: str, **given: Any) -> Strategy:
 def test_all_data_flows_through_every_tap(name: str) -> None:
     shape = SHAPES[name]
     found = candidates(trace(victim(name)), shape)
-    assert list(found)[0] == "image" and list(found)[-1] == "logits" and len(found) >= 5
+    assert {"image", "logits"} < set(found) and len(found) >= 5
     for tap in found.values():
         graph = trace(victim(name)).requires_grad_(False)
         node = next(node for node in graph.graph.nodes if node.name == tap.node)
