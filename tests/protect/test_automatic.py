@@ -11,11 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from digits_data import digits_splits
 from torch import nn
 
 from cloister.attack import Effort
-from cloister.protect.automatic import Depth, Protected, ProtectSettings, evaluator, protect_model
+from cloister.cli.main import cloister as command
+from cloister.errors import CloisterError
+from cloister.estimate.pair import predict
+from cloister.protect.automatic import Depth, Protected, ProtectSettings, evaluator, protect_model, settings_with
+from cloister.protect.automatic.drawing import draw
+from cloister.protect.strategy import Strategy
 from cloister.protect.training import Augmentation, Recipe, fit, network
 from cloister.seal import Bundle, VendorKey
 from cloister.search import Budget, BudgetError
@@ -79,6 +85,15 @@ def test_the_report_holds_the_figures_and_fetches_nothing(made: Protected) -> No
         assert text in page
 
 
+def test_the_estimate_is_that_of_the_files_that_were_made(made: Protected) -> None:
+    whole = made.folder / "training" / ("victim.onnx" if made.strategy.precision == "fp32" else "victim_int8.onnx")
+    found = predict(whole, made.folder / "cpm.onnx", made.folder / "backbone.onnx").as_json()
+    told = made.report["prediction"]
+    assert {key: found[key] for key in ("total", "secure_memory", "bytes_in")} == pytest.approx(
+        {key: told[key] for key in ("total", "secure_memory", "bytes_in")}, rel=0.002
+    )
+
+
 def test_what_was_done_is_not_done_again(made: Protected, monkeypatch: pytest.MonkeyPatch) -> None:
     def begun(*_: object, **__: object) -> None:
         raise AssertionError("trained again")
@@ -108,3 +123,36 @@ def test_where_training_misses_the_budget_the_report_says_how_near_it_comes(tmp_
         protect(tmp_path / "missed", Budget(accuracy=0.0), replace(settings, rate=1e-6))
     assert "exceed" in (tmp_path / "missed" / "report.html").read_text()
     assert not list((tmp_path / "missed").glob("*.clb"))
+
+
+def test_a_word_for_the_budget_that_is_none_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["protect", "no_such:model", "--data", "nothing.npz", "-o", str(tmp_path / "out")]
+    found = CliRunner().invoke(command, [*arguments, "--budget-overhead", "3"])
+    assert isinstance(found.exception, BudgetError) and "write 3% for" in found.exception.remedy
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    found = CliRunner().invoke(command, arguments)
+    assert isinstance(found.exception, CloisterError) and "build/setup --train" in found.exception.remedy
+
+
+def test_numbers_of_one_stage_bring_the_others_into_order() -> None:
+    for given in ({"trainings": 1}, {"proxies": 2}, {"estimates": 5}, {"trainings": 30}, {"proxies": 900}):
+        made = settings_with(**given).search  # type: ignore[arg-type]
+        assert made.trainings <= made.proxies <= made.estimates
+        assert all(getattr(made, key) == value for key, value in given.items())
+    assert 0 < settings_with().share(1000) < 0.5
+    with pytest.raises(CloisterError, match="no attacks guess"):
+        settings_with(attacks=("finetune", "steal", "guess"))
+
+
+def test_the_drawing_says_what_lies_in_which_world() -> None:
+    tensors = {"image": (1, 8, 8), "2": (16, 8, 8), "6": (24, 4, 4), "logits": (10,)}
+    crossing = [{"tap": "2", "shape": (8, 4, 4)}]
+    for backbone, words in (("tampered", "of little use"), ("truncated", "in no file"), ("random", "never trained")):
+        tail = "whole" if backbone == "tampered" else "short"
+        strategy = Strategy(taps=("2",), backbone=backbone, tail=tail)  # type: ignore[arg-type]
+        text = draw(tensors, crossing, strategy)
+        assert words in text and "8x4x4 = 128" in text and "stage 1" in text
+        # arrow and box of the tensor behind the tap
+        assert text.count("stroke-dasharray") == (0 if backbone == "tampered" else 2)
+    assert "nothing of the model lies here" in draw(tensors, [], Strategy(kind="whole"))

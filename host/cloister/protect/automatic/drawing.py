@@ -94,9 +94,9 @@ def _monitor(
         at = places[entry["tap"]] - (side if entry["tap"] == LOGITS else 0)
         middle = at + side / 2
         tapped = places[entry["tap"]] + (56 if entry["tap"] == LOGITS else side / 2)
-        body.append(_arrow(tapped, top + 78, middle, up, colour=INNER))
+        body.append(_arrow(tapped, top + 98, middle, up, colour=INNER))
         shape = "x".join(map(str, entry["shape"]))
-        text = f"{shape} = {prod(entry['shape']):,}"
+        text = f"{shape} = {prod(entry['shape']):,}" if len(entry["shape"]) > 1 else shape
         body.append(f'<text x="{middle + 5:.1f}" y="{bottom - GAP / 2 + 4:.1f}" fill="{INNER}">{text}</text>')
         body.append(_box(at, up, side, f"stage {number + 1}", "", dashed=False, strong=True))
         if before is not None:
@@ -104,7 +104,7 @@ def _monitor(
         before = at + side
     end = WIDTH - LEFT - 132.0
     if before is not None and before < end:
-        body.append(_arrow(before, up + 16, end, up + 16, colour=INNER))
+        body.append(_arrow(before, up + 16, end + 20, up + 16, colour=INNER))
     body.append(_box(end + 20, up, 100, "the answer", "all that leaves", dashed=False, strong=True))
     return body
 
@@ -112,14 +112,16 @@ def _monitor(
 def _lane(top: int, colour: str, title: str, height: int) -> str:
     return (
         f'<rect x="{LEFT}" y="{top}" width="{WIDTH - 2 * LEFT}" height="{height}" rx="6" fill="{colour}"/>'
-        f'<text x="{LEFT + 10}" y="{top + 20}" font-weight="bold">{escape(title)}</text>'
+        f'<text x="{LEFT + 10}" y="{top + (20 if colour == NORMAL else height - 10)}" font-weight="bold">'
+        f"{escape(title)}</text>"
     )
 
 
 def _box(x: float, y: float, width: float, title: str, below: str, *, dashed: bool, strong: bool) -> str:
     style = 'stroke-dasharray="4 3" fill="none"' if dashed else f'fill="{INNER if strong else BOX}"'
     ink = "white" if strong and not dashed else "black"
-    shown = title if len(title) <= max(2, int(width / 7)) else ""
+    room = max(2, int(width / 7))
+    shown = title if len(title) <= room else f"…{title[1 - room :]}" if room > 5 else ""
     found = (
         f'<rect x="{x:.1f}" y="{y}" width="{max(4.0, width):.1f}" height="32" rx="4" stroke="{LINE}" {style}>'
         f"<title>{escape(f'{title} {below}'.strip())}</title></rect>"

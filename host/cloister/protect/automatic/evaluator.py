@@ -146,7 +146,8 @@ class TrainingEvaluator:
             target, right, details = self._pair(strategy, stage, depth, place, name)
         report = bench(
             [target], self._splits, self._victim, attacks=depth.attacks, effort=depth.effort,
-            seed=self._settings.seed, folder=place.parent.parent / f"attacks-{stage}", device=self._device, quiet=True,
+            seed=self._settings.seed, folder=place.parent.parent / f"attacks-{stage}", device=self._device,
+            quiet=self._quiet or stage != "training",
         )  # fmt: skip
         if stage == "training":
             report.write(place)
