@@ -132,11 +132,12 @@ def protect_model(
             + f"; {folder / 'report.html'} shows all that was tried",
         )  # fmt: skip
     bundle = _compiled(folder, place, chosen, budget, name, keys, report, say)
+    write_report(folder, report, found, budget, place)
     if measure:
         say("counting its instructions on the emulated device")
         unprotected = evaluator.costs.victim_file(chosen.strategy.precision)
         report["measured"] = measured(work / "measure", place, chosen.strategy, unprotected)
-    write_report(folder, report, found, budget, place)
+        write_report(folder, report, found, budget, place)
     say(f"written: {bundle}, {folder / 'report.html'}")
     return Protected(folder, bundle, chosen.strategy, found, report)
 
