@@ -112,7 +112,7 @@ def in_8_bits(taps: tuple[str, ...]) -> Mirrored:
     return mirror_model(victim(), digits_splits(), made, device="cpu", quiet=True)
 
 
-@pytest.mark.parametrize("taps", [("2", "6"), ("image", "6", "logits")])
+@pytest.mark.parametrize("taps", [("2", "6"), ("9",), ("image", "6", "logits")])  # 9: the last layer reads it too
 def test_in_8_bits_taps_cross_in_8_bits(taps: tuple[str, ...], tmp_path: Path) -> None:
     splits, made = digits_splits(), in_8_bits(taps)
     made.save(tmp_path)

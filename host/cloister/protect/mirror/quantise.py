@@ -63,20 +63,22 @@ def _leave(backbone: Any, name: str, otherwise: tuple[Any, Any] | None) -> tuple
     """Let a tap leave the backbone in 8 bits; scale and zero point."""
     import onnx
 
-    nodes = backbone.graph.node
+    nodes, real = backbone.graph.node, f"{name}:real"
     last = next(node for node in nodes if name in node.output)
+    # the backbone's own layers may read the tap as well: they go on with the real values
+    read = any(name in node.input for node in nodes)
+    _rename(backbone, name, real)
     if last.op_type == DEQUANTIZE:
         scale = (_constant(backbone, last.input[1]), _constant(backbone, last.input[2]))
         inner = last.input[0]
-        nodes.remove(last)
+        if not read:
+            nodes.remove(last)
         _rename(backbone, inner, name)
     else:  # moved only, such as logits that are tapped as well
         assert otherwise is not None, f"nothing quantises {name}"
         scale = otherwise
-        for index, output in enumerate(last.output):
-            last.output[index] = f"{name}:real" if output == name else output
         names = _add_scale(backbone, name, scale)
-        nodes.append(onnx.helper.make_node(QUANTIZE, [f"{name}:real", *names], [name]))
+        nodes.append(onnx.helper.make_node(QUANTIZE, [real, *names], [name]))
     _retype(backbone.graph.output, name)
     return scale
 
