@@ -98,6 +98,12 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         train(tmp_path)
 
 
+def test_images_are_not_moved_out_of_sight() -> None:
+    recipe = Recipe(1, 64, augmentation=Augmentation(crop=8))
+    with pytest.raises(TrainingError, match="8 x 8 cannot be moved by 8"):
+        fit(network("digits", 1, 10, 0), digits_splits(), recipe, device="cpu", quiet=True)
+
+
 def test_the_validation_split_comes_from_the_training_images_and_is_seeded() -> None:
     pixels = torch.arange(400, dtype=torch.float32).view(400, 1, 1, 1)
     labels = torch.arange(400) % 4

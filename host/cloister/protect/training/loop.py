@@ -152,11 +152,16 @@ def fit(
         quiet: show no progress.
 
     Raises:
-        TrainingError: the folder's checkpoint belongs to another run, or the loss is not finite.
+        TrainingError: the folder's checkpoint belongs to another run, images would be moved out of sight, or the loss
+            is not finite.
     """
-    from cloister.protect.training.errors import TrainingError
-
     recipe = recipe or Recipe()
+    if recipe.augmentation.crop >= min(splits.shape[1:]):
+        raise TrainingError(
+            f"{name}: images of {splits.shape[1]} x {splits.shape[2]} cannot be moved by {recipe.augmentation.crop} "
+            "pixels",
+            "choose a smaller --crop; an eighth of the side is usual",
+        )
     objective = objective or Objective(recipe.label_smoothing)
     place = auto_device(device)
     half = recipe.precision == "bfloat16" or (recipe.precision == "auto" and place.type == "cuda")
