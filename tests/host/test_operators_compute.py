@@ -142,6 +142,27 @@ def test_softmax(data: st.DataObject, seed: int, shape: tuple[int, ...], opset: 
 
 
 @property_settings
+@given(st.data(), seeds(), shapes(3, 5, 4))
+def test_instance_normalization(data: st.DataObject, seed: int, shape: tuple[int, ...]) -> None:
+    build = Build(seed)
+    scale, offset = (data.draw(tensor(build, shape[1:2])) for _ in range(2))
+    y = build.node("InstanceNormalization", [data.draw(tensor(build, shape)), scale, offset], epsilon=0.01)
+    build.hold(build.node("Relu", [y]) if data.draw(st.booleans()) else y)
+
+
+@property_settings
+@given(st.data(), seeds(), shapes(1, 5, 4))
+def test_layer_normalization(data: st.DataObject, seed: int, shape: tuple[int, ...]) -> None:
+    build = Build(seed, 17)
+    axis = data.draw(st.integers(0, len(shape) - 1))
+    inputs = [data.draw(tensor(build, shape)), data.draw(tensor(build, shape[axis:]))]
+    if data.draw(st.booleans()):
+        inputs.append(data.draw(tensor(build, shape[axis:])))
+    y = build.node("LayerNormalization", inputs, axis=axis - data.draw(st.sampled_from([0, len(shape)])), epsilon=0.01)
+    build.hold(build.node("Relu", [y]) if data.draw(st.booleans()) else y)
+
+
+@property_settings
 @given(st.data(), seeds(), st.integers(1, 12), st.integers(1, 4), st.integers(1, 4), st.integers(1, 9))
 def test_lrn(data: st.DataObject, seed: int, channels: int, height: int, width: int, size: int) -> None:
     build = Build(seed)
