@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from digits_data import digits_splits
 
 from cloister.attack.table import GROUPS, Table, spread, tables
+from cloister.compile.pair import compile_pair
+from cloister.native import NativeEngine
 from cloister.protect.results.__main__ import main
 from cloister.protect.results.cases import SEEDS
 from cloister.protect.results.page import commands, markdown, write
+from cloister.protect.strategy import Strategy
 
 Record = dict[str, Any]
 
@@ -28,7 +33,7 @@ def invoke(place: Path, *more: str) -> str:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole run on the digits: victim, locks, prunings, and attacks on a lock, runs seen, a pruned network."""
+    """A whole run on the digits: victim, locks, prunings, attacks on a lock, runs seen, a pruned network, and pairs."""
     path = tmp_path_factory.mktemp("results")
     invoke(path, "--epochs", "0.5")
     return path
@@ -58,7 +63,7 @@ def test_records_are_made_once_and_shown(place: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_pruned_network_in_clear_is_attacked_like_the_white_box(place: Path) -> None:
-    attacks = {record["target"]: record["attacks"] for record in content(place)["records"] if "attacks" in record}
+    attacks = {record["target"]: record["attacks"] for record in content(place)["records"] if record["experiment"] == "attacks"}
     assert list(attacks) == sorted(["white box", "turned", "pruned", "runs seen", "black box"])
     direct = {name: next(line for line in lines if line["attack"] == "direct")
               for name, lines in attacks.items() if name != "runs seen"}  # fmt: skip
@@ -76,7 +81,12 @@ def test_the_page_and_its_plots_show_every_experiment(place: Path) -> None:
     for title in ("## EdgePro", "### Pruning digits step by step", "#### digits: model stealing", "### What was not"):
         assert title in page
     shown = {line[line.index("(") + 1 : -1] for line in page.splitlines() if line.startswith("![")}
-    names = ["edgepro", "pruning-digits", *(f"attacks-digits-{number}" for number in range(1, len(GROUPS) + 1))]
+    names = [
+        "edgepro",
+        "pruning-digits",
+        "mirror-digits",
+        *(f"attacks-digits-{number}" for number in range(1, len(GROUPS) + 1)),
+    ]
     assert shown == {f"plots/{name}.svg" for name in names}
     assert {str(path.relative_to(place / "docs")) for path in (place / "docs" / "plots").iterdir()} == shown
     for name in shown:
@@ -84,6 +94,82 @@ def test_the_page_and_its_plots_show_every_experiment(place: Path) -> None:
         assert any(len(shape) and shape[0].tag.endswith("title") for shape in shapes.iter()), name
     for line in page.splitlines():
         assert "/tmp" not in line and str(place) not in line
+
+
+def test_pairs_are_trained_costed_and_attacked(place: Path) -> None:
+    records = {r["variant"]: r for r in content(place)["records"] if r["experiment"] == "mirror"}
+    assert set(records) == {"cheapest", "small", "whole"}
+    for record in records.values():
+        assert record["test"]["pair"] > 0.85 and record["test"]["pair"] - record["test"]["backbone_alone"] > 0.6
+        assert record["predicted"]["secure_memory"] > 0 and record["predicted"]["bytes_in"] > 0
+        assert record["effort_share"] == 1 and record["seconds"] >= 0
+    assert {line["attack"] for line in records["cheapest"]["attacks"]} == {"direct", "finetune", "steal", "head"}
+    assert {line["attack"] for line in records["small"]["attacks"]} == {"direct", "finetune", "steal"}
+    tuned = next(line for line in records["small"]["attacks"] if line["attack"] == "finetune")
+    assert tuned["ratio"] == pytest.approx(1), "nothing is exposed: training is the black box's"
+    assert records["whole"]["attacks"] == [] and records["whole"]["test"]["pair"] == records["whole"]["test"]["victim"]
+    page = (place / "docs" / "results.md").read_text()
+    assert "| digits | whole | 0 |" in page and "#### Pairs of digits: model stealing" in page
+    lost = 100 * (records["cheapest"]["test"]["victim"] - records["cheapest"]["test"]["pair"])
+    assert f"| {lost:.2f} |" in page
+
+
+def test_the_pairs_files_can_be_compiled_and_answer_as_the_record_says(place: Path) -> None:
+    folder = place / "work" / "pairs" / "digits-cheapest-0"
+    assert {path.name for path in folder.iterdir()} == {"backbone.onnx", "cpm.onnx", "victim.onnx", "report.json"}
+    pair = compile_pair(folder / "cpm.onnx", folder / "backbone.onnx", dims={"batch": 1}, secure_memory=0)
+    splits, engine = digits_splits(), NativeEngine()
+    images = splits.normalise(splits.test.pixels[:60]).numpy()
+    answers = []
+    for image in images:
+        crossed = engine.run(pair.backbone, {"image": image[None]})
+        inputs = {info.name: crossed[info.name] for info in pair.cpm.inputs}
+        answers.append(int(engine.run(pair.cpm, inputs)["logits"].argmax()))
+    right = np.mean(np.array(answers) == splits.test.labels[:60].numpy())
+    record = next(r for r in content(place)["records"] if r.get("variant") == "cheapest")
+    assert right == pytest.approx(record["test"]["pair"], abs=0.08)
+
+
+def pair_record(model: str, variant: str, seed: int, pair: float, overhead: float, ratio: float) -> Record:
+    strategy = Strategy(kind="whole") if variant == "whole" else Strategy(taps=("6",), tail="short")
+    line = {"target": variant, "attack": "steal", "budget": "50 queries", "accuracy": 0.3 * ratio, "fidelity": 0.3,
+            "black_box": 0.3, "ratio": ratio, "above": 0.3 * ratio - 0.3, "seed": seed}  # fmt: skip
+    predicted = {"overhead": overhead, "secure_memory": 500 * 1024, "bytes_in": 2048}
+    return {
+        "experiment": "mirror", "model": model, "data": "x.npz", "seed": seed, "variant": variant,
+        "strategy": json.loads(strategy.to_json()), "summary": str(strategy), "attacks": [line],
+        "test": {"victim": 0.83, "pair": pair, "backbone_alone": 0.1}, "predicted": predicted, "seconds": 60.0,
+        "device": "CPU", "epochs_share": 1.0, "effort_share": 0.1, "precision": "bfloat16",
+    }  # fmt: skip
+
+
+def test_the_strategy_of_least_overhead_that_reaches_an_aim_is_told(tmp_path: Path) -> None:
+    records = [
+        pair_record("vgg7", "cheapest", 0, 0.825, -0.046, 1.62),
+        pair_record("vgg7", "tampered", 0, 0.81, -0.013, 1.25),
+        pair_record("vgg7", "random", 0, 0.828, 0.4, 1.1),
+    ]
+    write(records, tmp_path)
+    page = (tmp_path / "results.md").read_text()
+    assert "| cheapest, -4.60%, ratio 1.62: reached, one seed |" in page
+    assert "| random, +40.00%, ratio 1.10: reached, one seed |" in page, "`tampered` loses 2 points"
+    assert "| 2.00: missed, one seed |" in page and "at least 71.0 in 3 pairs: reached, one seed" in page
+    plot = (tmp_path / "plots" / "mirror-vgg7.svg").read_text()
+    assert plot.count("<circle") == 3 and plot.count('fill="white"><title>tampered') == 1
+
+
+def test_what_the_device_took_is_put_beside_what_was_predicted(tmp_path: Path) -> None:
+    kept = tmp_path / "work" / "records" / "mirror_digits_0_variant=cheapest.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(json.dumps(pair_record("digits", "cheapest", 0, 0.82, 0.02, 1.2)))
+    rows = [{"suite": "mirror", "name": "digits-cheapest-0", "where": "", "metric": "overhead", "value": 0.0213}]
+    (tmp_path / "now.json").write_text(json.dumps(rows))
+    page = invoke(tmp_path, "--write-only", "--measured", str(tmp_path / "now.json"))
+    assert "| +2.00% | +2.13% |" in page
+    (tmp_path / "now.json").write_text(json.dumps([{**rows[0], "name": "another"}]))
+    arguments = ["--work", str(tmp_path / "work"), "--docs", str(tmp_path), "--write-only", "--measured"]
+    result = CliRunner().invoke(main, [*arguments, str(tmp_path / "now.json")])
+    assert result.exit_code == 1 and "has none of the pairs" in result.output
 
 
 def edgepro(model: str, seed: int, without: float, **more: object) -> Record:

@@ -79,6 +79,7 @@ def bench(
     folder: Path | None = None,
     device: str = "auto",
     quiet: bool = False,
+    white: bool = True,
 ) -> Report:
     """Attack protected models, and beside them the victim as white box and as black box.
 
@@ -96,6 +97,7 @@ def bench(
         folder: keeps checkpoints and records; the same call goes on there after an interruption.
         device: to train on: "auto", "cpu", "cuda".
         quiet: show no progress.
+        white: attack the victim in clear as well.
 
     Raises:
         AttackError: an unknown attack, two targets of one name, a target that answers something else than it should,
@@ -109,8 +111,8 @@ def bench(
                           f"choose from {', '.join(ATTACKS)}")  # fmt: skip
     effort = effort or Effort()
     victim = victim.cpu().eval()
-    white, black = WhiteBox(victim, splits), BlackBox(victim, splits)
-    every: list[Exposed] = [white, *targets, black]
+    clear, black = WhiteBox(victim, splits), BlackBox(victim, splits)
+    every: list[Exposed] = [*([clear] if white else []), *targets, black]
     names = [target.name for target in every]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -144,7 +146,8 @@ def bench(
     compare(records, black.name)
     about = {
         "data": splits.name, "seed": seed, "attacks": chosen, "effort": asdict(effort), "black_box": black.name,
-        "white_box": white.name, "pool": len(pool) if pool else "the training images, without labels",
+        "white_box": clear.name if white else None,
+        "pool": len(pool) if pool else "the training images, without labels",
         "training_images": len(splits.train),
     }  # fmt: skip
     return Report(records, about)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cloister.errors import CloisterError
+from cloister.protect.results import mirror
 from cloister.protect.results.cases import CASES, MODELS, SEEDS
 from cloister.protect.results.context import Context
 from cloister.protect.results.page import EXPERIMENTS, write
@@ -32,7 +33,10 @@ from cloister.protect.results.page import EXPERIMENTS, write
 )
 @click.option("--only", multiple=True, type=click.Choice(list(EXPERIMENTS)), help="These experiments [default: all].")
 @click.option(
-    "--variant", "variants", multiple=True, help="These locks, criteria or targets of attacks [default: each module's]."
+    "--variant",
+    "variants",
+    multiple=True,
+    help="These locks, criteria, targets of attacks or strategies [default: each module's].",
 )
 @click.option("--seeds", default=",".join(map(str, SEEDS)), show_default=True)
 @click.option("--device", default="auto", show_default=True)
@@ -40,10 +44,15 @@ from cloister.protect.results.page import EXPERIMENTS, write
     "--epochs", type=float, default=1.0, show_default=True, help="Share of the epochs, to try the script out."
 )
 @click.option("--effort", type=float, default=1.0, show_default=True, help="Share of the steps that attackers train.")
+@click.option(
+    "--measured",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Put what `build/bench --suite mirror --pairs WORK/pairs --json FILE` measured into the records of pairs.",
+)
 @click.option("--write-only", is_flag=True, help="Only write the files from the records that are there.")
 def main(
     data: Path, work: Path, docs: Path, models: tuple[str, ...], only: tuple[str, ...], variants: tuple[str, ...],
-    seeds: str, device: str, epochs: float, effort: float, write_only: bool,
+    seeds: str, device: str, epochs: float, effort: float, measured: Path | None, write_only: bool,
 ) -> None:  # fmt: skip
     """Make all records that are missing, network by network, then write docs/results.json and docs/results.md.
 
@@ -61,6 +70,8 @@ def main(
                     chosen = {"variants": variants} if variants and name != "victim" else {}
                     EXPERIMENTS[name].run(context, CASES[model], seed, **chosen)
                     write(context.records(), docs)
+        if measured is not None:
+            click.echo(f"{measured}: figures of {mirror.measured(context, measured)} pairs")
         write(context.records(), docs)
     except CloisterError as error:
         raise click.ClickException(str(error)) from error

@@ -100,7 +100,7 @@ class Context:
             "seconds": round(time.monotonic() - began, 1), "device": _device(self.device), "epochs_share": self.epochs,
             "precision": precision_of(case, self.device), "threads": torch.get_num_threads(),
             "torch": torch.__version__,
-            **({"effort_share": self.effort} if experiment == "attacks" else {}),
+            **({"effort_share": self.effort} if experiment in ("attacks", "mirror") else {}),
         }  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".new")

@@ -10,14 +10,16 @@ from pathlib import Path
 from types import ModuleType
 
 from cloister.attack.table import Table
-from cloister.protect.results import attacks, edgepro, pruning, victims
+from cloister.protect.results import attacks, edgepro, mirror, pruning, victims
 from cloister.protect.results.cases import CASES, MODELS, SEEDS
 from cloister.protect.results.context import PLOTS, Record, precision_of
 from cloister.protect.results.summary import aims, missing, name_of, summaries
 
 #: Experiments by name, in the order of the page. Each module has TITLE, run(context, case, seed), wanted(model), and
 #: of records figures(record), goals(records), parts(records) and pictures(records).
-EXPERIMENTS: dict[str, ModuleType] = {"victim": victims, "edgepro": edgepro, "prune": pruning, "attacks": attacks}
+EXPERIMENTS: dict[str, ModuleType] = {
+    "victim": victims, "edgepro": edgepro, "prune": pruning, "attacks": attacks, "mirror": mirror,
+}  # fmt: skip
 PROGRAM = "python -m cloister.protect.results"
 
 
