@@ -8,22 +8,23 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cloister.attack import BlackBox, Effort, Exposed, bench
 from cloister.attack.table import CELL, Table, spread, tables, title
+from cloister.estimate.pair import predict
 from cloister.protect.automatic.costs import VICTIM_FILE, Costs, needs_backbone
-from cloister.protect.automatic.evaluator import NO_GAIN
+from cloister.protect.automatic.evaluator import MODEL_FILE, NO_GAIN
 from cloister.protect.mirror import Mirrored, mirror_model
+from cloister.protect.prune import prune_model
 from cloister.protect.results import attacks
 from cloister.protect.results.cases import CASES, MODELS, Case
 from cloister.protect.results.context import PLOTS, Context, Record
 from cloister.protect.results.errors import ResultsError
 from cloister.protect.results.front import Point, draw
-from cloister.protect.results.strategies import NAMES, STRATEGIES, settings_of
+from cloister.protect.results.strategies import NAMES, STRATEGIES, pruning_of, settings_of
 from cloister.protect.results.summary import Goal, grouped, seeds_of
 from cloister.protect.strategy import Strategy
-from cloister.protect.training import accuracy, network
+from cloister.protect.training import Splits, accuracy, export_onnx, network
 
 TITLE = "MirrorNet: what strategies cost, and what attackers make of them"
 
@@ -47,7 +48,7 @@ def effort(case: Case, share: float) -> Effort:
     if case.network == "digits" or share >= THRIFTY:
         return full
     quick = Effort.quick()
-    return replace(full, rates=quick.rates, epochs=quick.epochs, validation=quick.validation)
+    return replace(full, rates=quick.rates, epochs=3, validation=500)
 
 
 def _folder(context: Context, case: Case, seed: int, variant: str) -> Path:
@@ -80,37 +81,55 @@ def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = ())
 def _measure(context: Context, case: Case, seed: int, variant: str) -> Record:
     strategy, splits, victim = STRATEGIES[case.name][variant], context.splits(case), context.victim(case, seed)
     costs = Costs(victim, splits, context.work / f"mirror-costs-{case.name}-{seed}")
-    predicted = costs.predict(strategy).as_json()
+    about: Record = {"strategy": json.loads(strategy.to_json()), "summary": str(strategy)}
     if strategy.kind == "whole":
-        found: Record = {
-            key: {"victim": right, "pair": right}
-            for key, images in (("test", splits.test), ("validation", splits.validation))
-            for right in [accuracy(victim, images, splits)]
-        }
-    else:
-        made = mirrored(context, case, seed, variant)
-        folder = _folder(context, case, seed, variant)
-        made.save(folder)
-        shutil.copyfile(costs.victim_file("fp32"), folder / VICTIM_FILE)
-        target: Exposed = made.exposed(variant) if needs_backbone(strategy) else BlackBox(made.pair, splits, variant)
-        kept = ("test", "validation", "macs", "training_s")
-        found = {key: made.report[key] for key in kept}
-        found["epochs"] = {key: made.report["settings"][key] for key in ("final", "attack_every")}
-        found["epochs"]["together"] = made.report["settings"]["recipe"]["epochs"]
-    for split in ("test", "validation"):
-        if not _shows(strategy):  # whoever sees no network guesses
-            found[split] = {**found[split], "backbone_alone": 1 / len(splits.classes)}
-    lines: list[Record] = []
-    if strategy.kind != "whole":  # whoever sees nothing and asks the victim itself is the black box: a ratio of 1
-        report = bench(
-            target, splits, victim, attacks=ATTACKS, effort=effort(case, context.epochs * context.effort), seed=seed,
-            architecture=lambda number: network(case.network, splits.shape[0], len(splits.classes), number),
-            folder=context.work / f"mirror-attacks-{case.name}-{seed}", device=context.device, quiet=context.quiet,
-            white=False,
+        # whoever sees nothing and asks for labels is the black box
+        return {**about, **_guessed(_whole(context, case, seed, variant, costs), splits), "attacks": []}
+    made = mirrored(context, case, seed, variant)
+    folder = _folder(context, case, seed, variant)
+    made.save(folder)
+    shutil.copyfile(costs.victim_file("fp32"), folder / VICTIM_FILE)
+    settings = made.report["settings"]
+    found: Record = {
+        **{key: made.report[key] for key in ("test", "validation", "macs", "training_s")},
+        "epochs": {"together": settings["recipe"]["epochs"], "final": settings["final"]},
+        "predicted": costs.predict(strategy).as_json(),
+    }
+    target: Exposed = made.exposed(variant)
+    if not _shows(strategy):
+        target, found = BlackBox(made.pair, splits, variant), _guessed(found, splits)
+    report = bench(
+        target, splits, victim, attacks=ATTACKS, effort=effort(case, context.epochs * context.effort), seed=seed,
+        architecture=lambda number: network(case.network, splits.shape[0], len(splits.classes), number),
+        folder=context.work / f"mirror-attacks-{case.name}-{seed}", device=context.device, quiet=context.quiet,
+        white=False,
+    )  # fmt: skip
+    return {**about, **found, "attacks": [line for line in report.records if line["target"] == variant]}
+
+
+def _whole(context: Context, case: Case, seed: int, variant: str, costs: Costs) -> Record:
+    """Accuracies and costs of the victim, or of what pruning leaves of it, whole in the TA."""
+    splits, victim = context.splits(case), context.victim(case, seed)
+    module, file, found = victim, costs.victim_file("fp32"), {}
+    if STRATEGIES[case.name][variant].pruned is not None:
+        smaller = prune_model(
+            victim, splits, pruning_of(case, variant, seed, context.epochs),
+            folder=context.work / f"mirror-{variant}-{case.name}-{seed}", device=context.device,
+            name=f"pruning {case.name} ({variant}), seed {seed}", quiet=context.quiet,
         )  # fmt: skip
-        lines = [record for record in report.records if record["target"] == variant]
-    about: dict[str, Any] = json.loads(strategy.to_json())
-    return {"strategy": about, "summary": str(strategy), **found, "predicted": predicted, "attacks": lines}
+        module, found = smaller.module, {"macs": smaller.report["macs"], "training_s": smaller.report["training_s"]}
+        folder = _folder(context, case, seed, variant)
+        folder.mkdir(parents=True, exist_ok=True)
+        file = export_onnx(module, splits.shape, folder / MODEL_FILE)
+    for split, images in (("test", splits.test), ("validation", splits.validation)):
+        found[split] = {"victim": accuracy(victim, images, splits), "pair": accuracy(module, images, splits)}
+    return {**found, "predicted": predict(costs.victim_file("fp32"), file).as_json()}
+
+
+def _guessed(found: Record, splits: Splits) -> Record:
+    """Who sees no network guesses."""
+    guess = {"backbone_alone": 1 / len(splits.classes)}
+    return {**found, **{split: {**found[split], **guess} for split in ("test", "validation")}}
 
 
 def _shows(strategy: Strategy) -> bool:
@@ -208,14 +227,14 @@ def goals(records: list[Record]) -> list[Goal]:
     found = grouped(records)
     lines = []
     for variant in NAMES:
-        models = [model for model in MODELS if variant in wanted(model) and variant != "whole"]
+        models = [model for model in MODELS if variant in wanted(model) and variant not in ("whole", "pruned")]
         for model in models:
             lost = [_lost(record) for record in found.get((model, variant), [])]
             lines.append(Goal(f"MirrorNet ({variant}): at most {LOST:g} point lost", model,
                               spread(lost, _POINTS) if lost else "", [value <= LOST for value in lost]))  # fmt: skip
     for model in MODELS:
         every = [record for (name, _), own in found.items() if name == model for record in own]
-        pairs = [record for record in every if record["variant"] != "whole"]
+        pairs = [record for record in every if record["strategy"]["kind"] == "mirror"]
         gaps = [_gap(record) for record in pairs]
         told = f"at least {min(gaps):.1f} in {len(gaps)} pairs" if gaps else ""
         aim = f"MirrorNet: points between any pair and its backbone at least {GAP:g}, better {WIDER:g}"
@@ -254,9 +273,9 @@ def parts(records: list[Record]) -> list[str | Table]:
         "used as it is exposed; where no network is exposed, it is to a guess. *Strongest*: of all attacks and "
         "budgets the highest ratio of the attacker's accuracy to that of the black box with the same budget, chosen "
         "by the test images, so in the attacker's favour.",
-        "`whole` is the other end: nothing is exposed, and who asks the device is the black box, so its ratio is 1 "
-        "without a trial. Our TA computes with the same kernels as the normal world. What `whole` costs is therefore "
-        "the boundary, and secure memory; where that is to be had, no pair protects better.",
+        "`whole` and `pruned` are the other end: nothing is exposed, and who asks the device is the black box, so the "
+        "ratio is 1 without a trial. Our TA computes with the same kernels as the normal world. What `whole` costs is "
+        "therefore the boundary, and secure memory; where that is to be had, no pair protects better.",
         Table("", ["network", "strategy", "what it is", "in full"], [
             [model, name, NAMES.get(name, ""), own[0]["summary"]] for (model, name), own in groups.items()
         ]),
@@ -272,8 +291,8 @@ def parts(records: list[Record]) -> list[str | Table]:
     found += [
         "### Attacks on pairs",
         "As in the section on attacks; with few steps attackers are weaker than they could be, and so is the black "
-        f"box. Below {THRIFTY:g} of the effort they also try two learning rates in place of three, validate five "
-        "times in a training, and choose on 1,000 images.",
+        f"box. Below {THRIFTY:g} of the effort they also try two learning rates in place of three, validate three "
+        "times in a training, and choose on 500 images.",
         Table("", ["network", "steps of a training", "of short trials", "learning rates", "seeds"], steps),
         f"Each cell: {CELL}.",
     ]

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from cloister.protect.mirror import MirrorSettings
+from cloister.protect.prune import PruneSettings
 from cloister.protect.results.cases import Case
 from cloister.protect.strategy import IMAGE, Strategy
 from cloister.protect.training import Recipe
@@ -35,6 +36,7 @@ NAMES = {
     "truncated": "the victim's first layers as they are, and a CPM in place of the others",
     "random": "a backbone with random weights: nothing learned is exposed",
     "small": "no backbone: a small network of its own, distilled from the victim, whole in the TA",
+    "pruned": "the victim, pruned a little, whole in the TA",
     "whole": "the victim, whole in the TA",
 }
 
@@ -58,7 +60,9 @@ STRATEGIES: dict[str, dict[str, Strategy]] = {
     "vgg7": {
         "cheapest": Strategy(taps=("13",), tail="short", cpm_width=32),
         "tampered": Strategy(taps=("6",), tail="short", cpm_width=32, cpm_depth=2),
+        "truncated": Strategy(taps=("13",), backbone="truncated", cpm_width=32),
         "random": Strategy(taps=("6",), backbone="random", cpm_width=32, cpm_depth=2),
+        "pruned": replace(WHOLE, pruned=0.8),
         "whole": WHOLE,
     },
     "resnet20": {
@@ -79,7 +83,7 @@ def settings_of(case: Case, variant: str, seed: int, share: float) -> MirrorSett
 
     Args:
         case: the network.
-        variant: a name of :data:`STRATEGIES`, not "whole".
+        variant: a name of :data:`STRATEGIES`, of kind "mirror".
         seed: of everything drawn.
         share: of the epochs.
     """
@@ -90,3 +94,16 @@ def settings_of(case: Case, variant: str, seed: int, share: float) -> MirrorSett
     )  # fmt: skip
     final = max(1, round(schedule.final * share)) if schedule.final else 0
     return MirrorSettings(STRATEGIES[case.name][variant], recipe, final, attack_every=schedule.attack_every, seed=seed)
+
+
+def pruning_of(case: Case, variant: str, seed: int, share: float) -> PruneSettings:
+    """How that whole network is pruned, in one step; as :func:`settings_of`, of kind "whole"."""
+    schedule = SCHEDULES[case.name]
+    recipe = Recipe(
+        1, case.recipe.batch, schedule.rate, weight_decay=1e-4, clip=5.0, seed=seed,
+        augmentation=case.recipe.augmentation, precision=case.recipe.precision,
+    )  # fmt: skip
+    target = STRATEGIES[case.name][variant].pruned
+    assert target is not None
+    final = max(1, round(schedule.epochs * share) - 2)
+    return PruneSettings(steps=1, target=target, slack=10.0, recipe=recipe, final=final, seed=seed)
