@@ -35,7 +35,8 @@ NOTES: dict[str, str] = {
     "HardSigmoid": _UNARY,
     "HardSwish": _UNARY,
     "Identity": "tensors of any dtype",
-    "InstanceNormalization": "scale and offset constant or computed at run time (torch exports GroupNorm as this, before opset 21)",
+    "InstanceNormalization": "scale and offset constant or computed at run time; torch exports GroupNorm as this before "
+    "opset 21",
     "LRN": "all",
     "LayerNormalization": "any axis; mean and inverse deviation as outputs as well",
     "LeakyRelu": _UNARY,
