@@ -35,7 +35,7 @@ NOTES: dict[str, str] = {
     "HardSigmoid": _UNARY,
     "HardSwish": _UNARY,
     "Identity": "tensors of any dtype",
-    "InstanceNormalization": "scale and offset constant or computed at run time; torch exports GroupNorm as this before "
+    "InstanceNormalization": "scale and offset constant or computed at run time; torch exports GroupNorm so before "
     "opset 21",
     "LRN": "all",
     "LayerNormalization": "any axis; mean and inverse deviation as outputs as well",
