@@ -10,6 +10,7 @@ import click
 from cloister.cli.common import human, show_facts
 from cloister.cli.search import Duration
 from cloister.cli.training import Training, training_command
+from cloister.protect.strategy import FORMS
 
 EXAMPLE = """
 \b
@@ -20,7 +21,6 @@ Examples:
   cloister protect model.onnx --data data.npz --measure qemu -o protected/   # measured beside the predictions
   cloister licence protected/pair.clb device.json -o pair.lic               # what comes next
 """
-FORMS = ("tampered", "random", "truncated", "trained", "whole")
 
 
 @training_command(
@@ -33,7 +33,8 @@ FORMS = ("tampered", "random", "truncated", "trained", "whole")
     click.option("--time-limit", type=Duration(), help="End the search with the best so far, such as 30m or 2h."),
     click.option("--name", help="The model's name on devices [default: the output folder's]."),
     click.option("--form", "forms", type=click.Choice(FORMS), multiple=True,
-                 help="Consider this kind of protection only (repeat for more) [default: all]."),
+                 help="Consider this kind of protection only (repeat for more) [default: all]. pruned and locked, "
+                      "beside others or alone, leave out what is not pruned or locked."),
     click.option("--estimates", type=click.IntRange(1), help="Strategies that are estimated [default: 400]."),
     click.option("--proxies", type=click.IntRange(1), help="Of these trained briefly [default: 16]."),
     click.option("--trainings", type=click.IntRange(1), help="Of these trained in full [default: 3]."),
@@ -83,12 +84,17 @@ def protect(
     )  # fmt: skip
     click.echo(made.found.why)
     right = made.report["accuracy"]
+    without = right["without_password"]
     facts: dict[str, object] = {
         "test images": f"{right['victim']:.2%} unprotected, {right['protected']:.2%} protected, "
-        f"{right['exposed_alone']:.2%} by what is exposed",
+        f"{right['exposed_alone']:.2%} by what is exposed"
+        + ("" if without is None else f", {without:.2%} without the password"),
         "bundle": f"{made.bundle} ({human(made.bundle.stat().st_size)})",
         "report": made.page,
     }
+    if made.password is not None:
+        facts["password"] = f"{made.password} (secret; goes into licences)"
+    facts["next"] = made.licence
     if not made.found.complete:
         facts["search"] = "ended by the time limit; the same command goes on"
     show_facts(facts)

@@ -30,6 +30,10 @@ PoolKind = Literal["average", "max"]
 Select = Literal["saliency", "first"]
 Precision = Literal["fp32", "int8"]
 
+#: What a search can be narrowed to: some kinds of backbones, or the whole model in the TA; and beside these, or alone,
+#: to pruned victims and to locked models.
+FORMS: tuple[str, ...] = ("tampered", "random", "truncated", "trained", "whole", "pruned", "locked")
+
 #: The tap that is the image itself. It crosses as it is, not reduced.
 IMAGE = "image"
 #: The tap that is the backbone's own answer.

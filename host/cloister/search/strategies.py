@@ -41,12 +41,15 @@ def slots(taps: int) -> list[str]:
     return [f"tap_{slot}" for slot in range(min(TAPS, taps))]
 
 
-def strategy_space(taps: Sequence[str], **narrowed: Sequence[Scalar]) -> Space:
+def strategy_space(
+    taps: Sequence[str], *, lockable: Sequence[str] | None = None, **narrowed: Sequence[Scalar]
+) -> Space:
     """The space of a model's strategies.
 
     Args:
         taps: names of the tensors that can be tapped, in the order in which they become ready, as
             ``cloister.protect.mirror.candidates`` lists them.
+        lockable: values of ``form`` that can have a lock; with the others ``lock`` means nothing. Default: all.
         narrowed: parameters of :data:`CHOICES` with fewer values, such as ``precision=("int8",)`` or
             ``lock=("none",)`` for a victim that cannot be locked.
 
@@ -65,9 +68,14 @@ def strategy_space(taps: Sequence[str], **narrowed: Sequence[Scalar]) -> Space:
     choices |= dict.fromkeys(slots(len(taps)), (None, *taps))
 
     def build(point: Point) -> Strategy:
+        if lockable is not None and point["form"] not in lockable:
+            point = {**point, "lock": "none"}
         return strategy_of(point, taps)
 
     anchors = [point_of(strategy, taps) for strategy in _anchors(taps)]
+    # where only pruned or only locked strategies are wanted, the usual ones are begun with in that form
+    for name in ("pruned", "lock"):
+        anchors = [point if point[name] in choices[name] else {**point, name: choices[name][0]} for point in anchors]
     inside = [point for point in anchors if all(point[name] in choices[name] for name in choices)]
     return Space(choices, build, inside)
 

@@ -27,6 +27,9 @@ from cloister.protect.training import Splits, TrainingError, export_onnx
 from cloister.quantization import quantize_model
 from cloister.search import Figures
 
+#: What a victim that is pruned for estimates takes more or less than one that was pruned and trained, as a share of the
+#: unprotected model: a standard error.
+PRUNED_ERROR = 0.01
 VICTIM_FILE, VICTIM_INT8_FILE = "victim.onnx", "victim_int8.onnx"
 Samples = npt.NDArray[np.float32]
 #: For estimates alone torch's older exporter is used: it takes a hundredth of the other's time.
@@ -70,8 +73,14 @@ class Costs:
             quantize_model(path, calibration(self._splits), quantised)
         return quantised
 
-    def predict(self, strategy: Strategy) -> Prediction:
-        """What one inference takes.
+    def predict(self, strategy: Strategy, source: nn.Module | None = None) -> Prediction:
+        """What one inference takes, beside the unprotected model, which is never a pruned one.
+
+        A lock adds nothing to the operators; what it adds to opening a partition that is swapped is left out.
+
+        Args:
+            strategy: to be estimated.
+            source: what it protects; default: the victim. Give the pruned victim where the strategy is pruned.
 
         Raises:
             TrainingError: the strategy does not fit the victim.
@@ -79,13 +88,23 @@ class Costs:
             CloisterError: it cannot be compiled.
         """
         victim = self.victim_file(strategy.precision)
-        if strategy.kind == "whole":
+        if strategy.kind == "whole" and source is None:
             return self._within(victim, victim, None)
         with tempfile.TemporaryDirectory(prefix="cloister-estimate-") as name:
+            if source is not None and strategy.kind == "whole":
+                return self._within(victim, self._whole(source, strategy.precision, Path(name)), None)
             classes = len(self._splits.classes)
-            pair = build_pair(self._victim, self._splits.shape, classes, strategy)
+            pair = build_pair(source or self._victim, self._splits.shape, classes, strategy)
             backbone, cpm = sketch(pair, Path(name))
             return self._within(victim, cpm, backbone if needs_backbone(strategy) else None)
+
+    def _whole(self, source: nn.Module, precision: str, folder: Path) -> Path:
+        """A whole model as ONNX, quickly."""
+        path = folder / VICTIM_FILE
+        _export(source, {"image": self._splits.shape}, ["logits"], path)
+        if precision == "int8":
+            quantize_model(path, calibration(self._splits), path)
+        return path
 
     def _within(self, victim: Path, protected: Path, backbone: Path | None) -> Prediction:
         found = predict(victim, protected, backbone)
@@ -93,12 +112,12 @@ class Costs:
             return found
         return predict(victim, protected, backbone, budget=self._memory)
 
-    def __call__(self, strategy: Strategy) -> Figures:
+    def __call__(self, strategy: Strategy, source: nn.Module | None = None) -> Figures:
         """Costs as the search takes them; raises as :meth:`predict`, but where only memory is too small."""
         try:
-            found = self.predict(strategy)
+            found = self.predict(strategy, source)
         except MemoryBudgetError as error:
-            unlimited = Costs(self._victim, self._splits, self._folder).predict(strategy)
+            unlimited = Costs(self._victim, self._splits, self._folder).predict(strategy, source)
             found = replace(unlimited, secure_memory=error.smallest)
         return figures_of(found)
 

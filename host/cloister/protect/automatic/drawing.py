@@ -30,6 +30,11 @@ def draw(tensors: Mapping[str, Sequence[int]], crossing: Sequence[Mapping[str, A
         _lane(bottom, SECURE, "secure world: inside the TA, sealed elsewhere", LANE),
     ]
     whole = strategy.kind == "whole"
+    if strategy.lock is not None:
+        body.append(
+            f'<text x="{WIDTH - LEFT - 10}" y="{bottom + LANE - 10}" text-anchor="end" fill="{LINE}">'
+            "locked: answers with the licence's password alone</text>"
+        )
     course = [IMAGE, *(name for name in tensors if name not in (IMAGE, LOGITS))]
     step = (WIDTH - 2 * LEFT - 150) / max(1, len(course))
     side = min(92.0, step - 14)
@@ -57,6 +62,8 @@ def draw(tensors: Mapping[str, Sequence[int]], crossing: Sequence[Mapping[str, A
     }.get(strategy.backbone, "")  # fmt: skip
     if whole or not needs_backbone(strategy):
         note = "nothing of the model lies here"
+    if strategy.pruned is not None:
+        note = f"pruned to {strategy.pruned:.1%} first; {note}" if note else f"pruned to {strategy.pruned:.1%} first"
     body.append(f'<text x="{WIDTH - LEFT - 10}" y="{top + 20}" text-anchor="end" fill="{LINE}">{escape(note)}</text>')
     return "\n".join(
         [

@@ -4,35 +4,39 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from cloister.attack.bench import Report, bench
 from cloister.attack.exposed import BlackBox, Exposed
-from cloister.protect.automatic.costs import Costs, copied, needs_backbone, same_costs, sketch
+from cloister.protect.automatic.costs import PRUNED_ERROR, Costs, copied, needs_backbone, same_costs, sketch
+from cloister.protect.automatic.pruned import PrunedVictims
 from cloister.protect.automatic.settings import Depth, ProtectSettings
+from cloister.protect.automatic.whole import MODEL_FILE, arrays, locked_model, onnx_accuracy, pruned_model
 from cloister.protect.mirror import mirror_model, taps_of
 from cloister.protect.mirror.export import BACKBONE_FILE, CPM_FILE
 from cloister.protect.mirror.mirror import REPORT_FILE
 from cloister.protect.mirror.onnx_pair import OnnxPair
 from cloister.protect.strategy import Strategy
-from cloister.protect.training import Images, Splits, TrainingError, accuracy
+from cloister.protect.training import Splits, TrainingError, accuracy
 from cloister.seal.files import write_aside
 from cloister.search import Figures, Space
-from cloister.search.strategies import strategy_space
+from cloister.search.space import Scalar
+from cloister.search.strategies import CHOICES, strategy_space
 
-#: The file of a strategy that lies whole in the TA.
-MODEL_FILE = "model.onnx"
 #: What was found of a strategy, beside its other files.
 FIGURES_FILE = "figures.json"
 #: Attacks whose figures are no gain of an attacker who has data or queries.
 NO_GAIN = ("direct", "observe")
+#: On locked models that are trained in full these are tried beside the attacks that are asked for.
+LOCK_ATTACKS = ("mask", "prune", "signs")
 
 
 @dataclass(frozen=True)
@@ -80,10 +84,30 @@ class TrainingEvaluator:
         self._name = f"{label or 'model'} on {splits.name}, settings {settings.digest}"
         self.taps = taps_of(self._victim, splits.shape)
         self.costs = Costs(self._victim, splits, folder, memory)
-        forms = {"form": settings.forms} if settings.forms else {}
-        self._space = strategy_space(list(self.taps), lock=("none",), pruned=(None,), **forms)
+        self._label = label or "model"
+        self._pruned = PrunedVictims(
+            self._victim, splits, settings, folder / settings.digest / "pruned", device=device, quiet=quiet
+        )
+        self._space = strategy_space(list(self.taps), lockable=("whole",), **self._narrowed())
         self._known: dict[Strategy, Figures] = {}
         self._right = accuracy(self._victim, splits.validation, splits)
+
+    def _narrowed(self) -> dict[str, tuple[Scalar, ...]]:
+        """What can be chosen of the parameters that not every victim and every wish leave whole.
+
+        Raises:
+            TrainingError: only pruned victims are wanted, and this one cannot be pruned.
+        """
+        forms, kinds = self._settings.forms, self._settings.kinds
+        wanted = [share for share in CHOICES["pruned"] if isinstance(share, float)]
+        shares = self._pruned.possible(wanted)
+        if "pruned" in forms and not shares:
+            raise TrainingError(f"only pruned models are wanted: {self._pruned.refused[max(wanted)]}", "allow others")
+        found: dict[str, tuple[Scalar, ...]] = {"form": kinds or CHOICES["form"]}
+        found["pruned"] = tuple(shares) if "pruned" in forms else (None, *shares)
+        if "locked" in forms:
+            found |= {"form": ("whole",), "lock": tuple(name for name in CHOICES["lock"] if name != "none")}
+        return found
 
     @property
     def name(self) -> str:
@@ -92,7 +116,7 @@ class TrainingEvaluator:
 
     @property
     def space(self) -> Space:
-        """All strategies but those with locks or pruning: for these there are commands of their own."""
+        """All strategies but those that this victim cannot have; locks are of whole models alone."""
         return self._space
 
     @property
@@ -108,7 +132,10 @@ class TrainingEvaluator:
         """Costs; the same for all strategies that differ in weights alone."""
         key = same_costs(strategy)
         if key not in self._known:
-            self._known[key] = self.costs(key)
+            source = None if key.pruned is None else self._pruned.sketch(key.pruned)
+            found = self.costs(key, source)
+            error = found.error if source is None else math.hypot(found.error, PRUNED_ERROR)
+            self._known[key] = replace(found, error=error)
         return self._known[key]
 
     def proxy(self, strategy: Strategy) -> Figures:
@@ -120,12 +147,18 @@ class TrainingEvaluator:
         return self._figures(strategy, "training", self._settings.full)
 
     def _figures(self, strategy: Strategy, stage: str, depth: Depth) -> Figures:
-        costs = self.estimate(strategy)
+        source = self._source(strategy, stage, depth)
+        # now that the pruned victim is there, costs need no sketch
+        costs = self.estimate(strategy) if source is None else self.costs(same_costs(strategy), source)
         learned = self._kept(self.place(strategy, stage) / FIGURES_FILE, lambda: self._learn(strategy, stage, depth))
         return replace(
             costs, lost=learned.lost, gain=learned.gain, accuracy=learned.accuracy, attacker=learned.attacker,
             details={**costs.details, **learned.details},
         )  # fmt: skip
+
+    def _source(self, strategy: Strategy, stage: str, depth: Depth) -> nn.Module | None:
+        """The pruned victim that a strategy protects; None: the victim as it is."""
+        return None if strategy.pruned is None else self._pruned.trained(strategy.pruned, stage, depth)
 
     def _kept(self, path: Path, find: Callable[[], Learned]) -> Learned:
         if path.exists():
@@ -140,12 +173,32 @@ class TrainingEvaluator:
     def _learn(self, strategy: Strategy, stage: str, depth: Depth) -> Learned:
         place = self.place(strategy, stage)
         name = f"protected {strategy.digest}"
-        if strategy.kind == "whole":
-            target, right, details = self._whole(strategy, place, name)
+        source = self._source(strategy, stage, depth)
+        victim, attacks = source or self._victim, depth.attacks
+        if strategy.kind == "mirror":
+            target, right, details = self._pair(victim, strategy, stage, depth, place, name)
+        elif strategy.lock is not None:
+            quiet = self._quiet or stage != "training"
+            target, right, details = locked_model(
+                victim, self._splits, strategy, self._settings.lock(strategy.lock, depth), place, name=name,
+                label=self._label, device=self._device, quiet=quiet,
+            )  # fmt: skip
+            if stage == "training":
+                attacks = (*attacks, *(attack for attack in LOCK_ATTACKS if attack not in attacks))
+        elif source is not None:
+            target, right, details = pruned_model(source, self._splits, strategy, place, name)
         else:
-            target, right, details = self._pair(strategy, stage, depth, place, name)
+            target, right, details = self._whole(strategy, place, name)
+        details["victim_test"] = self._tested
+        if source is not None:
+            details["pruned"] = {
+                "left": self._pruned.left(source),
+                "validation": accuracy(source, self._splits.validation, self._splits),
+                "test": accuracy(source, self._splits.test, self._splits),
+                "tensors": {tap: list(shape) for tap, shape in taps_of(source, self._splits.shape).items()},
+            }
         report = bench(
-            [target], self._splits, self._victim, attacks=depth.attacks, effort=depth.effort,
+            [target], self._splits, self._victim, attacks=attacks, effort=depth.effort,
             seed=self._settings.seed, folder=place.parent.parent / f"attacks-{stage}", device=self._device,
             quiet=self._quiet or stage != "training",
         )  # fmt: skip
@@ -167,13 +220,18 @@ class TrainingEvaluator:
             strongest["validation"], details,
         )  # fmt: skip
 
+    @cached_property
+    def _tested(self) -> float:
+        """The victim's accuracy on test images."""
+        return accuracy(self._victim, self._splits.test, self._splits)
+
     def _pair(
-        self, strategy: Strategy, stage: str, depth: Depth, place: Path, name: str
+        self, victim: nn.Module, strategy: Strategy, stage: str, depth: Depth, place: Path, name: str
     ) -> tuple[Exposed, float, dict[str, Any]]:
         """Train a pair: what an attacker sees, accuracy on validation images, and further figures."""
         full = stage == "training"
         made = mirror_model(
-            self._victim, self._splits, self._settings.mirror(strategy, depth), folder=place / "checkpoints",
+            victim, self._splits, self._settings.mirror(strategy, depth), folder=place / "checkpoints",
             device=self._device, name=f"pair {strategy.digest}", quiet=self._quiet or not full,
         )  # fmt: skip
         report = made.report
@@ -187,27 +245,24 @@ class TrainingEvaluator:
         target: Exposed = made.exposed(name)
         if not needs_backbone(strategy):
             target = BlackBox(made.pair, self._splits, name)
-        return target, right, {"pair_test": test, "victim_test": report["test"]["victim"]}
+        return target, right, {"pair_test": test}
 
     def _sketched(self, pair: Any) -> float:
         """Accuracy of a pair in 8 bits on validation images."""
         with tempfile.TemporaryDirectory(prefix="cloister-proxy-") as folder:
             files = OnnxPair(*sketch(pair, Path(folder), self._splits))
-            return files.accuracy(*self._arrays(self._splits.validation))
+            return files.accuracy(*arrays(self._splits, self._splits.validation))
 
     def _whole(self, strategy: Strategy, place: Path, name: str) -> tuple[Exposed, float, dict[str, Any]]:
         """The whole model in the TA: nothing is exposed."""
         path = copied(self.costs.victim_file(strategy.precision), place, MODEL_FILE)
-        right, test = self._right, accuracy(self._victim, self._splits.test, self._splits)
-        details = {"victim_test": test, "pair_test": test}
+        right, test = self._right, self._tested
         if strategy.precision == "int8":
-            right, details["pair_test"] = (
-                onnx_accuracy(path, *self._arrays(images)) for images in (self._splits.validation, self._splits.test)
+            right, test = (
+                onnx_accuracy(path, *arrays(self._splits, images))
+                for images in (self._splits.validation, self._splits.test)
             )
-        return BlackBox(self._victim, self._splits, name), right, details
-
-    def _arrays(self, images: Images) -> tuple[Any, Any]:
-        return self._splits.normalise(images.pixels.cpu()).numpy(), images.labels.cpu().numpy()
+        return BlackBox(self._victim, self._splits, name), right, {"pair_test": test}
 
 
 def gains_of(report: Report, target: str) -> list[dict[str, Any]]:
@@ -233,19 +288,6 @@ def gains_of(report: Report, target: str) -> list[dict[str, Any]]:
                 }
             )
     return found
-
-
-def onnx_accuracy(path: Path, images: Any, labels: Any, batch: int = 500) -> float:
-    """Share of normalised images (N, C, H, W) that an ONNX file gives their label, 0 to 1."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    parts = range(0, len(images), batch)
-    found = np.concatenate([session.run(None, {name: images[at : at + batch]})[0].argmax(1) for at in parts])
-    return float(np.mean(found == labels))
 
 
 def protected_files(place: Path, strategy: Strategy) -> dict[str, Path]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 
 from cloister.errors import CloisterError
 from cloister.protect.strategy import Strategy
@@ -14,8 +15,7 @@ from cloister.search.space import Point, Scalar
 #: The cheapest of each parameter.
 LEAST: dict[str, Scalar] = {
     "backbone_width": 1.0, "tail": "short", "cpm_width": 2, "cpm_depth": 0, "operator": "conv1x1", "merge": "add",
-    "head": "average", "pool": 8, "pool_kind": "max", "channels": 0.125, "select": "first", "pruned": None,
-    "lock": "none",
+    "head": "average", "pool": 8, "pool_kind": "max", "channels": 0.125, "select": "first",
 }  # fmt: skip
 
 
@@ -62,12 +62,14 @@ def _points(evaluator: Evaluator) -> Iterator[Point]:
     space = evaluator.space
     yield from space.anchors
     slots = [name for name in space.choices if name.startswith("tap_")]
-    for tap in [value for value in space.choices[slots[0]] if value is not None]:
-        for form in space.choices["form"]:
-            for precision in space.choices["precision"]:
-                point = {**LEAST, "form": form, "precision": precision, **dict.fromkeys(slots), slots[0]: tap}
-                if all(point[name] in values for name, values in space.choices.items()):
-                    yield {name: point[name] for name in space.choices}
+    taps = [value for value in space.choices[slots[0]] if value is not None]
+    # as it is, and as far as it can be pruned
+    shares = dict.fromkeys((space.choices["pruned"][0], space.choices["pruned"][-1]))
+    given = {"lock": space.choices["lock"][0], **dict.fromkeys(slots)}
+    for share, tap, form, precision in product(shares, taps, space.choices["form"], space.choices["precision"]):
+        point = {**LEAST, **given, "pruned": share, "form": form, "precision": precision, slots[0]: tap}
+        if all(point[name] in values for name, values in space.choices.items()):
+            yield {name: point[name] for name in space.choices}
 
 
 def _told(strategy: Strategy, figures: Figures) -> str:

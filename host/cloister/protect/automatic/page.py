@@ -41,6 +41,7 @@ def page(report: dict[str, Any], front: str, attacks: str) -> str:
         _summary(report, budget),
         "<h2>Why this strategy</h2>",
         *(f"<p>{escape(line)}</p>" for line in report["why"].splitlines()),
+        *(f"<p>{line}</p>" for line in _explained(report)),
         f'<div class="wide">{front}</div>',
         "<h2>The network</h2>",
         f'<div class="wide">{drawing}</div>',
@@ -80,9 +81,11 @@ def _summary(report: dict[str, Any], budget: Budget) -> str:
         shown = escape(found) if limit is None else _mark(figures[key] <= limit, found)
         rows.append([escape(what), shown, "no limit" if limit is None else escape(tell(limit))])
     details = figures["details"]
+    locked = right["without_password"] is not None
     facts = [
         ["accuracy of the unprotected model, test images", f"{right['victim']:.2%}"],
-        ["accuracy of the protected model", f"{right['protected']:.2%}"],
+        [f"accuracy of the protected model{', with the password' if locked else ''}", f"{right['protected']:.2%}"],
+        *([["the same without the password", f"{right['without_password']:.2%}"]] if locked else []),
         ["accuracy of what is exposed, used as it is", f"{right['exposed_alone']:.2%}"],
         ["strongest attack, as a ratio to the black box (validation images; chosen by this)", f"{figures['gain']:.3f}"],
         ["the same on test images", f"{details['gain_test']:.3f}"],
@@ -98,6 +101,29 @@ def _summary(report: dict[str, Any], budget: Budget) -> str:
             _table(["", ""], facts),
         ]
     )
+
+
+def _explained(report: dict[str, Any]) -> list[str]:
+    """What must be known of a pruned or a locked model, and what comes next; HTML."""
+    right, lines = report["accuracy"], []
+    if report["pruned_left"] is not None:
+        lines.append(
+            f"The model was pruned first: {report['pruned_left']:.1%} of its multiply-accumulates are left, with "
+            f"{right['pruned']:.2%} of the test images right before anything else was done. Points lost and "
+            "instructions added are counted against the model as it was given, so that pruning can make the overhead "
+            "negative."
+        )
+    if right["without_password"] is not None:
+        lines.append(
+            "The model is locked (EdgePro): it answers as above where the licence carries the password, and without it "
+            f"gives {right['without_password']:.2%} of the test images their label. The attacks below hold <b>all "
+            "locked weights in clear</b>, without the password. In the bundle these are sealed; so this is what "
+            "remains if the bundle's content key has leaked. A model that is not locked is attacked here as its "
+            "bundle protects it, which is an easier case: the two are not to be compared."
+        )
+    if report["licence"] is not None:
+        lines.append(f"What comes next: <code>{escape(report['licence'])}</code>")
+    return lines
 
 
 def _costs(report: dict[str, Any]) -> str:

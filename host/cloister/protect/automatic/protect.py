@@ -14,12 +14,14 @@ from typing import Any
 from torch import nn
 
 from cloister.errors import CloisterError
+from cloister.password import Password
 from cloister.protect.automatic.costs import copied
 from cloister.protect.automatic.evaluator import TrainingEvaluator, protected_files
 from cloister.protect.automatic.measure import check_measurable, measured
 from cloister.protect.automatic.nearest import check_possible, none_within
 from cloister.protect.automatic.report import REPORT_FILE, report_of, write_report
 from cloister.protect.automatic.settings import ProtectSettings
+from cloister.protect.automatic.whole import PASSWORD_FILE
 from cloister.protect.strategy import Strategy
 from cloister.protect.training import Splits
 from cloister.seal import VendorKey
@@ -39,6 +41,7 @@ class Protected:
     Attributes:
         folder: holds everything.
         bundle: to be licensed and run.
+        password: of a locked model: what licences must carry for it to answer; None: not locked. Secret.
         strategy: the chosen one.
         found: the search: front, choice, and all that was tried.
         report: as ``report.json`` has it.
@@ -49,6 +52,16 @@ class Protected:
     strategy: Strategy
     found: Found
     report: dict[str, Any]
+
+    @property
+    def password(self) -> Path | None:
+        """See the class."""
+        return None if self.strategy.lock is None else self.folder / PASSWORD_FILE
+
+    @property
+    def licence(self) -> str:
+        """The command that comes next."""
+        return str(self.report["licence"])
 
     @property
     def page(self) -> Path:
@@ -180,9 +193,16 @@ def _compiled(
     from cloister.api import compile as compile_model
 
     files = {what: copied(path, folder, path.name) for what, path in protected_files(place, chosen.strategy).items()}
+    password = None
+    if chosen.strategy.lock is not None:
+        password = folder / PASSWORD_FILE
+        Password.read(place / PASSWORD_FILE).write(password)
     bundle = folder / ("pair.clb" if "backbone" in files else "model.clb")
     made = {"strategy": chosen.strategy.digest, "settings": report["settings_digest"], "memory": budget.memory}
     report["files"] = {**{what: path.name for what, path in files.items()}, "bundle": bundle.name}
+    if password is not None:
+        report["files"]["password"] = password.name
+    report["licence"] = licence_command(bundle, password, keys)
     report["compiled"] = made
     try:
         before = json.loads((folder / REPORT_FILE).read_text()).get("compiled")
@@ -190,13 +210,20 @@ def _compiled(
         before = None
     if before == made and bundle.exists():
         return bundle
-    for stale in ("pair.clb", "model.clb", "model.onnx", "cpm.onnx", "backbone.onnx"):
+    for stale in ("pair.clb", "model.clb", "model.onnx", "cpm.onnx", "backbone.onnx", PASSWORD_FILE):
         if stale not in report["files"].values():
             (folder / stale).unlink(missing_ok=True)
     compiled = compile_model(
         files["model" if "model" in files else "cpm"], backbone=files.get("backbone"), name=name,
-        secure_memory=budget.memory, keys=keys,
+        secure_memory=budget.memory, keys=keys, password=password,
     )  # fmt: skip
     compiled.save(bundle)
     say(f"compiled {bundle.name}: {bundle.stat().st_size} bytes")
     return bundle
+
+
+def licence_command(bundle: Path, password: Path | None, keys: Path | None) -> str:
+    """How a device comes by its licence: without its password a locked model guesses."""
+    carried = "" if password is None else f" --password {password}"
+    where = "" if keys is None else f" --dir {keys}"
+    return f"cloister licence {bundle} device.json{carried}{where} -o {bundle.with_suffix('.lic')}"

@@ -31,6 +31,9 @@ def report_of(
     attacks = json.loads((place / ATTACKS_FILE).read_text())
     pair = place / "report.json"
     crossing = json.loads(pair.read_text())["crossing"] if pair.exists() else []
+    pruned = details.get("pruned")
+    # a pruned network has fewer channels
+    tensors = {tap: list(shape) for tap, shape in evaluator.taps.items()} if pruned is None else pruned["tensors"]
     return {
         "model": name,
         "data": {
@@ -45,11 +48,15 @@ def report_of(
             "victim": details["victim_test"],
             "protected": details["pair_test"],
             "exposed_alone": details["direct_test"],
+            "pruned": None if pruned is None else pruned["test"],
+            "without_password": details.get("without_password_test"),
         },
+        "pruned_left": None if pruned is None else pruned["left"],
+        "licence": None,
         "prediction": details["prediction"],
         "measured": None,
         "attacks": attacks,
-        "network": {"tensors": {tap: list(shape) for tap, shape in evaluator.taps.items()}, "crossing": crossing},
+        "network": {"tensors": tensors, "crossing": crossing},
         "tried": {
             "estimates": found.estimates, "proxies": found.proxies, "trainings": found.trainings, "cost": found.cost,
             "complete": found.complete,

@@ -12,11 +12,22 @@ from cloister.attack.attacker import FINALISTS
 from cloister.attack.attacks import ATTACKS
 from cloister.attack.effort import Effort as AttackEffort
 from cloister.errors import CloisterError
+from cloister.protect.edgepro import LockSettings
+from cloister.protect.edgepro.settings import settings_with as lock_settings_with
 from cloister.protect.mirror import MirrorSettings
 from cloister.protect.mirror import settings_with as mirror_settings_with
-from cloister.protect.strategy import Strategy
+from cloister.protect.prune import PruneSettings
+from cloister.protect.prune import settings_with as prune_settings_with
+from cloister.protect.strategy import FORMS, Strategy
 from cloister.protect.training import Augmentation
 from cloister.search import Effort as SearchEffort
+
+#: Learning rate of what is pruned or locked, as a share of a pair's: so the defaults of all three are.
+MENDING_RATE = 0.4
+#: More points than can be lost: how far to prune is the search's choice.
+ANY_LOSS = 100.0
+#: From so many epochs of mending on a victim is pruned in half as large steps.
+SMALL_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -28,12 +39,16 @@ class Depth:
         final: of the CPM alone behind them.
         attacks: names, as ``cloister attack`` has them.
         effort: what attackers have.
+        mending: epochs of a pruned victim's last fine-tuning [default: ``epochs``].
+        locking: epochs of a lock's training [default: half of ``epochs``].
     """
 
     epochs: int
     final: int
     attacks: tuple[str, ...]
     effort: AttackEffort
+    mending: int | None = None
+    locking: int | None = None
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.attacks) - set(ATTACKS))
@@ -44,6 +59,8 @@ class Depth:
             )
         if self.epochs < 1 or self.final < 0:
             raise CloisterError(f"{self.epochs} epochs and {self.final} final ones", "choose at least 1, and 0 or more")
+        if min(1 if count is None else count for count in (self.mending, self.locking)) < 1:
+            raise CloisterError("no epochs to mend what is pruned, or to train locks", "choose at least 1")
 
     def steps(self, mirror: MirrorSettings, images: int) -> float:
         """About how many steps of training a strategy takes, attackers' taken in; for one that is tampered.
@@ -81,7 +98,8 @@ class ProtectSettings:
         search: how many strategies are estimated, trained briefly and in full.
         rate, batch: of pairs' training; None: the defaults of ``MirrorSettings``.
         augmentation: of training images, the owner's and the attackers'.
-        forms: kinds of backbones, or "whole", that are considered; empty: all.
+        forms: what is considered, of :data:`~cloister.protect.strategy.FORMS`: kinds of backbones, and "whole" for the
+            model in the TA; empty: all. "pruned" and "locked" beside them, or alone, leave out what is not.
         seed: of all that is drawn.
     """
 
@@ -93,6 +111,20 @@ class ProtectSettings:
     augmentation: Augmentation = field(default_factory=Augmentation)
     forms: tuple[str, ...] = ()
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.forms) - set(FORMS)):
+            raise CloisterError(f"there is no form {', '.join(unknown)}", f"choose of {', '.join(FORMS)}")
+        if "locked" in self.forms and self.kinds and "whole" not in self.kinds:
+            raise CloisterError(
+                f"a pair ({', '.join(self.kinds)}) cannot be locked",
+                "lock the whole model in the TA, or leave that out",
+            )
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The forms without pruning and locks; empty: all."""
+        return tuple(form for form in self.forms if form not in ("pruned", "locked"))
 
     @property
     def digest(self) -> str:
@@ -106,6 +138,30 @@ class ProtectSettings:
             strategy, epochs=depth.epochs, rate=self.rate, batch=self.batch, augmentation=self.augmentation,
             final=depth.final, seed=self.seed,
         )  # fmt: skip
+
+    def prune(self, share: float, depth: Depth) -> PruneSettings:
+        """How a victim is pruned to that share of its multiply-accumulates, whatever accuracy that costs.
+
+        In steps of about a half, or its root; what the steps break is mended at the end.
+        """
+        mending = depth.epochs if depth.mending is None else depth.mending
+        steps = math.ceil(-math.log2(share)) * (2 if mending >= SMALL_STEPS else 1)
+        return prune_settings_with(
+            target=share, steps=max(1, steps), epochs=1, final=mending, budget=ANY_LOSS, rate=self._mending_rate,
+            batch=self.batch, augmentation=self.augmentation, seed=self.seed,
+        )  # fmt: skip
+
+    def lock(self, shares: tuple[float, float], depth: Depth) -> LockSettings:
+        """How a model is locked with those shares of turned channels and of constants."""
+        made = lock_settings_with(
+            epochs=(depth.epochs + 1) // 2 if depth.locking is None else depth.locking, rate=self._mending_rate,
+            turned_share=shares[0], constant_share=shares[1], augmentation=self.augmentation, seed=self.seed,
+        )  # fmt: skip
+        return made if self.batch is None else replace(made, recipe=replace(made.recipe, batch=self.batch))
+
+    @property
+    def _mending_rate(self) -> float | None:
+        return None if self.rate is None else MENDING_RATE * self.rate
 
     def share(self, images: int) -> float:
         """What a short training costs, as a share of a full one."""
