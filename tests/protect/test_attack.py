@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,8 @@ from click.testing import CliRunner
 from digits_data import digits_splits
 from torch import nn
 
-from cloister.attack import AttackError, BlackBox, Effort, LeakedFile, SeenRun, WhiteBox, bench
+from cloister.attack import AttackError, BlackBox, Effort, Exposed, LeakedFile, SeenRun, WhiteBox, bench
+from cloister.attack.attacker import Attacker
 from cloister.attack.attacks.mask import masked
 from cloister.attack.attacks.observe import read_locks
 from cloister.attack.attacks.prune import pruned
@@ -172,6 +174,35 @@ def test_weights_are_drawn_anew_but_for_those_kept() -> None:
 
     with pytest.raises(AttackError, match="no reset_parameters"):
         fresh(nn.Sequential(Own()), 0)
+
+
+def test_fresh_networks_begin_as_exposed_ones_do_but_for_their_weights() -> None:
+    splits, black = digits_splits(), BlackBox(victim(), digits_splits())
+
+    def begun(target: Exposed, architecture: Callable[[int], nn.Module]) -> Attacker:
+        return Attacker(target, splits, architecture, EFFORT, 0, None, "cpu", splits.train)
+
+    attacker = begun(black, lambda seed: network("digits", 1, 10, seed))
+    found = attacker.fresh_starts(splits.train)
+    assert not attacker.starts(splits.train), "nothing is exposed"
+    assert len(found) == len(begun(LeakedLock(lock(), splits), attacker.architecture).starts(splits.train))
+    counts = {name: sum(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
+              for name, module in found.items()}  # fmt: skip
+    assert sorted(counts.values()) == [2, 2, 3, 3, 3], "the architecture's own, and behind every layer but the last"
+    theirs = [tensor for tensor in folded().state_dict().values() if tensor.ndim > 1]
+    firsts = []
+    for module in found.values():
+        weights = [layer.weight.detach() for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+        assert not any(torch.equal(weight, tensor) for weight in weights for tensor in theirs)
+        firsts.append(float(weights[0].sum()))
+    assert len(set(firsts)) == len(found), "draws of their own"
+
+    class Branching(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x if x.sum() > 0 else -x)
+
+    odd = begun(black, lambda _seed: Branching(nn.Flatten(), nn.Linear(64, 10)))
+    assert list(odd.fresh_starts(splits.train)) == ["scratch, draw 1", "scratch, draw 2"]
 
 
 def test_a_frozen_part_stays_as_it_is() -> None:

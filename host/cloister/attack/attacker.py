@@ -17,8 +17,8 @@ from torch import nn
 
 from cloister.attack.effort import Effort
 from cloister.attack.exposed import Exposed
-from cloister.attack.surgery import has_normalisation, kept, renormalised, transplanted
-from cloister.protect.edgepro.locks import lockable
+from cloister.attack.surgery import fresh, has_normalisation, kept, renormalised, transplanted
+from cloister.protect.edgepro.locks import fold_normalisation, lockable
 from cloister.protect.training import (
     Fitted,
     Images,
@@ -35,8 +35,8 @@ from cloister.protect.training import (
 Record = dict[str, Any]
 #: Starts and rates that are trained in full; more are tried in short trainings first.
 FINALISTS = 3
-#: Draws of weights that training from scratch chooses from.
-DRAWS = 3
+#: Draws of weights that training from scratch chooses from: of the architecture, and with normalisation everywhere.
+DRAWS, NORMALISED = 2, 3
 
 
 @dataclass(frozen=True)
@@ -198,9 +198,26 @@ class Attacker:
             return None
 
     def scratch(self, images: Images, key: str) -> Outcome:
-        """Train fresh networks; of several draws, as other attacks have several starts."""
-        starts = {f"scratch, draw {draw}": self.architecture(self.seed + 1000 + draw) for draw in range(1, DRAWS + 1)}
-        return self.train(starts, images, f"scratch-{key}")
+        """Train fresh networks from :meth:`fresh_starts`."""
+        return self.train(self.fresh_starts(images), images, f"scratch-{key}")
+
+    def fresh_starts(self, images: Images) -> dict[str, nn.Module]:
+        """As many fresh networks as there are starts from an exposed one, by names for the report.
+
+        An exposed network is deployed without normalisation, and the attacker puts it behind every layer, also where
+        the architecture has none. That alone makes short trainings better and tells nothing about the victim, so fresh
+        networks get it too.
+        """
+        seed = self.seed + 1000
+        found = {f"scratch, draw {draw}": self.architecture(seed + draw) for draw in range(1, DRAWS + 1)}
+        try:
+            plain = fold_normalisation(self.architecture(seed))
+        except TrainingError:  # it cannot be traced
+            return found
+        ready = self.renormal(plain, images, anew=True)
+        for draw in range(1, NORMALISED + 1):
+            found[f"scratch, normalised, draw {draw}"] = fresh(ready, seed + DRAWS + draw)
+        return found
 
     def record(self, attack: str, budget: str, outcome: Outcome, began: float, **about: Any) -> Record:
         """How well he did on the test images.
