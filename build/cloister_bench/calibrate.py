@@ -3,7 +3,7 @@
 
 What the TA adds is the difference between an inference there and its partitions alone, each measured in the same boot:
 the invocation, inputs and answer, what a partition and an operator cost, interrupts; then, with too little memory to
-keep anything, what each cipher costs for a byte and for a partition.
+keep anything, what each cipher costs for a byte and for a partition; and what handing the taps of a pair over costs.
 """
 
 from __future__ import annotations
@@ -28,10 +28,13 @@ from cloister_bench.builder import Builder
 from cloister_bench.cases import Case, cases
 from cloister_bench.corpus import GROUPS
 from cloister_bench.device import Job, Outcome
+from cloister_bench.handed import handed_pairs, handed_samples
 from cloister_bench.kernels import corner
 from cloister_bench.networks import dense
+from cloister_bench.pairs import PairWork, prepare_pair
 from cloister_bench.prepare import ALIGN, Workload, prepare
 from cloister_bench.suites.base import Options, Suite, ta_job
+from cloister_bench.suites.mirror import pair_job
 
 #: Repeats and instructions of each: the shortest repeat counts, and few of them meet a timer interrupt.
 REPEATS, INSTRUCTIONS = 3, 150_000
@@ -107,6 +110,17 @@ class _Around:
     cipher: str
 
 
+@dataclass
+class _Handed:
+    """A pair whose invocations are held against its partitions alone."""
+
+    work: PairWork
+    whole: Job
+    stages: Job
+    normal: Job
+    secure: Job
+
+
 def _models() -> list[tuple[str, onnx.ModelProto, dict[str, Any]]]:
     """Models for what lies around the kernels; the third entry holds the compiler's arguments."""
     made: list[tuple[str, onnx.ModelProto, dict[str, Any]]] = []
@@ -162,6 +176,7 @@ class Calibration(Suite):
         self._instructions = instructions
         self.samples: list[tuple[str, Sample]] = []
         self._around: list[_Around] = []
+        self._handed: list[_Handed] = []
         self._batches: list[tuple[list[Case], Job]] = []
 
     def prepare(self) -> list[Any]:
@@ -183,7 +198,19 @@ class Calibration(Suite):
                 if model.graph.name == "dense":
                     works += self._add(f"{name}, half resident", model, choices, cipher, share=0.5)
             works += self._add(name, model, choices, self._ciphers[0], steps=True)
+        for index, files in enumerate(handed_pairs()):
+            works += self._hand(index, prepare_pair(files, f"handed/{index}"))
         return works
+
+    def _hand(self, index: int, work: PairWork) -> list[Any]:
+        assert work.pair is not None
+        name, sides, jobs = f"handed-{index}", [], []
+        for side, compiled in (("normal", work.pair.backbone), ("secure", work.pair.cpm)):
+            own = KernelBatch(f"handed/{index}-{side}", compiled.arena_size, compiled.partitions)
+            sides.append(own)
+            jobs.append(own.job(f"{name}-{side}", f"{work.name}, its partitions", self._instructions))
+        self._handed.append(_Handed(work, pair_job("pair", name, work), pair_job("stages", name, work), *jobs))
+        return [work, *sides]
 
     def _add(
         self, name: str, model: onnx.ModelProto, choices: Mapping[str, Any], cipher: str, *, steps: bool = False,
@@ -214,9 +241,10 @@ class Calibration(Suite):
         return [work, plain]
 
     def jobs(self) -> list[Job]:
-        """The kernels, then each model twice."""
+        """The kernels, then each model twice, then pairs and their partitions."""
         pairs = [job for around in self._around for job in (around.plain, around.job)]
-        return [*(job for _, job in self._batches), *pairs]
+        handed = [job for pair in self._handed for job in (pair.normal, pair.secure, pair.whole, pair.stages)]
+        return [*(job for _, job in self._batches), *pairs, *handed]
 
     def evaluate(self, outcomes: Mapping[str, Outcome]) -> None:
         """Fill `samples`."""
@@ -230,6 +258,15 @@ class Calibration(Suite):
             ]
         for around in self._around:
             self._evaluate(around, outcomes)
+        for pair in self._handed:
+            jobs = (pair.whole, pair.stages, pair.normal, pair.secure)
+            whole, stages, normal, secure = (self.take(outcomes, job) for job in jobs)
+            if whole and stages and normal and secure and pair.work.pair is not None:
+                alone = (
+                    costs(normal, len(pair.work.pair.backbone.partitions)),
+                    costs(secure, len(pair.work.pair.cpm.partitions)),
+                )
+                self.samples += handed_samples(pair.work, whole, stages, *alone)
 
     def _evaluate(self, around: _Around, outcomes: Mapping[str, Outcome]) -> None:
         compiled = around.work.compiled

@@ -23,7 +23,7 @@ from cloister.ir.passes.pipeline import clean, optimise
 #: Tiles between two transformations of the weights for which WINOGRAD is measured; 0: all at once.
 _TILES = (0, 8, 24)
 #: Most kernels that are measured of a kind: layouts and ends of 8-bit models would otherwise be most of all.
-_MOST = 100
+_MOST = 200
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from rich.progress import Progress as Bar
 
 from cloister.errors import CloisterError
 from cloister.estimate.fit import Sample
-from cloister.estimate.instructions import CONSTANTS
+from cloister.estimate.instructions import CONSTANTS, table_path
 from cloister.seal import VendorKey
 from cloister_bench import tools
 from cloister_bench.board import measure_device
@@ -27,6 +27,7 @@ from cloister_bench.calibrate import Calibration, make_table, read_samples, samp
 from cloister_bench.device import Progress, device_key, run_jobs
 from cloister_bench.document import write_tables
 from cloister_bench.errors import BenchError
+from cloister_bench.evaluation import keep_evaluation, rows_of
 from cloister_bench.networks import NETWORKS, SMALL
 from cloister_bench.overlap import measure_overlap, overlap_table
 from cloister_bench.pairs import made_pairs, own_pairs
@@ -40,8 +41,9 @@ from cloister_bench.records import (
     to_json,
     write_text,
 )
-from cloister_bench.suites import SUITES
+from cloister_bench.suites import SUITES, USUAL
 from cloister_bench.suites.base import Options, Suite
+from cloister_bench.suites.strategies import StrategySuite
 from cloister_bench.tables import TABLES, compare_table
 from cloister_build.paths import REPO, cache_dir, index_without_crypto
 from cloister_build.report import Report
@@ -65,6 +67,7 @@ EPILOG = """examples:
   build/bench --suite models --network resnet50 --network mobilenetv2
   build/bench --suite models --models DIR         ONNX files of your own
   build/bench --suite mirror --pairs DIR          pairs of your own
+  build/bench --suite strategies                  predictions of strategies (needs build/setup --train)
   build/bench --overlap                           both halves of pairs side by side, by time on two cores
   build/bench --suite tee --without-crypto        what a CPU without crypto instructions pays
   build/bench --json now.json --compare before.json
@@ -82,7 +85,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--suite", action="append", choices=list(SUITES), help="may be repeated (default: all)")
+    parser.add_argument(
+        "--suite", action="append", choices=list(SUITES), help="may be repeated (default: all but strategies)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the records there")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="show what differs from that run")
     parser.add_argument("--quick", action="store_true", help="few and short measurements")
@@ -220,6 +225,9 @@ def measure(suites: Sequence[Suite], chosen: argparse.Namespace, console: Consol
             write_text(SAMPLES, samples_text(suite.samples))
             if not suite.found.problems:
                 write_constants(suite.samples, chosen.constants, console)
+        if isinstance(suite, StrategySuite) and not suite.found.problems and not chosen.quick:
+            source = {"measured": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit()}
+            keep_evaluation(table_path(), rows_of(suite.found.records), source)
     console.print(f"measured in {time.monotonic() - began:.0f} s")
 
 
@@ -298,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with _progress(errors) as progress:
                 console.print(overlap_table(measure_overlap(pairs, client, progress, chosen.timeout)))
             return 0
-        names = chosen.suite or ([] if chosen.calibrate else SUITES)
+        names = chosen.suite or ([] if chosen.calibrate else USUAL)
         calibration = [Calibration(_options(chosen))] if chosen.calibrate else []
         suites = [*calibration, *(SUITES[name](_options(chosen)) for name in dict.fromkeys(names))]
         measure(suites, chosen, errors)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import onnx
 
+from cloister_bench import small
 from cloister_bench.builder import Builder
 from cloister_bench.quantised import quantised
 
@@ -324,6 +325,10 @@ def eights() -> Iterator[Model]:
 
 
 GROUPS: dict[str, Callable[[], Iterator[Model]]] = {
+    "small images": small.images,
+    "small vectors": small.vectors,
+    "small joints": small.joints,
+    "small eights": small.eights,
     "convolutions": convolutions,
     "depthwise": depthwise,
     "matrices": matrices,

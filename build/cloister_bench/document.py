@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cloister_bench.errors import BenchError
+from cloister_bench.evaluation import rows_of, summary
 from cloister_bench.records import Record, write_text
 from cloister_bench.tables import number
 
@@ -80,10 +81,61 @@ def estimate_table(records: Sequence[Record]) -> list[str]:
     return _markdown(head, rows)
 
 
+def strategy_table(records: Sequence[Record]) -> list[str]:
+    """Predictions of strategies against measurements, one by one."""
+    rows = []
+    for row in rows_of(records):
+        cells = [row.name + (" (drawn)" if row.values.get("drawn") else "")]
+        for metrics in (("total",), ("secure",), ("boundary",)):
+            both, error = row.both(metrics), row.error(metrics)
+            cells += [number(both[0]) if both else "", "" if error is None else f"{100 * error:+.1f} %"]
+        for metric, tell in (
+            ("peak", _kibibytes),
+            ("bytes", number),
+            ("crossings", number),
+            ("staged crossings", number),
+        ):
+            both = row.both((metric,))
+            same = both is not None and both[0] == both[1]
+            cells.append("" if both is None else tell(both[0]) if same else f"{tell(both[0])}, not {tell(both[1])}")
+        told = row.values.get("told error", 0.0)
+        extrapolated = row.values.get("extrapolated", 0.0)
+        cells.append(f"{100 * told:.1f} %" + (f", {100 * extrapolated:.0f} % not measured" if extrapolated else ""))
+        rows.append(cells)
+    head = ("strategy", "total", "error", "secure world", "error", "boundary", "error", "peak beside the TA")
+    return _markdown((*head, "bytes in", "crossings", "one by one", "error that it told"), rows)
+
+
+def _kibibytes(value: float) -> str:
+    return f"{value / 1024:,.0f} KiB"
+
+
+def evaluation_table(records: Sequence[Record]) -> list[str]:
+    """How far predictions of strategies are off."""
+    every = rows_of(records)
+    if not every:
+        return []
+    groups = (every, *([row for row in every if bool(row.values.get("drawn")) == drawn] for drawn in (False, True)))
+    made = [summary(rows) for rows in groups]
+    rows = []
+    for name, found in made[0].items():
+        cells = [name, f"{found['strategies']:.0f}", f"{100 * found['median']:.1f} %", f"{100 * found['worst']:.1f} %"]
+        cells.append(f"{100 * found['mean']:+.1f} %")
+        cells += [
+            f"{100 * other[name]['median']:.1f} %, {100 * other[name]['worst']:.1f} %" if name in other else ""
+            for other in made[1:]
+        ]
+        rows.append(cells)
+    head = ("of", "strategies", "median error", "worst", "mean, with its sign", "those chosen: median, worst")
+    return _markdown((*head, "those drawn: median, worst"), rows)
+
+
 TABLES: dict[str, tuple[str, Callable[[Sequence[Record]], list[str]]]] = {
     "sizes": ("performance.md", size_table),
     "stream": ("performance.md", stream_table),
     "estimates": ("estimate.md", estimate_table),
+    "evaluation": ("estimate.md", evaluation_table),
+    "strategies": ("estimate.md", strategy_table),
 }
 
 

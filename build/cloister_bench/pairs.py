@@ -175,14 +175,14 @@ class PairWork(Workload):
         return {f"{self.directory}/{name}": data for name, data in made.items()}
 
 
-def prepare_pair(files: PairFiles, directory: str) -> PairWork:
-    """Compile a pair.
+def prepare_pair(files: PairFiles, directory: str, secure_memory: int = 0) -> PairWork:
+    """Compile a pair for a budget of secure memory; 0: all stays resident.
 
     Raises:
         CloisterError: it is not supported, or its halves do not fit.
     """
     work = PairWork(files.name, directory, files.backbone, precision_of(files.cpm), random_inputs(files.backbone))
-    work.pair = compile_pair(files.cpm, files.backbone, secure_memory=0)
+    work.pair = compile_pair(files.cpm, files.backbone, secure_memory=secure_memory)
     work.compiled = work.pair.cpm
     return work
 
@@ -213,7 +213,7 @@ def _empty_partition() -> bytes:
 
 @dataclass
 class BoundaryWork(Workload):
-    """A CPM without its kernels: what remains is the boundary."""
+    """A CPM, or a model, without its kernels: what remains is the boundary."""
 
     like: CompiledModel | None = None
 
@@ -228,6 +228,6 @@ class BoundaryWork(Workload):
         return {f"{self.directory}/{name}": data for name, data in made.items()}
 
 
-def boundary_of(work: PairWork, directory: str) -> BoundaryWork:
-    """The boundary of a pair."""
+def boundary_of(work: Workload, directory: str) -> BoundaryWork:
+    """The boundary of a pair, or of a model in the TA."""
     return BoundaryWork(f"{work.name}, boundary", directory, work.model, work.precision, {}, like=work.compiled)

@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 
 from cloister_bench.errors import BenchError
+from cloister_bench.evaluation import rows_of
 from cloister_bench.records import Record, write_text
 from cloister_bench.tables import number
 
@@ -21,11 +22,13 @@ _NAMES = {"ta": "Cloister, TA", "normal": "Cloister, normal world", "onnxruntime
 
 @dataclass
 class Line:
-    """Points that belong together, by their x."""
+    """Points that belong together, by their x; ``dots``: no line joins them; ``bare``: a line without points."""
 
     name: str
     points: list[tuple[float, float]] = field(default_factory=list)
     dashed: bool = False
+    dots: bool = False
+    bare: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,17 +84,22 @@ def draw(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:
         colour, dash = COLOURS[index % len(COLOURS)], ' stroke-dasharray="5 4"' if line.dashed else ""
         points = [(point, at(point)) for point in sorted(line.points)]
         path = " L".join(f"{left:.1f},{top:.1f}" for _, (left, top) in points)
-        body.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
-        for (first, second), (left, top) in points:
+        if not line.dots:
+            body.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
+        for (first, second), (left, top) in [] if line.bare else points:
             text = escape(f"{line.name}: {x.tell(first)}, {y.tell(second)}")
             body.append(
                 f'<circle cx="{left:.1f}" cy="{top:.1f}" r="3.5" fill="{colour}"><title>{text}</title></circle>'
             )
         down = TOP + 14 + 20 * index
-        body.append(
-            f'<line x1="{WIDTH - RIGHT + 12}" x2="{WIDTH - RIGHT + 34}" y1="{down}" y2="{down}" stroke="{colour}" '
-            f'stroke-width="2"{dash}/><text x="{WIDTH - RIGHT + 40}" y="{down + 4}">{escape(line.name)}</text>'
-        )
+        if line.dots:
+            body.append(f'<rect x="{WIDTH - RIGHT + 20}" y="{down - 3}" width="7" height="7" fill="{colour}"/>')
+        else:
+            body.append(
+                f'<line x1="{WIDTH - RIGHT + 12}" x2="{WIDTH - RIGHT + 34}" y1="{down}" y2="{down}" '
+                f'stroke="{colour}" stroke-width="2"{dash}/>'
+            )
+        body.append(f'<text x="{WIDTH - RIGHT + 40}" y="{down + 4}">{escape(line.name)}</text>')
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
         'font-family="sans-serif" font-size="12">'
@@ -148,7 +156,7 @@ def estimate_plot(records: Sequence[Record]) -> str | None:
     for record in records:
         if record.where == "ta" and record.metric in ("estimate", "instructions"):
             found.setdefault((record.suite, record.name, record.precision), {})[record.metric] = record.value
-    line = Line("a network, a budget")
+    line = Line("a network, a budget", dots=True)
     line.points = [
         (both["instructions"], both["estimate"] / both["instructions"]) for both in found.values() if len(both) == 2
     ]
@@ -159,12 +167,32 @@ def estimate_plot(records: Sequence[Record]) -> str | None:
     marks = [1 - limit, 1 - limit / 2, 1, 1 + limit / 2, 1 + limit]
     x = decades("measured instructions of one inference in the TA", (point[0] for point in line.points))
     y = Axis("estimated, of measured", 1 - limit, 1 + limit, marks, lambda value: f"{value:.2f}")
-    text = draw("The estimate of cloister plan against the measurement", x, y, [line])
-    # Networks in order of size are no line.
-    return text.replace('fill="none" stroke=', 'fill="none" stroke-opacity="0" stroke=')
+    return draw("The estimate of cloister plan against the measurement", x, y, [line])
 
 
-PLOTS = {"cost-by-size.svg": size_plot, "cost-by-memory.svg": memory_plot, "estimate.svg": estimate_plot}
+def strategy_plot(records: Sequence[Record]) -> str | None:
+    """What strategies were predicted to take, held against what they take."""
+    rows = rows_of(records)
+    lines = [
+        Line(name, [both for row in rows if (both := row.both(metrics)) and min(both) > 0], dots=True)
+        for name, metrics in (("all of it", ("total",)), ("secure world", ("secure",)), ("boundary", ("boundary",)))
+    ]
+    lines = [line for line in lines if line.points]
+    if not lines:
+        return None
+    values = [value for line in lines for point in line.points for value in point]
+    x = decades("measured instructions of one inference", values)
+    y = decades("predicted instructions", values)
+    exact = Line("as measured", [(x.low, x.low), (x.high, x.high)], dashed=True, bare=True)
+    return draw("Strategies: the prediction against the measurement", x, y, [*lines, exact])
+
+
+PLOTS = {
+    "cost-by-size.svg": size_plot,
+    "cost-by-memory.svg": memory_plot,
+    "estimate.svg": estimate_plot,
+    "strategies.svg": strategy_plot,
+}
 
 
 def write_plots(records: Sequence[Record], directory: Path) -> list[Path]:

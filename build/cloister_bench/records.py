@@ -14,6 +14,8 @@ from typing import Any
 
 from cloister.errors import CloisterError, FormatError
 
+#: A suite of which a run replaces all that an earlier one measured: its members are one list.
+TOGETHER = "strategies"
 #: Where something ran; "" for what belongs to no place, such as a network's number of multiply-accumulates.
 PLACES = ("ta", "normal", "onnxruntime", "")
 
@@ -134,6 +136,8 @@ def read_history(path: Path) -> list[Record]:
         for line in path.read_text("utf-8").splitlines():
             run = json.loads(line)
             if not run["quick"]:
+                if any(record["suite"] == TOGETHER for record in run["records"]):
+                    latest = {key: record for key, record in latest.items() if key[0] != TOGETHER}
                 latest |= {record.key: record for record in from_json(run["records"], str(path))}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{path} is no history: {error}", "give out/bench/history.jsonl, or a JSON file") from error

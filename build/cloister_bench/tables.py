@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from rich.markup import escape
 from rich.table import Table
 
+from cloister_bench.evaluation import COMPARED, rows_of, summary
 from cloister_bench.records import Difference, Record
 
 
@@ -164,6 +165,20 @@ def mirror_table(records: Sequence[Record]) -> Table:
     return table
 
 
+def strategy_table(records: Sequence[Record]) -> Table:
+    """Predictions of strategies, over what was measured."""
+    columns = ("strategy", *COMPARED, "told error")
+    table = _table("strategies: prediction over measurement, less one", columns)
+    rows = rows_of(records)
+    for row in rows:
+        errors = (row.error(metrics) for metrics in COMPARED.values())
+        table.add_row(escape(row.name), *(percent(error) for error in errors), percent(row.values.get("told error")))
+    found = summary(rows)
+    for what in ("median", "worst"):
+        table.add_row(what, *(percent(found[name][what]) if name in found else "-" for name in COMPARED), "")
+    return table
+
+
 def size_table(records: Sequence[Record]) -> Table:
     """One architecture in several widths."""
     return model_table(records, "sizes")
@@ -177,6 +192,7 @@ TABLES = {
     "sizes": size_table,
     "locks": lock_table,
     "mirror": mirror_table,
+    "strategies": strategy_table,
 }
 
 

@@ -108,6 +108,7 @@ static TEEC_Result run_whole(struct ta_model *model, uint32_t *origin)
 	op.params[3].value.a = model->output;
 	op.params[3].value.b = 1;
 	res = TEEC_InvokeCommand(&model->session, CL_CMD_RUN, &op, origin);
+	model->invocations++;
 	if (res)
 		return res;
 	model->answer_size = op.params[3].value.a;
@@ -135,6 +136,7 @@ static TEEC_Result run_steps(struct ta_model *model, uint32_t *origin)
 	op.paramTypes = TEEC_PARAM_TYPES(TEEC_MEMREF_PARTIAL_INPUT, TEEC_VALUE_OUTPUT, 0, 0);
 	set_part(&op.params[0], &model->inputs, 0, model->inputs.size);
 	res = TEEC_InvokeCommand(&model->session, CL_CMD_BEGIN, &op, origin);
+	model->invocations++;
 	model->decrypted = 0;
 	while (!res && op.params[1].value.a < count) {
 		const struct cl_partition_desc *wanted = &desc[op.params[1].value.a];
@@ -149,6 +151,7 @@ static TEEC_Result run_steps(struct ta_model *model, uint32_t *origin)
 		}
 		set_part(&op.params[0], &model->payload, offset, wanted->sealed_size);
 		res = TEEC_InvokeCommand(&model->session, CL_CMD_STEP, &op, origin);
+		model->invocations++;
 		model->decrypted++;
 	}
 	if (res)
@@ -159,6 +162,7 @@ static TEEC_Result run_steps(struct ta_model *model, uint32_t *origin)
 	op.params[1].value.a = model->output;
 	op.params[1].value.b = 1;
 	res = TEEC_InvokeCommand(&model->session, CL_CMD_FINISH, &op, origin);
+	model->invocations++;
 	if (!res)
 		model->answer_size = op.params[1].value.a;
 	return res;
@@ -252,9 +256,12 @@ static int run_model(char **arguments, bool steps)
 	model.output = CL_OUTPUT_LABEL;
 	if (measure(&task) || print_usage(&model))
 		return -1;
+	print_value("inputs", inputs_size);
 	model.output = CL_OUTPUT_FULL;
+	model.invocations = 0;
 	if (run(&model))
 		return -1;
+	print_value("invocations", model.invocations);
 	return write_file(arguments[2], model.answer.buffer, model.answer_size);
 }
 

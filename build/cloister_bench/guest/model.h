@@ -29,8 +29,9 @@ struct ta_model {
 	uint32_t output; /* enum cl_output */
 	uint32_t answer_size;
 	uint32_t decrypted; /* partitions, of the last inference */
-	bool resident;      /* the TA needs the payload no more */
-	bool steps;         /* the payload cannot be mapped at once */
+	uint32_t invocations;
+	bool resident; /* the TA needs the payload no more */
+	bool steps;    /* the payload cannot be mapped at once */
 };
 
 /* Reads manifest and licence, and opens a session; `memory` is a number. */

@@ -38,6 +38,8 @@ struct pair {
 	size_t stage_count;
 	uint8_t *taps; /* registered as cpm.inputs */
 	size_t taps_size;
+	uint64_t normal_least; /* that an inference at once took on either side */
+	uint64_t secure_least;
 
 	sem_t begun; /* a stage is ready for the second thread */
 	sem_t done;  /* it has called the TA for the last one */
@@ -120,6 +122,7 @@ static int answer(struct pair *pair, size_t offset, size_t size)
 	op.params[3].value.a = model->output;
 	op.params[3].value.b = 1;
 	res = TEEC_InvokeCommand(&model->session, CL_CMD_RUN, &op, &origin);
+	model->invocations++;
 	if (res)
 		return fail("RUN", res, origin);
 	model->answer_size = op.params[3].value.a;
@@ -137,18 +140,32 @@ static int feed(struct pair *pair, size_t offset, size_t size)
 	op.paramTypes = TEEC_PARAM_TYPES(TEEC_MEMREF_PARTIAL_INPUT, TEEC_VALUE_OUTPUT, 0, 0);
 	set_part(&op.params[0], &pair->cpm.inputs, offset, size);
 	res = TEEC_InvokeCommand(&pair->cpm.session, CL_CMD_FEED, &op, &origin);
+	pair->cpm.invocations++;
 	return res ? fail("FEED", res, origin) : 0;
+}
+
+static void keep_least(uint64_t *least, uint64_t spent)
+{
+	if (spent < *least)
+		*least = spent;
 }
 
 static int run_pair(void *cookie)
 {
 	struct pair *pair = cookie;
+	const uint64_t begin = now();
+	uint64_t ready = 0;
 
 	plain_take_inputs(&pair->normal);
 	if (plain_run(&pair->normal, 0, pair->normal.partition_count))
 		return -1;
 	gather(pair, 0, pair->tap_count, pair->taps);
-	return answer(pair, 0, pair->taps_size);
+	ready = now();
+	if (answer(pair, 0, pair->taps_size))
+		return -1;
+	keep_least(&pair->normal_least, ready - begin);
+	keep_least(&pair->secure_least, now() - ready);
+	return 0;
 }
 
 /* The backbone's part up to a stage, its taps in shared memory. */
@@ -170,12 +187,6 @@ static int hand_over(struct pair *pair, size_t index)
 
 	return index + 1 < pair->stage_count ? feed(pair, stage->offset, stage->size)
 					     : answer(pair, stage->offset, stage->size);
-}
-
-static void keep_least(uint64_t *least, uint64_t spent)
-{
-	if (spent < *least)
-		*least = spent;
 }
 
 /* One stage after the other, each measured on both sides. */
@@ -256,7 +267,7 @@ static int open_pair(struct pair *pair, char **arguments)
 
 static int measure_pair(char **arguments, int (*run)(void *))
 {
-	static struct pair pair;
+	static struct pair pair = {.normal_least = UINT64_MAX, .secure_least = UINT64_MAX};
 	const struct task task = {run, NULL, &pair};
 	pthread_t thread;
 	size_t i = 0;
@@ -282,9 +293,15 @@ static int measure_pair(char **arguments, int (*run)(void *))
 		snprintf(name, sizeof(name), "%zu.secure", i);
 		print_value(name, pair.stage[i].secure);
 	}
+	if (run == run_pair) {
+		print_value("normal", pair.normal_least);
+		print_value("secure", pair.secure_least);
+	}
 	pair.cpm.output = CL_OUTPUT_FULL;
+	pair.cpm.invocations = 0;
 	if (run(&pair))
 		return -1;
+	print_value("invocations", pair.cpm.invocations);
 	return write_file(arguments[2], pair.cpm.answer.buffer, pair.cpm.answer_size);
 }
 

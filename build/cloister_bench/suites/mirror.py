@@ -63,8 +63,8 @@ class MirrorSuite(Suite):
                     normal_job(f"{name}-victim", victim) if victim else None,
                     normal_job(f"{name}-backbone", work),
                     ta_job(f"{name}-boundary", boundary),
-                    _pair_job("pair", name, work),
-                    _pair_job("stages", name, work),
+                    pair_job("pair", name, work),
+                    pair_job("stages", name, work),
                 )
             )
         return [
@@ -115,8 +115,9 @@ class MirrorSuite(Suite):
             self.found.problems.append(f"mirror: {work.name}: off the host's answer by {error:.2g}")
 
 
-def _pair_job(kind: str, name: str, work: PairWork) -> Job:
-    arguments = (kind, f"$INPUT/{work.directory}", "0", f"$RESULTS/{name}-{kind}.out")
+def pair_job(kind: str, name: str, work: Workload, memory: int = 0) -> Job:
+    """Inferences of a pair, its taps at once (`pair`) or in `stages`, with at most `memory` bytes (0: all)."""
+    arguments = (kind, f"$INPUT/{work.directory}", str(memory), f"$RESULTS/{name}-{kind}.out")
     what = "at once" if kind == "pair" else "in stages"
     return Job(f"{name}-{kind}", arguments, f"{work.name}: the pair, {what}")
 
@@ -130,10 +131,13 @@ def longer_path(normal: Sequence[int], secure: Sequence[int]) -> int:
     return done
 
 
-def reference(work: PairWork) -> bytes:
-    """The pair's outputs by the engine of this machine."""
-    assert work.pair is not None
+def reference(work: Workload) -> bytes:
+    """A model's or a pair's outputs by the engine of this machine."""
+    assert work.compiled is not None
     engine = NativeEngine()
-    values = {**work.inputs, **engine.run(work.pair.backbone, work.inputs)}
-    found = engine.run(work.pair.cpm, {info.name: values[info.name] for info in work.pair.cpm.inputs})
+    values = dict(work.inputs)
+    if isinstance(work, PairWork):
+        assert work.pair is not None
+        values |= engine.run(work.pair.backbone, work.inputs)
+    found = engine.run(work.compiled, {info.name: values[info.name] for info in work.compiled.inputs})
     return b"".join(np.ascontiguousarray(value).tobytes() for value in found.values())

@@ -80,13 +80,18 @@ class Instructions:
         return min(1.0, sum(part.cost for part in self.extrapolations) / self.total) if self.total else 0.0
 
 
+def table_path() -> Path:
+    """The file of the table that is used: the one that CLOISTER_CONSTANTS names, or else the package's."""
+    return Path(os.environ.get("CLOISTER_CONSTANTS") or CONSTANTS)
+
+
 def constants(path: Path | None = None) -> dict[str, Any]:
     """The table of a file; by default the one that CLOISTER_CONSTANTS names, or else the package's.
 
     Raises:
         FormatError: it is no table of constants, or of another version.
     """
-    chosen = path or Path(os.environ.get("CLOISTER_CONSTANTS") or CONSTANTS)
+    chosen = path or table_path()
     try:
         return _read(chosen, chosen.stat().st_mtime_ns)
     except OSError as error:
@@ -152,6 +157,22 @@ def run_terms(parts: int, operators: int, compute: float, input_bytes: int, answ
         "interrupts": compute,
     }
     return [Term("RUN", counts)]
+
+
+def fed_terms(input_bytes: int, parts: int, operators: int) -> list[Term]:
+    """An invocation that takes in some of the inputs, and runs what needs no other (FEED)."""
+    counts = {"call": 1, "input byte": input_bytes, "partition": parts, "operator": operators}
+    return [Term("FEED", counts)]
+
+
+def handing_terms(input_bytes: int, taps: Sequence[int]) -> list[Term]:
+    """What the normal world copies for a pair: its inputs to where the backbone reads them, taps to shared memory.
+
+    Args:
+        input_bytes: of the backbone.
+        taps: bytes of each tap.
+    """
+    return [Term("HAND OVER", {"call": 1, "tap": len(taps), "byte": input_bytes + sum(taps)})]
 
 
 def open_terms(streaming: Streaming, suite: str) -> list[Term]:

@@ -25,6 +25,9 @@ from cloister.wire import C
 #: What places the windows of a pool along one axis.
 _WINDOWS = ("out_dims", "kernel", "stride", "dilation", "pad_begin", "in_dims")
 
+#: How windows of few channels are read that cannot be read as whole vectors: by name the least and the next number.
+_FEW = (("few", 8, 16), ("fewer", 4, 8), ("fewest", 1, 4))
+
 
 def _matrix(op: Op) -> list[Term]:
     f = op.fields
@@ -89,7 +92,10 @@ def _pool(op: Op) -> list[Term]:
     counts["line"] = f["batch"] * f["out_dims"][0] * f["out_dims"][1]
     if eight:
         # Few channels are whole vectors as well, but for the last windows of all.
-        parts = {"wide": up(channels, 16)}
+        last = _last_windows(windows, len(places[2]), channels)
+        share = last / windows
+        parts = {"wide": up(channels, 16) * (1 - share)}
+        parts |= {name: share * (low <= channels < high) for name, low, high in _FEW}
         counts["part"] = runs * up(channels, 16)
     else:
         narrow = channels % 16 // 4 + (channels % 4 > 0 and channels >= 4)
@@ -102,6 +108,18 @@ def _pool(op: Op) -> list[Term]:
     function, results = function_of(f), windows * channels
     shape = {"channels": channels, "cells": prod(f["kernel"])}
     return [Term(kind, counts, shape), *activation(function, results, runs)]
+
+
+def _last_windows(windows: int, row: int, channels: int) -> int:
+    """Windows of less than 16 channels behind which lie less than 16 results (count_whole in pool_s8.c)."""
+    if channels >= 16:
+        return 0
+    few, lines, found = 15 // channels, windows // row, 0
+    for after in range(lines):
+        if (after * row + 1) * channels >= 16:
+            break
+        found += min(row, few)
+    return found
 
 
 def _copy(op: Op) -> list[Term]:
@@ -134,7 +152,8 @@ def _copy(op: Op) -> list[Term]:
         counts = {"call": 1, "block": times, "vector": times * vectors, "rest": times * (column - vectors * 16 // size)}
         return [Term("COPY interleave", counts, {"columns": column})]
     squares = (count // 4) * (column // 4) if size == 4 else 0
-    rest = count * column - 16 * squares
+    # Rows that are left beside the squares are moved along the columns where they are few, else column by column.
+    left = count % 4 if size == 4 else count
     strips = up(column, 16)
     counts = {
         "call": 1,
@@ -142,8 +161,8 @@ def _copy(op: Op) -> list[Term]:
         "strip": times * strips,
         "strip line": times * strips * (count // 4 if squares else 0),
         "square": times * squares,
-        "rest": times * rest,
-        "rest line": times * (strips * (count % 4) + (column % 4) * (count % 4 > 0) if squares else column),
+        "rest": times * (count * column - 16 * squares),
+        "rest line": times * (strips * left + column % 4 if left < 4 else column),
     }
     return [Term(f"COPY transpose {size}", counts, {"rows": count, "columns": column})]
 
