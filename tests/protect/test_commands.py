@@ -91,6 +91,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("keys", None), ("half", {"x_train": x, "y_train": y}), ("labels", {**good, "y_train": y[:5]}),
         ("nan", {**good, "x_train": x * np.nan}), ("mean", {**good, "mean": ["grey"]}),
         ("objects", {**good, "x_train": np.array([{}], dtype=object)}),
+        ("one", {**good, "y_train": 0 * y, "y_test": 0 * y_test}),
+        ("gaps", {**good, "y_train": y + 5, "y_test": y_test + 5}),
     ):  # fmt: skip
         np.savez(place / f"{name}.npz", **({"pictures": x} if changed is None else changed))
     (place / "text.npz").write_text("hello")
@@ -166,6 +168,8 @@ def test_a_wrong_model_is_named(name: str, arguments: list[str], says: str) -> N
         ("nan.npz", "nan: training images have values that are not finite"),
         ("mean.npz", "mean.npz cannot be read: could not convert string to float"),
         ("objects.npz", "objects.npz cannot be read"),
+        ("one.npz", "one: all images are of one class"),
+        ("gaps.npz", "gaps: no training images are left of 5 of 15 classes: 0, 1, 2, 3, 4"),
         ("text.npz", "text.npz cannot be read"),
         ("folder", "folder has no folder 'train'"),
         ("wrong_models:empty", "returned a data set without images"),

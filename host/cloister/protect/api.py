@@ -250,6 +250,7 @@ def protect(
 
     need_optuna()
     from cloister.protect.automatic import protect_model, settings_with
+    from cloister.protect.training.source import check_trained
     from cloister.search import Budget
 
     words = (budget_memory, budget_overhead, budget_accuracy)
@@ -259,6 +260,7 @@ def protect(
     folder = _folder(output)
     splits = _splits(data, validation, seed)
     module = _model(model, checkpoint, splits)
+    check_trained(module, splits, str(model) if isinstance(model, str | Path) else type(model).__name__)
     _claim(folder / "training", "protect", module, splits)
     return protect_model(
         module, splits, limits, folder, settings=settings or settings_with(seed=seed), name=name or "", study=study,

@@ -244,6 +244,8 @@ class _Search:
     def _work(self, stage: Stage, point: Point) -> None:
         evaluate = self._evaluator.proxy if stage is Stage.PROXY else self._evaluator.train
         limit = self._effort.proxies if stage is Stage.PROXY else self._effort.trainings
+        briefly = "briefly" if stage is Stage.PROXY else "in full"
+        self._say(f"training {briefly}: {self._evaluator.space.build(point)}")
         record = self._book.work(stage, point, self._evaluator.space, evaluate, self._budget, limit=limit)
         if record is None:
             return

@@ -7,6 +7,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import nn
 
 from cloister.attack.bench import Report, bench
 from cloister.attack.exposed import BlackBox, Exposed
+from cloister.compile.arrange import MemoryBudgetError
 from cloister.protect.automatic.costs import PRUNED_ERROR, Costs, copied, needs_backbone, same_costs, sketch
 from cloister.protect.automatic.pruned import PrunedVictims
 from cloister.protect.automatic.settings import Depth, ProtectSettings
@@ -91,6 +93,20 @@ class TrainingEvaluator:
         self._space = strategy_space(list(self.taps), lockable=("whole",), **self._narrowed())
         self._known: dict[Strategy, Figures] = {}
         self._right = accuracy(self._victim, splits.validation, splits)
+
+    @property
+    def right(self) -> float:
+        """The victim's accuracy on validation images, 0 to 1."""
+        return self._right
+
+    def check_victim(self) -> None:
+        """Refuse a victim that cannot run on devices: no strategy would.
+
+        Raises:
+            UnsupportedModelError: names what is not supported.
+        """
+        with suppress(MemoryBudgetError):  # a part of it may fit
+            self.costs.predict(Strategy(kind="whole"))
 
     def _narrowed(self) -> dict[str, tuple[Scalar, ...]]:
         """What can be chosen of the parameters that not every victim and every wish leave whole.

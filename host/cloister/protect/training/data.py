@@ -137,6 +137,14 @@ class Splits:
                 f"{name}: labels go from {lowest} to {highest}, but there are {len(names)} classes",
                 "number the classes from 0, without gaps",
             )
+        if len(names) < 2:
+            raise TrainingError(f"{name}: all images are of one class", "give images of two classes or more")
+        if absent := sorted(set(range(len(names))) - set(train.labels.unique().tolist())):
+            listed = ", ".join(names[label] for label in absent[:8]) + (", ..." if len(absent) > 8 else "")
+            raise TrainingError(
+                f"{name}: no training images are left of {len(absent)} of {len(names)} classes: {listed}",
+                "number the classes from 0, without gaps, and give each two images or more",
+            )
         scale = 255.0 if train.pixels.dtype == torch.uint8 else 1.0
         sample = train.pixels[:20000].to(torch.float32) / scale
         mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3)).clamp_min(1e-3)

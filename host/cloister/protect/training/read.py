@@ -136,6 +136,11 @@ def _images(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], what: str) -> Im
 
 
 def _npz(path: Path, validation: float, seed: int) -> Splits:
+    if not zipfile.is_zipfile(path):
+        raise TrainingError(
+            f"{path} cannot be read: it is no .npz file, or not a whole one",
+            "write it with numpy.savez, or copy it once more",
+        )
     try:
         with np.load(path, allow_pickle=False) as file:
             keys = set(file.files)

@@ -14,6 +14,7 @@ from torch import nn
 
 from cloister.protect.training.data import Splits
 from cloister.protect.training.errors import TrainingError
+from cloister.protect.training.evaluate import accuracy
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -124,12 +125,44 @@ def check_model(module: nn.Module, splits: Splits, name: str) -> None:
         )
 
 
+def check_trained(module: nn.Module, splits: Splits, name: str) -> float:
+    """Refuse a model that guesses: its checkpoint was forgotten, or it was trained on images of another kind.
+
+    Args:
+        module: has passed :func:`check_model`.
+        splits: the data it is said to be trained on.
+        name: for the message.
+
+    Returns:
+        Its accuracy on the validation images, 0 to 1.
+
+    Raises:
+        TrainingError: it is no better than the most frequent class, or than one and a half times chance.
+    """
+    found = accuracy(module, splits.validation, splits)
+    labels = splits.validation.labels
+    guess = max(float(labels.bincount().max()) / len(labels), min(0.5, 1.5 / len(splits.classes)))
+    if found <= guess:
+        mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (splits.mean, splits.std))
+        raise TrainingError(
+            f"{name} labels only {found:.1%} of {splits.name}'s validation images rightly, about what guessing gets",
+            "give the trained weights (--checkpoint), and the data that it was trained on: classes in the same order, "
+            f"images normalised in the same way. Here it gets (pixels - mean) / std with mean {mean} and std {std}; "
+            "give others as `mean` and `std` in an .npz file",
+        )
+    return found
+
+
 def load_checkpoint(module: nn.Module, path: Path) -> None:
     """Load a state into ``module``: a state dictionary alone, or under ``best``, ``model`` or ``state_dict``.
 
     Raises:
         TrainingError: the file is missing, is no checkpoint, or has other tensors than the module.
     """
+    if not path.is_file():
+        raise TrainingError(
+            f"{path} cannot be loaded: there is no such file", "give a file of torch.save(module.state_dict())"
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises what its unpickler, zip reader and file give
