@@ -28,10 +28,10 @@ class _Case:
 class MirrorSuite(Suite):
     """Instructions of one inference, of everything: taps copied, the call, the answer.
 
-    `boundary` is the same call of a model that takes the same taps and has no kernel; what the CPM adds to it is its
-    own. `path` is the longer of both worlds where each tap is handed over when it is ready and each world has a core
-    of its own: computed from the instructions of each stage on either side, measured one after the other. It knows
-    nothing of caches, of waking a thread, or of two worlds in one core's way.
+    `boundary` is the same call of a model that takes the same taps and has no kernel; what the call takes beyond that
+    is the CPM's own. `path` is the longer of both worlds where each tap is handed over when it is ready and each world
+    has a core of its own: computed from the instructions of each stage on either side, measured one after the other. It
+    knows nothing of caches, of waking a thread, or of two worlds in one core's way.
     """
 
     name = "mirror"
@@ -91,13 +91,14 @@ class MirrorSuite(Suite):
                     value, spread = calls[name].median, calls[name].spread
                     self.add(work.name, where, name, value, "instructions", precision=work.precision, spread=spread)
             median = {name: samples.median for name, samples in calls.items()}
-            secure = median["pair"] - median["backbone"] - median["boundary"]
+            pair, stages = taken["pair"], taken["stages"]
+            assert pair is not None and stages is not None
+            # the least that a call took: no difference of two inferences, of which each met its own interrupts
+            secure = pair.values["secure"] - median["boundary"]
             self.add(work.name, "ta", "cpm", secure, "instructions", precision=work.precision)
             if "victim" in median:
                 share = median["pair"] / median["victim"] - 1
                 self.add(work.name, "", "overhead", share, "of the unprotected model", precision=work.precision)
-            pair, stages = taken["pair"], taken["stages"]
-            assert pair is not None and stages is not None
             for metric, unit in (("taps", "bytes"), ("peak", "bytes"), ("stages", "invocations at most")):
                 self.add(work.name, "", metric, pair.values[metric], unit, precision=work.precision)
             self.add(work.name, "", "staged", median["stages"], "instructions", precision=work.precision)

@@ -78,11 +78,12 @@ def measured(folder: Path, place: Path, strategy: Strategy, victim: Path) -> dic
 
 def _of_pair(found: Mapping[tuple[str, str, str], float], name: str) -> dict[str, float]:
     total, victim = found[name, "", "pair"], found[name, "normal", "victim"]
+    secure, boundary = found[name, "ta", "cpm"], found[name, "", "boundary"]
     return {
         "unprotected": victim,
-        "normal_world": found[name, "normal", "backbone"],
-        "secure_world": found[name, "ta", "cpm"],
-        "boundary": found[name, "", "boundary"],
+        "normal_world": total - secure - boundary,  # the copies of what crosses are its own, as in a prediction
+        "secure_world": secure,
+        "boundary": boundary,
         "total": total,
         "overhead": total / victim - 1,
         "bytes_in": found[name, "", "taps"],
