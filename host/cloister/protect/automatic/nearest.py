@@ -11,12 +11,16 @@ from cloister.protect.strategy import Strategy
 from cloister.search import Budget, BudgetError, Evaluator, Figures
 from cloister.search.budget import size
 from cloister.search.space import Point, Scalar
+from cloister.search.strategies import spread
 
 #: The cheapest of each parameter.
 LEAST: dict[str, Scalar] = {
     "backbone_width": 1.0, "tail": "short", "cpm_width": 2, "cpm_depth": 0, "operator": "conv1x1", "merge": "add",
     "head": "average", "pool": 8, "pool_kind": "max", "channels": 0.125, "select": "first",
 }  # fmt: skip
+
+#: Tensors of which each is tried as the only tap: of a deep model all would take minutes, and tell little more.
+PLACES = 5
 
 
 def check_possible(evaluator: Evaluator, budget: Budget) -> None:
@@ -58,11 +62,12 @@ def none_within(found: Mapping[Strategy, Figures], budget: Budget) -> BudgetErro
 
 
 def _points(evaluator: Evaluator) -> Iterator[Point]:
-    """Usual strategies, then for each kind and each place of a single tap the cheapest."""
+    """Usual strategies, then the cheapest of each kind, tapping one of some tensors that are spread over the model."""
     space = evaluator.space
     yield from space.anchors
     slots = [name for name in space.choices if name.startswith("tap_")]
-    taps = [value for value in space.choices[slots[0]] if value is not None]
+    taps = [str(value) for value in space.choices[slots[0]] if value is not None]
+    taps = list(dict.fromkeys([taps[0], *spread(taps, PLACES)]))
     # as it is, and as far as it can be pruned
     shares = dict.fromkeys((space.choices["pruned"][0], space.choices["pruned"][-1]))
     given = {"lock": space.choices["lock"][0], **dict.fromkeys(slots)}

@@ -126,6 +126,7 @@ def protect_model(
     )
     say(f"{name} labels {evaluator.right:.2%} of {len(splits.validation)} validation images rightly")
     evaluator.check_victim()
+    say(f"estimating whether {budget} can be kept")
     check_possible(evaluator, budget)
     say(f"searching within {budget}; {len(evaluator.taps)} tensors can be tapped")
     found = search(
