@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -124,9 +125,6 @@ def protect_model(
     evaluator = TrainingEvaluator(
         victim, splits, settings, work, memory=budget.memory, label=name, device=device, quiet=quiet
     )
-    say(f"{name} labels {evaluator.right:.2%} of {len(splits.validation)} validation images rightly")
-    evaluator.check_victim()
-    say(f"estimating whether {budget} can be kept")
     check_possible(evaluator, budget)
     say(f"searching within {budget}; {len(evaluator.taps)} tensors can be tapped")
     found = search(
@@ -180,8 +178,7 @@ def _trained(found: Found, evaluator: TrainingEvaluator, budget: Budget, say: Sa
         raise none_within(estimates, budget)
     if chosen.stage is Stage.TRAINING:
         return found
-    minutes = chosen.seconds / evaluator.proxy_share / 60
-    say(f"time is up; training the best that was found, for about {minutes:.0f} minutes: {chosen.strategy}")
+    say(f"time is up; training the best that was found: {chosen.strategy}")
     record = found.study.work(Stage.TRAINING, chosen.point, evaluator.space, evaluator.train, budget)
     if record is not None and record.figures is None:
         raise CloisterError(f"{chosen.strategy} cannot be trained: {record.reason}", "mend that, then run it again")
@@ -228,6 +225,7 @@ def _compiled(
 
 def licence_command(bundle: Path, password: Path | None, keys: Path | None) -> str:
     """How a device comes by its licence: without its password a locked model guesses."""
-    carried = "" if password is None else f" --password {password}"
-    where = "" if keys is None else f" --dir {keys}"
-    return f"cloister licence {bundle} device.json{carried}{where} -o {bundle.with_suffix('.lic')}"
+    words = ["cloister", "licence", str(bundle), "device.json"]
+    words += [] if password is None else ["--password", str(password)]
+    words += [] if keys is None else ["--dir", str(keys)]
+    return shlex.join([*words, "-o", str(bundle.with_suffix(".lic"))])

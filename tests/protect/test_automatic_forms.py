@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""cloister protect with pruning and with locks, on the digits: from the choice to the device's answers."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from click.testing import CliRunner
+from digits_data import digits_splits
+from test_automatic import BUDGET, SETTINGS, victim
+
+from cloister.cli.main import cloister as command
+from cloister.device import Device
+from cloister.errors import CloisterError
+from cloister.estimate.pair import predict
+from cloister.password import Password
+from cloister.protect.automatic import Protected, TrainingEvaluator, protect_model, pruned, settings_with, whole
+from cloister.protect.automatic.drawing import draw
+from cloister.protect.automatic.evaluator import LOCK_ATTACKS
+from cloister.protect.mirror.onnx_pair import OnnxPair
+from cloister.protect.strategy import Strategy
+from cloister.seal.keys import VendorKey, default_key_dir
+from cloister.search import Effort
+from cloister.search.strategies import strategy_space
+
+#: The first strategy that is tried is the one that is taken.
+ONE = replace(SETTINGS, search=Effort(estimates=4, proxies=1, trainings=1, start=1))
+#: Images that the device answers: half a minute of the emulator's time at most.
+IMAGES = 100
+Logits = np.ndarray[Any, Any]
+
+
+def protect(folder: Path, *forms: str) -> Protected:
+    """With the user's own key, which is the one that the device's TA knows."""
+    VendorKey.load_or_generate(default_key_dir())
+    settings = replace(ONE, forms=forms)
+    return protect_model(victim(), digits_splits(), BUDGET, folder, settings=settings, device="cpu", quiet=True)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Protected:
+    """A pair made from a pruned victim."""
+    return protect(tmp_path_factory.mktemp("pruned") / "digits", "pruned", "truncated")
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Protected:
+    """The whole model, locked."""
+    return protect(tmp_path_factory.mktemp("locked") / "digits", "locked")
+
+
+def test_a_pruned_victim_is_held_against_the_original(pair: Protected) -> None:
+    assert (pair.strategy.kind, pair.strategy.backbone, pair.strategy.pruned) == ("mirror", "truncated", 0.5)
+    report = json.loads((pair.folder / "report.json").read_text())
+    assert 0.4 < report["pruned_left"] <= 0.5 * pruned.TOLERANCE
+    training = pair.folder / "training"
+    told = report["prediction"]
+    found = predict(training / "victim_int8.onnx", pair.folder / "cpm.onnx", pair.folder / "backbone.onnx").as_json()
+    # what was estimated with a sketch is told of the network that was pruned in the end
+    for key in ("unprotected", "normal_world", "secure_memory"):
+        assert found[key] == pytest.approx(told[key], rel=0.001), key
+    # of the CPM's merges the two exporters quantise more or fewer tensors
+    assert found["total"] == pytest.approx(told["total"], rel=0.04)
+    details = report["chosen"]["figures"]["details"]
+    right = report["chosen"]["figures"]["accuracy"]
+    assert report["chosen"]["figures"]["lost"] == pytest.approx(100 * (details["victim_validation"] - right))
+    assert report["accuracy"]["victim"] > 0.95 and report["accuracy"]["protected"] > 0.8
+    assert report["network"]["tensors"]["5"][0] < 24, "the drawing has the pruned network's widths"
+    page = (pair.folder / "report.html").read_text()
+    assert "was pruned first" in page and "pruned to 50.0% first" in page
+    assert pair.password is None and "--password" not in pair.licence
+
+
+def test_a_locked_model_comes_with_its_password(locked: Protected) -> None:
+    assert locked.strategy.kind == "whole" and locked.strategy.lock is not None
+    assert locked.bundle.name == "model.clb" and locked.password == locked.folder / "password.pwd"
+    assert locked.password.stat().st_mode & 0o077 == 0 and Password.read(locked.password).model == "digits"
+    assert f"--password {locked.password}" in locked.licence
+    right = locked.report["accuracy"]
+    assert right["protected"] > 0.9 > 0.3 > right["without_password"]
+    tried = {record["attack"] for record in locked.report["attacks"]["records"] if "protected" in record["target"]}
+    assert set(LOCK_ATTACKS) <= tried, "a lock is attacked as one"
+    page = (locked.folder / "report.html").read_text()
+    assert "all locked weights in clear" in page and locked.licence in page
+
+
+def test_what_was_pruned_or_locked_is_not_made_again(
+    pair: Protected, locked: Protected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begun(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(pruned, "prune_model", begun)
+    monkeypatch.setattr(whole, "lock_model", begun)
+    for made, forms in ((pair, ("pruned", "truncated")), (locked, ("locked",))):
+        before = made.bundle.read_bytes()
+        again = protect(made.folder, *forms)
+        assert again.strategy == made.strategy and made.bundle.read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def evaluator(tmp_path_factory: pytest.TempPathFactory) -> TrainingEvaluator:
+    folder = tmp_path_factory.mktemp("estimates")
+    settings = replace(SETTINGS, forms=())
+    return TrainingEvaluator(victim(), digits_splits(), settings, folder, device="cpu", quiet=True)
+
+
+def test_everything_is_considered_unless_it_is_narrowed(evaluator: TrainingEvaluator) -> None:
+    choices = evaluator.space.choices
+    assert choices["pruned"] == (None, 0.5, 0.25, 0.125) and len(choices["lock"]) == 4
+    point = {**evaluator.space.anchors[0], "lock": "turned half", "pruned": 0.25}
+    whole_one = evaluator.space.build({**point, "form": "whole"})
+    assert whole_one.lock == (0.5, 0.0) and whole_one.pruned == 0.25
+    one_pair = evaluator.space.build({**point, "form": "random"})
+    assert one_pair.lock is None and one_pair.pruned == 0.25, "only whole models are locked"
+
+
+def test_pruning_costs_less_than_nothing_where_much_is_gone(evaluator: TrainingEvaluator) -> None:
+    plain, half, least = (
+        evaluator.estimate(Strategy(kind="whole", precision="fp32", pruned=share)) for share in (None, 0.5, 0.125)
+    )
+    assert plain.overhead > half.overhead > least.overhead and least.overhead < 0
+    assert plain.error < half.error + least.error, "a sketch is not what will be pruned"
+    assert plain.details["prediction"]["unprotected"] == least.details["prediction"]["unprotected"]
+    locked_one = evaluator.estimate(Strategy(kind="whole", precision="fp32", lock=(0.5, 0.0)))
+    assert locked_one.overhead == plain.overhead, "a lock adds no operator"
+
+
+def test_a_share_that_cannot_be_had_is_told(evaluator: TrainingEvaluator) -> None:
+    with pytest.raises(CloisterError, match=r"pruning can leave \d+% of this model, not 1.0%"):
+        evaluator.estimate(Strategy(kind="whole", pruned=0.01))
+
+
+def test_forms_that_cannot_be_are_refused() -> None:
+    with pytest.raises(CloisterError, match="no form shrunk"):
+        settings_with(forms=("shrunk",))
+    with pytest.raises(CloisterError, match=r"a pair \(tampered\) cannot be locked"):
+        settings_with(forms=("locked", "tampered"))
+    space = strategy_space(("image", "1", "logits"), pruned=(0.25,), lock=("turned half",), lockable=("whole",))
+    assert all(point["pruned"] == 0.25 for point in space.anchors) and space.anchors
+    assert {space.build(point).lock for point in space.anchors} == {None, (0.5, 0.0)}
+
+
+def test_the_drawing_tells_of_pruning_and_locks() -> None:
+    tensors = {"image": (1, 8, 8), "2": (8, 8, 8), "logits": (10,)}
+    text = draw(tensors, [], Strategy(kind="whole", pruned=0.25, lock=(0.5, 0.0)))
+    assert "pruned to 25.0% first" in text and "password alone" in text
+    assert "password" not in draw(tensors, [], Strategy(kind="whole"))
+
+
+@pytest.fixture
+def answers(device: Device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Logits of the test images from ``cloister run``, with the licence that a command issues."""
+
+    @contextmanager
+    def connected(*_: object, **__: object) -> Iterator[Device]:
+        yield device  # the tests' own, which stays
+
+    monkeypatch.setattr("cloister.device.connect", connected)
+    device.record().save(tmp_path / "device.json")
+    splits = digits_splits()
+    np.save(tmp_path / "images.npy", splits.normalise(splits.test.pixels[:IMAGES]).numpy())
+
+    def ask(made: Protected, licence: str) -> Logits:
+        words = shlex.split(licence.replace("device.json", str(tmp_path / "device.json")))[1:]
+        target = made.bundle.with_suffix(".lic")
+        run = ["run", made.bundle, target, tmp_path / "images.npy", "--output", "full", "--save", tmp_path / "out.npz"]
+        for arguments in ([*words, "--output", "full"], run):
+            done = CliRunner().invoke(command, [str(word) for word in arguments], catch_exceptions=False)
+            assert done.exit_code == 0, done.output
+        saved: Logits = np.load(tmp_path / "out.npz")["logits"].reshape(-1, 10)
+        return saved
+
+    return ask
+
+
+def images() -> Logits:
+    splits = digits_splits()
+    found: Logits = splits.normalise(splits.test.pixels[:IMAGES]).numpy()
+    return found
+
+
+def right(logits: Logits) -> float:
+    return float(np.mean(logits.argmax(1) == digits_splits().test.labels[:IMAGES].numpy()))
+
+
+def near(got: Logits, wanted: Logits) -> None:
+    """8-bit answers differ by a few steps; the label seldom does."""
+    assert np.abs(got - wanted).max() < 0.1 * np.ptp(wanted)
+    assert np.mean(got.argmax(1) == wanted.argmax(1)) > 0.95
+
+
+def test_the_device_answers_as_the_files_of_the_pruned_pair(pair: Protected, answers: Any) -> None:
+    files = OnnxPair(pair.folder / "backbone.onnx", pair.folder / "cpm.onnx")
+    got = answers(pair, pair.licence)
+    near(got, files.logits(images()))
+    assert right(got) > 0.8
+
+
+def test_the_device_needs_the_password_of_the_locked_model(locked: Protected, answers: Any) -> None:
+    assert locked.password is not None
+    session = onnxruntime.InferenceSession(str(locked.folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    without = answers(locked, locked.licence.replace(f"--password {locked.password} ", ""))
+    near(without, session.run(None, {"image": images()})[0])
+    assert right(without) < 0.3
+    # 8-bit files take no password, but the float32 one that this was made from does
+    plain = next(locked.folder.glob("training/*/training/*/float32.onnx"))
+    owners = Password.read(locked.password).apply(onnx.load(plain)).SerializeToString()
+    session = onnxruntime.InferenceSession(owners, providers=["CPUExecutionProvider"])
+    with_password = answers(locked, locked.licence)
+    near(with_password, session.run(None, {"image": images()})[0])
+    assert right(with_password) > 0.9
