@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import cast
 
-from cloister.protect.strategy import Precision, Strategy
+from cloister.protect.strategy import IMAGE, Precision, Strategy
 from cloister.search.book import Book, Record
 from cloister.search.budget import Budget
 from cloister.search.choose import MARGIN, Choice, choose, dominates, front_of, gain, tell
@@ -21,16 +21,19 @@ from cloister.search.strategies import inner, point_of, spread, strategy_space
 MONITORS = ((4, 1), (8, 1), (16, 1), (32, 2))
 
 
-def hand_made(taps: Sequence[str]) -> list[Strategy]:
+def hand_made(taps: Sequence[str], *, others: str = "pruned") -> list[Strategy]:
     """The grid: what one would try by hand before a generator is there.
 
     Three backbones, the last tensor alone or three along the network, four sizes of monitor, in 8 bits with taps at
-    half their height and width (24); and the whole model in the TA, in both precisions, as it is and pruned to a half
-    and a quarter (6).
+    half their height and width (24); and six others.
 
     Args:
         taps: names of the tensors that can be tapped, as for :func:`~cloister.search.strategies.strategy_space`.
             A model with fewer than two between image and answer has fewer tap sets, and so a smaller grid.
+        others: "pruned": the whole model in the TA, in both precisions, as it is and pruned to a half and a quarter.
+            "image", for evaluators that do not prune: four monitors that see the image alone in place of the pruned
+            models. "exposed", where something must stay outside: tampered backbones with three sizes of monitor in
+            float32.
     """
     between = inner(taps) or list(taps)
     sets = dict.fromkeys([(between[-1],), tuple(spread(between, 3))])
@@ -41,10 +44,21 @@ def hand_made(taps: Sequence[str]) -> list[Strategy]:
         )
         for backbone, chosen, (width, depth) in product(("tampered", "truncated", "random"), sets, MONITORS)
     ]  # fmt: skip
+    if others == "exposed":
+        return found + [
+            Strategy(taps=chosen, backbone="tampered", cpm_width=width, cpm_depth=depth, pool=2)
+            for chosen, (width, depth) in product(sets, MONITORS[1:])
+        ]
+    shares = (None, 0.5, 0.25) if others == "pruned" else (None,)
     found += [
-        Strategy(kind="whole", precision=cast(Precision, precision), pruned=pruned)
-        for precision, pruned in product(("fp32", "int8"), (None, 0.5, 0.25))
+        Strategy(kind="whole", precision=cast(Precision, precision), pruned=share)
+        for precision, share in product(("fp32", "int8"), shares)
     ]
+    if others == "image":
+        found += [
+            Strategy(taps=(IMAGE,), backbone="random", tail="short", cpm_width=width, cpm_depth=depth, precision="int8")
+            for width, depth in MONITORS
+        ]
     return found
 
 
@@ -56,8 +70,18 @@ def run_grid(
     study: str | Path | None = None,
     name: str = "grid",
     say: Say | None = None,
+    strategies: Sequence[Strategy] | None = None,
 ) -> list[Record]:
     """Train every strategy of the grid; with a study, those that are not in it yet.
+
+    Args:
+        evaluator: trains.
+        budget: for the study.
+        taps: names of the tensors that can be tapped.
+        study, name: as for :func:`cloister.search.search`.
+        say: told what is done, a line each.
+        strategies: the grid (default: that of :func:`hand_made`).
+
 
     Raises:
         SearchError: as :func:`cloister.search.search`.
@@ -66,7 +90,7 @@ def run_grid(
     book = Book(study, name)
     book.bind(evaluator, 0, budget)
     book.release()
-    for strategy in hand_made(taps):
+    for strategy in hand_made(taps) if strategies is None else strategies:
         if any(record.strategy == strategy for record in book.records(Stage.TRAINING)):
             continue
         record = book.work(Stage.TRAINING, point_of(strategy, taps), space, evaluator.train, budget)
