@@ -122,6 +122,7 @@ def protect_model(
         check_measurable()
     VendorKey.load(keys)  # it would be late to find out after hours that there is none
     work = folder / "training"
+    say("finding what can be tapped, and how far the model can be pruned")
     evaluator = TrainingEvaluator(
         victim, splits, settings, work, memory=budget.memory, label=name, device=device, quiet=quiet
     )
