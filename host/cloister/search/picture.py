@@ -20,6 +20,9 @@ LEFT, RIGHT, TOP, BOTTOM = 70, 24, 56, 92
 #: Overhead in percent around which the axis goes over from even to logarithmic steps: it may also be below 0.
 EVEN = 0.3
 TICKS = (0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
+#: Where fewer than so many of them are in sight, finer ones are taken.
+FEWEST = 4
+FINER = tuple(sorted({size * step for size in (0.1, 1, 10, 100) for step in (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)}))
 FITS, EXCEEDS, LINE = "#2c7fb8", "#bdbdbd", "#d95f02"
 
 
@@ -132,13 +135,12 @@ def _axes(low: float, high: float, bottom: float, top: float, x: object, y: obje
         f'<text transform="translate(20 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">attacker\'s '
         "accuracy, as a ratio to the black box</text>",
     ]
-    for value in (*(-tick for tick in reversed(TICKS)), 0, *TICKS):
-        if low <= _scale(value) <= high:
-            at = f"{x(value):.1f}"
-            lines.append(
-                f'<line x1="{at}" x2="{at}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="#eeeeee"/>'
-                f'<text x="{at}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{value:g}</text>'
-            )
+    for value in _ticks(low, high):
+        at = f"{x(value):.1f}"
+        lines.append(
+            f'<line x1="{at}" x2="{at}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="#eeeeee"/>'
+            f'<text x="{at}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{value:g}</text>'
+        )
     step = next(size for size in (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 1e9) if (top - bottom) / size <= 9)
     for count in range(math.ceil(bottom / step), math.floor(top / step) + 1):
         value = count * step
@@ -148,9 +150,25 @@ def _axes(low: float, high: float, bottom: float, top: float, x: object, y: obje
         )
     lines.append(
         f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(1):.1f}" y2="{y(1):.1f}" stroke="black" '
-        f'stroke-dasharray="2 3"/><text x="{WIDTH - RIGHT - 4}" y="{y(1) - 4:.1f}" text-anchor="end">black box</text>'
+        f'stroke-dasharray="2 3"/><text x="{LEFT + 4}" y="{y(1) - 4:.1f}">black box</text>'
     )
     return lines
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Percents to be written beneath the axis, between two places on it."""
+    found: list[float] = []
+    for ticks in (TICKS, FINER):
+        found = [value for value in (*(-tick for tick in reversed(ticks)), 0, *ticks) if low <= _scale(value) <= high]
+        if len(found) >= FEWEST:
+            break
+    # none nearer to the one before than a label is wide
+    apart = (high - low) / 16
+    kept: list[float] = []
+    for value in found:
+        if not kept or _scale(value) - _scale(kept[-1]) >= apart:
+            kept.append(value)
+    return kept
 
 
 def _legend() -> list[str]:

@@ -46,8 +46,12 @@ def draw(tensors: Mapping[str, Sequence[int]], crossing: Sequence[Mapping[str, A
         low = whole and name != IMAGE
         at, up = places[name], (bottom if low else top) + 46
         there = name in shipped or whole
-        if before is not None:
-            start = (bottom if whole and before != IMAGE else top) + 62
+        if before == IMAGE and low:  # down into the other world
+            path = f"M{places[before] + side / 2:.1f},{top + 98}V{up + 16}H{at:.1f}"
+            body.append(f'<path d="{path}" stroke="{INNER}" fill="none"/>')
+            body.append(_arrow(at - 1, up + 16, at, up + 16, colour=INNER))
+        elif before is not None:
+            start = (bottom if whole else top) + 62
             body.append(_arrow(places[before] + side, start, at, up + 16, dashed=not there))
         shape = "x".join(map(str, tensors.get(name, ())))
         wide = 112.0 if name == LOGITS else side

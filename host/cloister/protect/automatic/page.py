@@ -14,11 +14,11 @@ from cloister.search import Budget
 from cloister.search.budget import size
 
 STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1d2429;max-width:1000px;margin:2em auto;padding:0 1em}
+body{font:15px/1.5 system-ui,sans-serif;color:#1d2429;background:#fff;max-width:1000px;margin:2em auto;padding:0 1em}
 h1{font-size:1.6em}h2{font-size:1.2em;margin-top:2em;border-bottom:1px solid #d5dadd}
 table{border-collapse:collapse;font-size:13px}th,td{padding:3px 10px;text-align:right;border-bottom:1px solid #e8ebed}
-th:first-child,td:first-child{text-align:left}svg{max-width:100%;height:auto}.wide{overflow-x:auto}
-.good{color:#1b7a3d;font-weight:600}.bad{color:#b3261e;font-weight:600}code{font-size:12px}
+th:first-child,td:first-child{text-align:left}svg{max-width:100%;min-width:680px;height:auto}.wide{overflow-x:auto}
+.good{color:#1b7a3d;font-weight:600}.bad{color:#b3261e;font-weight:600}code{font-size:12px;overflow-wrap:anywhere}
 """
 
 

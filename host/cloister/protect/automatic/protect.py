@@ -126,6 +126,9 @@ def protect_model(
     evaluator = TrainingEvaluator(
         victim, splits, settings, work, memory=budget.memory, label=name, device=device, quiet=quiet
     )
+    say(f"{name} labels {evaluator.right:.2%} of {len(splits.validation)} validation images rightly")
+    evaluator.check_victim()
+    say(f"estimating whether {budget} can be kept")
     check_possible(evaluator, budget)
     say(f"searching within {budget}; {len(evaluator.taps)} tensors can be tapped")
     found = search(
@@ -179,7 +182,8 @@ def _trained(found: Found, evaluator: TrainingEvaluator, budget: Budget, say: Sa
         raise none_within(estimates, budget)
     if chosen.stage is Stage.TRAINING:
         return found
-    say(f"time is up; training the best that was found: {chosen.strategy}")
+    minutes = chosen.seconds / evaluator.proxy_share / 60
+    say(f"no time for more short trainings; training the best in full, about {minutes:.0f} minutes: {chosen.strategy}")
     record = found.study.work(Stage.TRAINING, chosen.point, evaluator.space, evaluator.train, budget)
     if record is not None and record.figures is None:
         raise CloisterError(f"{chosen.strategy} cannot be trained: {record.reason}", "mend that, then run it again")
