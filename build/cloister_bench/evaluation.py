@@ -48,7 +48,7 @@ class Row:
     def error(self, metrics: Iterable[str]) -> float | None:
         """Predicted over measured, less one; None where nothing was measured, or there is nothing to predict."""
         found = self.both(metrics)
-        if found is None or not (found[0] or found[1]):
+        if found is None or max(map(abs, found)) < 0.5:  # differences of counts are not zero to the last digit
             return None
         return found[1] / found[0] - 1 if found[0] else float("inf")
 
