@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The demo: a small real model, from ONNX to answers computed inside the TA, and four attempts that are refused."""
+"""The demo: a small real model, protected by MirrorNet, answered on a device, attacked and tampered with."""
