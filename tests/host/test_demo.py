@@ -55,7 +55,8 @@ def test_what_was_made_is_found_again_and_halves_are_not(tmp_path: Path) -> None
 def test_other_settings_have_another_folder(tmp_path: Path) -> None:
     usual = DemoSettings()
     assert place(tmp_path, usual) == place(tmp_path, DemoSettings())
-    assert len({place(tmp_path, replace(usual, **{key: 3})) for key in ("epochs", "seed", "revision")}) == 3
+    others = [replace(usual, epochs=3), replace(usual, seed=3), replace(usual, revision=3)]
+    assert len({place(tmp_path, settings) for settings in (usual, *others)}) == 4
 
 
 def test_progress_of_the_search_is_told_in_short() -> None:
