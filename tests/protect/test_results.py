@@ -63,7 +63,9 @@ def test_records_are_made_once_and_shown(place: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_pruned_network_in_clear_is_attacked_like_the_white_box(place: Path) -> None:
-    attacks = {record["target"]: record["attacks"] for record in content(place)["records"] if record["experiment"] == "attacks"}
+    attacks = {
+        record["target"]: record["attacks"] for record in content(place)["records"] if record["experiment"] == "attacks"
+    }
     assert list(attacks) == sorted(["white box", "turned", "pruned", "runs seen", "black box"])
     direct = {name: next(line for line in lines if line["attack"] == "direct")
               for name, lines in attacks.items() if name != "runs seen"}  # fmt: skip
@@ -116,7 +118,8 @@ def test_pairs_are_trained_costed_and_attacked(place: Path) -> None:
 
 def test_the_pairs_files_can_be_compiled_and_answer_as_the_record_says(place: Path) -> None:
     folder = place / "work" / "pairs" / "digits-cheapest-0"
-    assert {path.name for path in folder.iterdir()} == {"backbone.onnx", "cpm.onnx", "victim.onnx", "report.json"}
+    assert {path.name for path in folder.iterdir()} == {"backbone.onnx", "cpm.onnx", "victim.onnx"}
+    assert {path.stem for path in (place / "work" / "wholes").iterdir()} == {"digits-small-0", "digits-whole-0"}
     pair = compile_pair(folder / "cpm.onnx", folder / "backbone.onnx", dims={"batch": 1}, secure_memory=0)
     splits, engine = digits_splits(), NativeEngine()
     images = splits.normalise(splits.test.pixels[:60]).numpy()
@@ -162,14 +165,18 @@ def test_what_the_device_took_is_put_beside_what_was_predicted(tmp_path: Path) -
     kept = tmp_path / "work" / "records" / "mirror_digits_0_variant=cheapest.json"
     kept.parent.mkdir(parents=True)
     kept.write_text(json.dumps(pair_record("digits", "cheapest", 0, 0.82, 0.02, 1.2)))
-    rows = [{"suite": "mirror", "name": "digits-cheapest-0", "where": "", "metric": "overhead", "value": 0.0213}]
+    whole = pair_record("digits", "whole", 0, 0.83, 0.1, 1.0)
+    kept.with_name("mirror_digits_0_variant=whole.json").write_text(json.dumps(whole))
+    rows = [{"suite": "mirror", "name": "digits-cheapest-0", "metric": "overhead", "value": 0.0213}]
+    rows += [{"suite": "models", "name": "digits-whole-0", "where": where, "metric": "instructions", "value": value}
+             for where, value in (("ta", 560.0), ("normal", 500.0))]  # fmt: skip
     (tmp_path / "now.json").write_text(json.dumps(rows))
     page = invoke(tmp_path, "--write-only", "--measured", str(tmp_path / "now.json"))
-    assert "| +2.00% | +2.13% |" in page
+    assert "| +2.00% | +2.13% |" in page and "| +10.00% | +12.00% |" in page
     (tmp_path / "now.json").write_text(json.dumps([{**rows[0], "name": "another"}]))
     arguments = ["--work", str(tmp_path / "work"), "--docs", str(tmp_path), "--write-only", "--measured"]
     result = CliRunner().invoke(main, [*arguments, str(tmp_path / "now.json")])
-    assert result.exit_code == 1 and "has none of the pairs" in result.output
+    assert result.exit_code == 1 and "has no strategy that" in result.output
 
 
 def edgepro(model: str, seed: int, without: float, **more: object) -> Record:

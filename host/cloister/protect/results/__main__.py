@@ -47,7 +47,7 @@ from cloister.protect.results.page import EXPERIMENTS, write
 @click.option(
     "--measured",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Put what `build/bench --suite mirror --pairs WORK/pairs --json FILE` measured into the records of pairs.",
+    help=f"Put what `{mirror.BENCH}` measured into the records.",
 )
 @click.option("--write-only", is_flag=True, help="Only write the files from the records that are there.")
 def main(
@@ -71,7 +71,7 @@ def main(
                     EXPERIMENTS[name].run(context, CASES[model], seed, **chosen)
                     write(context.records(), docs)
         if measured is not None:
-            click.echo(f"{measured}: figures of {mirror.measured(context, measured)} pairs")
+            click.echo(f"{measured}: figures of {mirror.measured(context, measured)} strategies")
         write(context.records(), docs)
     except CloisterError as error:
         raise click.ClickException(str(error)) from error

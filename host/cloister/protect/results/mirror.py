@@ -15,6 +15,7 @@ from cloister.estimate.pair import predict
 from cloister.protect.automatic.costs import VICTIM_FILE, Costs, needs_backbone
 from cloister.protect.automatic.evaluator import MODEL_FILE, NO_GAIN
 from cloister.protect.mirror import Mirrored, mirror_model
+from cloister.protect.mirror.export import BACKBONE_FILE, CPM_FILE
 from cloister.protect.prune import prune_model
 from cloister.protect.results import attacks
 from cloister.protect.results.cases import CASES, MODELS, Case
@@ -31,6 +32,8 @@ TITLE = "MirrorNet: what strategies cost, and what attackers make of them"
 #: Aims: points lost at most; points between pair and backbone, the paper's and this project's; overhead and ratio to
 #: the black box at most.
 LOST, GAP, WIDER, OVERHEAD, RATIO = 1.0, 18.6, 60.0, 0.0099, 1.3
+#: What measures the strategies in a folder of work.
+BENCH = "build/bench --suite mirror --pairs WORK/pairs --suite models --models WORK/wholes --json FILE"
 #: What is run on every strategy.
 ATTACKS = ("direct", "finetune", "steal", "head")
 #: Below this share of the effort attackers also try fewer rates, and validate less often and on fewer images.
@@ -51,9 +54,13 @@ def effort(case: Case, share: float) -> Effort:
     return replace(full, rates=quick.rates, epochs=3, validation=500)
 
 
-def _folder(context: Context, case: Case, seed: int, variant: str) -> Path:
-    """Where a strategy's files are kept: ``build/bench --suite mirror --pairs`` takes the folder above."""
-    return context.work / "pairs" / f"{case.name}-{variant}-{seed}"
+def _place(context: Context, case: Case, seed: int, variant: str) -> Path:
+    """Where ``build/bench`` finds a strategy: a pair's folder, or the file of what lies whole in the TA."""
+    name = f"{case.name}-{variant}-{seed}"
+    if _shows(STRATEGIES[case.name][variant]):
+        return context.work / "pairs" / name
+    (context.work / "wholes").mkdir(parents=True, exist_ok=True)
+    return context.work / "wholes" / f"{name}.onnx"
 
 
 def mirrored(context: Context, case: Case, seed: int, variant: str) -> Mirrored:
@@ -86,9 +93,9 @@ def _measure(context: Context, case: Case, seed: int, variant: str) -> Record:
         # whoever sees nothing and asks for labels is the black box
         return {**about, **_guessed(_whole(context, case, seed, variant, costs), splits), "attacks": []}
     made = mirrored(context, case, seed, variant)
-    folder = _folder(context, case, seed, variant)
+    folder = context.work / f"mirror-{variant}-{case.name}-{seed}"
     made.save(folder)
-    shutil.copyfile(costs.victim_file("fp32"), folder / VICTIM_FILE)
+    _keep(folder, costs.victim_file("fp32"), _place(context, case, seed, variant))
     settings = made.report["settings"]
     found: Record = {
         **{key: made.report[key] for key in ("test", "validation", "macs", "training_s")},
@@ -118,12 +125,21 @@ def _whole(context: Context, case: Case, seed: int, variant: str, costs: Costs) 
             name=f"pruning {case.name} ({variant}), seed {seed}", quiet=context.quiet,
         )  # fmt: skip
         module, found = smaller.module, {"macs": smaller.report["macs"], "training_s": smaller.report["training_s"]}
-        folder = _folder(context, case, seed, variant)
-        folder.mkdir(parents=True, exist_ok=True)
-        file = export_onnx(module, splits.shape, folder / MODEL_FILE)
+        file = export_onnx(module, splits.shape, context.work / f"mirror-{variant}-{case.name}-{seed}" / MODEL_FILE)
+    shutil.copyfile(file, _place(context, case, seed, variant))
     for split, images in (("test", splits.test), ("validation", splits.validation)):
         found[split] = {"victim": accuracy(victim, images, splits), "pair": accuracy(module, images, splits)}
     return {**found, "predicted": predict(costs.victim_file("fp32"), file).as_json()}
+
+
+def _keep(folder: Path, victim: Path, place: Path) -> None:
+    """Copy the files of a pair to where ``build/bench`` finds them."""
+    if place.suffix:
+        shutil.copyfile(folder / CPM_FILE, place)
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    for file, name in ((folder / BACKBONE_FILE, BACKBONE_FILE), (folder / CPM_FILE, CPM_FILE), (victim, VICTIM_FILE)):
+        shutil.copyfile(file, place / name)
 
 
 def _guessed(found: Record, splits: Splits) -> Record:
@@ -138,40 +154,40 @@ def _shows(strategy: Strategy) -> bool:
 
 
 def measured(context: Context, path: Path) -> int:
-    """Put into the records what ``build/bench --suite mirror --pairs WORK/pairs --json FILE`` measured.
+    """Put into the records what ``build/bench`` measured; :data:`BENCH` is its command.
 
     Args:
         context: whose records are completed.
-        path: the file.
+        path: the JSON file.
 
     Returns:
         How many records were completed.
 
     Raises:
-        ResultsError: it is no such file, or has no pair that there is a record of.
+        ResultsError: it is no such file, or has no strategy that there is a record of.
     """
     try:
         content = json.loads(path.read_text())
-        lines = content if isinstance(content, list) else content["records"]
-        found: dict[str, Record] = {}
-        for line in lines:
-            if line["suite"] == "mirror":
-                found.setdefault(line["name"], {})[line["metric"]] = line["value"]
+        found = {(line["suite"], line["name"], line.get("where", ""), line["metric"]): line["value"]
+                 for line in (content if isinstance(content, list) else content["records"])}  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ResultsError(
-            f"{path} is nothing that was measured: {error}", "give what build/bench --json wrote"
-        ) from error
+        raise ResultsError(f"{path} is not what was measured: {error}", "give what build/bench --json wrote") from error
     done = 0
     for kept in sorted((context.work / "records").glob("mirror_*.json")):
         record = json.loads(kept.read_text())
-        figures = found.get(f"{record['model']}-{record['variant']}-{record['seed']}", {})
-        if "overhead" in figures:
+        name, whole = (f"{record['model']}-{variant}-{record['seed']}" for variant in (record["variant"], "whole"))
+        if _exposes(record):
+            overhead = found.get(("mirror", name, "", "overhead"))
+        else:
+            inside, outside = (found.get(("models", *key, "instructions")) for key in ((name, "ta"), (whole, "normal")))
+            overhead = inside / outside - 1 if inside and outside else None
+        if overhead is not None:
             aside = kept.with_suffix(".new")
-            aside.write_text(json.dumps({**record, "measured": figures}, indent=1) + "\n")
+            aside.write_text(json.dumps({**record, "measured": {"overhead": overhead}}, indent=1) + "\n")
             aside.replace(kept)
             done += 1
     if not done:
-        raise ResultsError(f"{path} has none of the pairs in {context.work / 'pairs'}", "measure these")
+        raise ResultsError(f"{path} has no strategy that there is a record of", f"measure with {BENCH}")
     return done
 
 
@@ -269,7 +285,7 @@ def parts(records: list[Record]) -> list[str | Table]:
         "What strategies consist of is told in [mirrornet.md](mirrornet.md). The unprotected model runs in the normal "
         "world, by the same engine. What a pair adds to its instructions, both worlds and the boundary counted, is "
         "*predicted* by the model of [estimate.md](estimate.md) and, where there is a figure, *measured* on the "
-        "emulated device by `build/bench --suite mirror --pairs`. *Gap*: points between the pair and the backbone, "
+        f"emulated device by `{BENCH}`. *Gap*: points between the pair and the backbone, "
         "used as it is exposed; where no network is exposed, it is to a guess. *Strongest*: of all attacks and "
         "budgets the highest ratio of the attacker's accuracy to that of the black box with the same budget, chosen "
         "by the test images, so in the attacker's favour.",
