@@ -19,6 +19,8 @@ from cloister_build.report import Report
 #: What the prediction of all instructions is to keep, and of what the secure world and its boundary take.
 NEAR = 0.10
 NAMES = [case.name for case in cases(quick=True)]
+#: Exporting and booting take their time beside other work.
+pytestmark = pytest.mark.timeout(1500)
 
 
 def _silent(_done: int, _total: int, _step: str, _elapsed: float) -> None:
