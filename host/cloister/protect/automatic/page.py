@@ -143,6 +143,11 @@ def _costs(report: dict[str, Any]) -> str:
         rows.append(row)
     heads = ["instructions, unless it says else", "predicted", *(["measured", "prediction off by"] if measured else [])]
     text = f"<p>The prediction is about {told['error']:.1%} off in two of three cases, by its calibration"
+    if held := (told.get("evaluation") or {}).get("total"):
+        text += (
+            f"; held against {held['strategies']} strategies that were measured, predictions were {held['median']:.1%} "
+            f"off in the median and {held['worst']:.1%} at worst"
+        )
     if told["extrapolated"] > 0:
         parts = sorted({part["kind"] for part in told["extrapolations"]})
         text += f"; {told['extrapolated']:.1%} of it rests on no measurement ({escape(', '.join(parts))})"
