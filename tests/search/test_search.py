@@ -37,6 +37,11 @@ def test_points_and_strategies() -> None:
     # what means nothing does not make another strategy
     assert space.build({**plain, "pool_kind": "max"}) == space.build(plain)
     assert space.build({**plain, "form": "whole"}) == space.build({**plain, "form": "whole", "cpm_width": 32})
+    assert space.build({**plain, "merge": "concat"}) == space.build(plain)
+    alone = {**plain, "tap_0": "image", "form": "tampered"}
+    assert space.build({**alone, "form": "trained", "backbone_width": 0.5, "tail": "short"}) == space.build(alone)
+    only = strategy_space(TAPS, form=("tampered",))
+    assert only.build(alone).backbone == "tampered"
     # taps are a set, in the order in which they become ready
     both = {**plain, "tap_0": "block3", "tap_1": "block1", "tap_2": "block3", "tap_3": None}
     assert space.build(both).taps == ("block1", "block3")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 from cloister.protect.strategy import IMAGE, LOGITS, Strategy
@@ -67,10 +68,16 @@ def strategy_space(
         raise SearchError(f"{name} is narrowed to {choices[name]}", f"choose among {listed}")
     choices |= dict.fromkeys(slots(len(taps)), (None, *taps))
 
+    def named(strategy: Strategy) -> Strategy:
+        # a monitor of the image alone has no backbone, so that its kind and width mean nothing
+        if strategy.taps == (IMAGE,) and "random" in choices["form"]:
+            return replace(strategy, backbone="random", backbone_width=1.0, tail="short")
+        return strategy
+
     def build(point: Point) -> Strategy:
         if lockable is not None and point["form"] not in lockable:
             point = {**point, "lock": "none"}
-        return strategy_of(point, taps)
+        return named(strategy_of(point, taps))
 
     anchors = [point_of(strategy, taps) for strategy in _anchors(taps)]
     # where only pruned or only locked strategies are wanted, the usual ones are begun with in that form
@@ -91,6 +98,8 @@ def strategy_of(point: Point, taps: Sequence[str]) -> Strategy:
     tapped = tuple(name for name in there if name in chosen) or (_default_tap(there or taps),)
     if point["form"] in ("random", "truncated"):
         values["tail"] = "whole" if LOGITS in tapped else "short"
+    if len(tapped) == 1:
+        values["merge"] = "add"
     if values["cpm_depth"] == 0:
         values["operator"] = "conv3x3"
     if values["pool"] == 1 or tapped == (IMAGE,):
