@@ -13,7 +13,8 @@ from cloister.attack import BlackBox, Effort, Exposed, bench
 from cloister.attack.table import CELL, Table, spread, tables, title
 from cloister.estimate.pair import predict
 from cloister.protect.automatic.costs import VICTIM_FILE, Costs, needs_backbone
-from cloister.protect.automatic.evaluator import MODEL_FILE, NO_GAIN
+from cloister.protect.automatic.evaluator import NO_GAIN
+from cloister.protect.automatic.whole import MODEL_FILE
 from cloister.protect.mirror import Mirrored, mirror_model
 from cloister.protect.mirror.export import BACKBONE_FILE, CPM_FILE
 from cloister.protect.prune import prune_model
