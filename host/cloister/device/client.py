@@ -10,9 +10,11 @@ from uuid import UUID
 
 from cloister.device.errors import AgentError, ConnectionFailed, ProtocolError
 from cloister.device.frames import PROTOCOL_VERSION, FrameError, decode, encode
+from cloister.device.remedies import with_remedy
 from cloister.device.ssh import Reader, Ssh, send_all
 from cloister.errors import CloisterError
-from cloister.teec.errors import make_error
+from cloister.teec.codes import Origin
+from cloister.teec.errors import TeecError, make_error
 
 Blob = bytes | bytearray | memoryview
 
@@ -102,18 +104,26 @@ class AgentClient:
         self._channel.close()
 
 
+def _of_cloister(application: str, error: TeecError) -> bool:
+    """Whether the Cloister TA itself returned it."""
+    from cloister.device.ta import CLOISTER_TA
+
+    return bool(application) and str(UUID(application)) == CLOISTER_TA and error.origin == Origin.TRUSTED_APP
+
+
 def rebuild(error: dict[str, Any], uuid: str = "") -> CloisterError:
     """The exception for an error that the agent described."""
     kind = error.get("kind")
     if kind == "tee":
         application = str(error.get("uuid") or uuid)
-        return make_error(
+        made = make_error(
             int(error["code"]),
             int(error["origin"]),
             str(error["where"]),
             uuid=UUID(application) if application else None,
             required={int(index): int(size) for index, size in error.get("required", [])},
         )
+        return with_remedy(made) if _of_cloister(application, made) else made
     if kind == "cloister":
         return AgentError(str(error.get("message")), str(error.get("remedy", "")))
     return AgentError(f"the device's agent failed: {error.get('message')}\n{error.get('trace', '')}".rstrip())
