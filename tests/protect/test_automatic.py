@@ -142,6 +142,10 @@ def test_numbers_of_one_stage_bring_the_others_into_order() -> None:
         assert made.trainings <= made.proxies <= made.estimates
         assert all(getattr(made, key) == value for key, value in given.items())
     assert 0 < settings_with().share(1000) < 0.5
+    quick = settings_with(quick=True, epochs=7)
+    assert quick.full.epochs == 7 and quick.search.trainings == 1 and 0 < quick.share(1000) < 1
+    few = quick.full.steps(quick.mirror(Strategy(taps=("logits",)), quick.full), 1000)
+    assert few < 0.1 * settings_with().full.steps(settings_with().mirror(Strategy(taps=("logits",)), quick.full), 1000)
     with pytest.raises(CloisterError, match="no attacks guess"):
         settings_with(attacks=("finetune", "steal", "guess"))
 

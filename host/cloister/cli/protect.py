@@ -35,6 +35,9 @@ Examples:
     click.option("--form", "forms", type=click.Choice(FORMS), multiple=True,
                  help="Consider this kind of protection only (repeat for more) [default: all]. pruned and locked, "
                       "beside others or alone, leave out what is not pruned or locked."),
+    click.option("--quick", is_flag=True,
+                 help="Few strategies, short trainings, weak attackers: to see what comes out, not how well it "
+                      "protects. The options below still count."),
     click.option("--estimates", type=click.IntRange(1), help="Strategies that are estimated [default: 400]."),
     click.option("--proxies", type=click.IntRange(1), help="Of these trained briefly [default: 16]."),
     click.option("--trainings", type=click.IntRange(1), help="Of these trained in full [default: 3]."),
@@ -55,8 +58,8 @@ Examples:
 )  # fmt: skip
 def protect(
     training: Training, budget_memory: str | None, budget_overhead: str | None, budget_accuracy: str,
-    time_limit: float | None, name: str | None, forms: tuple[str, ...], estimates: int | None, proxies: int | None,
-    trainings: int | None, epochs: int | None, proxy_epochs: int | None, attack_steps: int | None,
+    time_limit: float | None, name: str | None, forms: tuple[str, ...], quick: bool, estimates: int | None,
+    proxies: int | None, trainings: int | None, epochs: int | None, proxy_epochs: int | None, attack_steps: int | None,
     attacks: tuple[str, ...], rate: float | None, batch: int | None, study: str | None, measure: str | None,
     keys: Path | None,
 ) -> None:  # fmt: skip
@@ -75,7 +78,7 @@ def protect(
     settings = settings_with(
         estimates=estimates, proxies=proxies, trainings=trainings, epochs=epochs, proxy_epochs=proxy_epochs,
         attack_steps=attack_steps, attacks=attacks or None, rate=rate, batch=batch, forms=forms,
-        augmentation=training.augmentation, seed=training.seed,
+        augmentation=training.augmentation, seed=training.seed, quick=quick,
     )  # fmt: skip
     made = api.protect(
         training.model, training.data, training.output, budget_memory=budget_memory, budget_overhead=budget_overhead,

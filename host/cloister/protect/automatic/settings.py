@@ -169,6 +169,21 @@ class ProtectSettings:
         return self.proxy.steps(mirror, images) / self.full.steps(mirror, images)
 
 
+def quick_settings() -> ProtectSettings:
+    """To see what comes out, in minutes: attackers hardly train, so it says little of protection."""
+    attacks = ("direct", "finetune", "steal")
+    full, proxy = (
+        AttackEffort(
+            shares=(0.1,), queries=(500,), rates=(0.05,), mask_rates=(0.1,), epochs=2, steps=steps, trial=5,
+            validation=300, pruned=(0.1, 0.3),
+        )
+        for steps in (60, 20)
+    )  # fmt: skip
+    return ProtectSettings(
+        Depth(5, 2, attacks, full), Depth(2, 1, attacks, proxy), SearchEffort(estimates=30, proxies=3, trainings=1)
+    )
+
+
 def settings_with(
     *,
     estimates: int | None = None,
@@ -183,10 +198,12 @@ def settings_with(
     augmentation: Augmentation | None = None,
     forms: tuple[str, ...] = (),
     seed: int = 0,
+    quick: bool = False,
 ) -> ProtectSettings:
     """The default settings, but for what is given and not None.
 
     Args:
+        quick: begin with :func:`quick_settings` instead.
         estimates, proxies, trainings: strategies that are estimated, trained briefly, and trained in full.
         epochs: of full trainings; a third of them more for the CPM alone.
         proxy_epochs: of short trainings.
@@ -197,7 +214,10 @@ def settings_with(
     Raises:
         SearchError, CloisterError: numbers or attacks that cannot be.
     """
-    plain = ProtectSettings(rate=rate, batch=batch, augmentation=augmentation or Augmentation(), forms=forms, seed=seed)
+    plain = replace(
+        quick_settings() if quick else ProtectSettings(), rate=rate, batch=batch,
+        augmentation=augmentation or Augmentation(), forms=forms, seed=seed,
+    )  # fmt: skip
     full, proxy, search = plain.full, plain.proxy, plain.search
     efforts = [replace(depth.effort, augmentation=plain.augmentation) for depth in (full, proxy)]
     if attack_steps is not None:
