@@ -29,6 +29,8 @@ from cloister.seal.files import write_aside
 
 #: A log that is older says nothing of a failure.
 RECENT_S = 60.0
+#: Lines of it that are shown.
+TAIL = 4
 
 
 def protected(out: Path, settings: DemoSettings, story: Story, *, fresh: bool) -> tuple[Kept, bool]:
@@ -76,7 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
         story.failed(str(error))
         log = place(chosen.out, settings) / LOG
         if log.exists() and time.time() - log.stat().st_mtime < RECENT_S:
-            story.failed(f"what the steps said: {log}")
+            tail = log.read_text(errors="replace").splitlines()[-TAIL:]
+            story.failed("\n".join([f"the end of {log}:", *(f"  | {line}" for line in tail)]))
         return 1
     except KeyboardInterrupt:
         story.failed("interrupted; the device was stopped. The same command goes on where it was")

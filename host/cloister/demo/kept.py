@@ -34,7 +34,7 @@ class Kept:
     Attributes:
         folder: as ``cloister.protect`` fills it.
         mean, std: that the model's images are normalised with.
-        seconds: that training, search and measuring took.
+        seconds: that training, search and measuring took; of an interrupted run, behind the interruption.
         report: ``report.json``.
     """
 

@@ -68,7 +68,7 @@ class Story:
         effort = f"{attack['images']} images, {attack['steps']} steps"
         off = "so are all outputs, bit for bit"
         if result.max_abs_error:
-            off = f"outputs differ by at most {result.max_abs_error:.1e}"
+            off = f"outputs by at most {result.max_abs_error / result.output_range:.1%} of their range off"
         rows = (
             ("accuracy on the test images", "", ""),
             ("  your model, unprotected", f"{result.victim_accuracy:.1%}", ""),
