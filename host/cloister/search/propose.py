@@ -218,10 +218,19 @@ class Proposer:
         worth = {item.strategy: item.likely(self._budget) * item.improvement(best) for item in known}
         known.sort(key=lambda item: -worth[item.strategy])
         tried = {record.strategy for record in (*self.proxies, *self.trainings)}
-        models = [item for item in known if item.strategy in tried][: POPULATION // 4] + known[: POPULATION // 4]
+        mine = [item for item in known if item.strategy in tried]
+        # what achieves most, whatever it costs: something cheaper may lie beside it
+        achieved = sorted(mine, key=self._achieved)[: POPULATION // 6]
+        models = [*mine[: POPULATION // 6], *achieved, *known[: POPULATION // 6]]
         draw = np.random.default_rng([self._seed, turn, 1])
         changed = [self._changed(models[place % len(models)].point, draw) for place in range(POPULATION // 2)]
         return [*(item.point for item in known[: POPULATION // 2]), *changed]
+
+    def _achieved(self, item: Candidate) -> tuple[float, float, float]:
+        """Accuracy that it is forecast to lose beyond the budget, the attacker's gain, and the overhead."""
+        assert item.lost is not None and item.gain is not None
+        limit = 0.0 if self._budget.accuracy is None else bend(self._budget.accuracy)
+        return max(0.0, item.lost[0] - limit), max(bend(1.0), item.gain[0]), item.estimate.overhead
 
     def _changed(self, point: Point, draw: np.random.Generator) -> Point:
         """The point with one or two parameters drawn anew, until it is another strategy."""
