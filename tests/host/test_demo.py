@@ -114,3 +114,17 @@ def test_without_torch_the_demo_names_the_remedy(
     assert main(["--target", "ssh://root@nowhere", "--out", str(tmp_path / "out")]) == 1
     told = capsys.readouterr().out
     assert "this needs torch" in told and "build/setup --train" in told
+
+
+def test_where_torch_cannot_be_installed_the_command_says_what_to_do(tmp_path: Path) -> None:
+    build = tmp_path / "build"
+    build.mkdir()
+    (build / "demo").write_bytes((Path(__file__).parents[2] / "build" / "demo").read_bytes())
+    (build / "setup").write_text('#!/bin/sh\n[ "$1" != --train ]\n')
+    for script in build.iterdir():
+        script.chmod(0o755)
+    environment = {key: value for key, value in os.environ.items() if key != "CLOISTER_TORCH_INDEX"}
+    done = subprocess.run([build / "demo"], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "takes gigabytes" in done.stderr
+    assert "torch for that could not be installed" in done.stderr and "remedy: let CLOISTER_TORCH_INDEX" in done.stderr
