@@ -12,6 +12,8 @@ from cloister.protect.automatic.costs import needs_backbone
 from cloister.protect.strategy import IMAGE, LOGITS, Strategy
 
 WIDTH, LANE, GAP, LEFT = 960, 120, 56, 20
+#: Boxes of less have no room for most names.
+NARROW = 60
 NORMAL, SECURE, BOX, INNER, LINE = "#fdf1e3", "#e4eef7", "#ffffff", "#2c7fb8", "#5b6770"
 
 
@@ -108,8 +110,12 @@ def _monitor(
         body.append(_arrow(tapped, top + 98, middle, up, colour=INNER))
         shape = "x".join(map(str, entry["shape"]))
         text = f"{shape} = {prod(entry['shape']):,}" if len(entry["shape"]) > 1 else shape
-        body.append(f'<text x="{middle + 5:.1f}" y="{bottom - GAP / 2 + 4:.1f}" fill="{INNER}">{text}</text>')
-        body.append(_box(at, up, side, f"stage {number + 1}", "", dashed=False, strong=True))
+        lines = [text] if side >= NARROW else [entry["tap"], text]  # its box is too narrow for the name
+        for place, line in enumerate(lines):
+            height = bottom - GAP / 2 + 4 + 14 * (place - (len(lines) - 1) / 2)
+            body.append(f'<text x="{middle + 5:.1f}" y="{height:.1f}" fill="{INNER}">{escape(line)}</text>')
+        stage = f"stage {number + 1}" if side >= NARROW else str(number + 1)
+        body.append(_box(at, up, side, stage, "", dashed=False, strong=True))
         if before is not None:
             body.append(_arrow(before, up + 16, at, up + 16, colour=INNER))
         before = at + side
@@ -132,11 +138,14 @@ def _box(x: float, y: float, width: float, title: str, below: str, *, dashed: bo
     style = 'stroke-dasharray="4 3" fill="none"' if dashed else f'fill="{INNER if strong else BOX}"'
     ink = "white" if strong and not dashed else "black"
     room = max(2, int(width / 7))
-    shown = title if len(title) <= room else f"…{title[1 - room :]}" if room > 5 else ""
+    small = len(title) > room and 5.6 * len(title) <= width - 4
+    font = 10 if small else 12
+    shown = title if small or len(title) <= room else f"…{title[1 - room :]}" if room > 5 else ""
     found = (
         f'<rect x="{x:.1f}" y="{y}" width="{max(4.0, width):.1f}" height="32" rx="4" stroke="{LINE}" {style}>'
         f"<title>{escape(f'{title} {below}'.strip())}</title></rect>"
-        f'<text x="{x + width / 2:.1f}" y="{y + 20}" text-anchor="middle" fill="{ink}">{escape(shown)}</text>'
+        f'<text x="{x + width / 2:.1f}" y="{y + 20}" text-anchor="middle" fill="{ink}" font-size="{font}">'
+        f"{escape(shown)}</text>"
     )
     if below and len(below) <= width / 6 + 2:
         found += (
