@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from operator_models import Build, broadcastable, operand, property_settings, seeds, shapes, tensor, with_onnxruntime
+
+from cloister.compile import compile_onnx
+from cloister.errors import UnsupportedModelError
 
 UNARY = {
     "Relu": {},
@@ -148,6 +152,36 @@ def test_instance_normalization(data: st.DataObject, seed: int, shape: tuple[int
     scale, offset = (data.draw(tensor(build, shape[1:2])) for _ in range(2))
     y = build.node("InstanceNormalization", [data.draw(tensor(build, shape)), scale, offset], epsilon=0.01)
     build.hold(build.node("Relu", [y]) if data.draw(st.booleans()) else y)
+
+
+@property_settings
+@given(st.data(), seeds(), shapes(3, 5, 4), st.integers(1, 3))
+def test_group_normalization(data: st.DataObject, seed: int, shape: tuple[int, ...], groups: int) -> None:
+    build = Build(seed, 21)
+    shape = (shape[0], groups * shape[1], *shape[2:])
+    scale, offset = (data.draw(tensor(build, shape[1:2])) for _ in range(2))
+    x = data.draw(tensor(build, shape))
+    y = build.node("GroupNormalization", [x, scale, offset], num_groups=groups, epsilon=0.01)
+    build.hold(build.node("Relu", [y]) if data.draw(st.booleans()) else y)
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups", "scales", "reason"),
+    [
+        ((1, 6, 2), 4, 6, "must divide the 6 channels"),
+        ((1, 6, 2), 3, 3, r"needs \(6,\), one for each channel"),
+        ((2, 6), 3, 6, r"needs \(N, C, ...\)"),
+        ((1, 6, 1, 1, 1, 1, 1, 2), 3, 6, "at most 7 dimensions"),
+    ],
+)
+def test_group_normalization_that_does_not_fit_is_refused(
+    shape: tuple[int, ...], groups: int, scales: int, reason: str
+) -> None:
+    build = Build(0, 21)
+    inputs = [build.input(build.values(shape)), *(build.constant(build.values((scales,))) for _ in range(2))]
+    y = build.node("GroupNormalization", inputs, num_groups=groups)
+    with pytest.raises(UnsupportedModelError, match=reason):
+        compile_onnx(build.model([y]))
 
 
 @property_settings

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Normalisations whose mean and deviation are the input's own: InstanceNormalization, LayerNormalization."""
+"""Normalisations whose mean and deviation are the input's own: of instances, groups and layers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cloister.ops.arguments import axis_in
 from cloister.ops.arithmetic import emit_binary
 from cloister.ops.base import Cost, Operator, normalize_axis, register
 from cloister.ops.reduce import emit_reduce
+from cloister.wire import C
 
 
 def emit_function(ctx: Lowering, function: str, x: Buffer, out: Buffer) -> None:
@@ -51,8 +52,16 @@ def emit_centred(
     emit_binary(ctx, "MUL", y, inverse, y)
 
 
+def in_groups(x: Buffer, groups: int) -> Buffer:
+    """(N, C, ...) in any layout as (N, groups, C / groups, ...), the same bytes."""
+    shape = (x.shape[0], groups, x.shape[1] // groups, *x.shape[2:])
+    places = {0: (0,), 1: (1, 2)}
+    layout = tuple(place for axis in x.layout for place in places.get(axis, (axis + 1,)))
+    return Buffer(x.memory, shape, x.dtype, layout, x.start)
+
+
 class Centred(Operator):
-    """What both have in common."""
+    """What they have in common."""
 
     fuses_activation = True
 
@@ -61,6 +70,12 @@ class Centred(Operator):
         emit_binary(ctx, "MUL", y, scale, y, None if offset else ctx.activation(node))
         if offset:
             emit_binary(ctx, "ADD", y, offset, y, ctx.activation(node))
+
+    def _by_channel(self, node: Node, ctx: Lowering) -> tuple[Buffer, Buffer]:
+        """Inputs 1 and 2, of shape (C,), such that they broadcast to (N, C, ...)."""
+        ones = (1,) * (ctx.graph.rank(node.inputs[0]) - 2)
+        scale, offset = (ctx.get_plain(name) for name in node.inputs[1:3])
+        return scale.reshaped((*scale.shape, *ones)), offset.reshaped((*offset.shape, *ones))
 
     def cost(self, node: Node, graph: Graph) -> Cost:
         """Two means, a difference, a square, and three products or sums for each element."""
@@ -82,12 +97,44 @@ class InstanceNormalization(Centred):
     def lower(self, node: Node, ctx: Lowering) -> None:
         """REDUCE, BINARY and UNARY kernels."""
         x = ctx.get(node.inputs[0])
-        rank = len(x.shape)
         y = ctx.new(node.outputs[0], x.layout)
-        emit_centred(ctx, x, y, range(2, rank), float(node.attrs.get("epsilon", 1e-5)))
-        shape = (x.shape[1], *[1] * (rank - 2))
-        scale, offset = (ctx.get_plain(name).reshaped(shape) for name in node.inputs[1:3])
-        self._scaled(node, ctx, y, scale, offset)
+        emit_centred(ctx, x, y, range(2, len(x.shape)), float(node.attrs.get("epsilon", 1e-5)))
+        self._scaled(node, ctx, y, *self._by_channel(node, ctx))
+
+
+@register("GroupNormalization")
+class GroupNormalization(Centred):
+    """Groups of channels of each image by themselves; any layout.
+
+    ONNX has withdrawn what opset 18 meant by it, a scale for each group, and infers no shapes for that any more.
+    """
+
+    since = 21
+
+    def check(self, node: Node, graph: Graph) -> list[Problem]:
+        """float32, (N, C, ...), groups that C is a multiple of, and a scale and an offset for each channel."""
+        problems = self.require_float(node, graph)
+        problems += self.require_attr(node, "stash_type", 1, [1])
+        shape, groups = graph.shape(node.inputs[0]), int(node.attrs["num_groups"])
+        if not 3 <= len(shape) < C.CL_MAX_RANK:
+            reason = f"needs (N, C, ...) of at most {C.CL_MAX_RANK - 1} dimensions"
+            return [*problems, self.problem(node, reason, "shape of X", shape)]
+        if groups < 1 or shape[1] % groups:
+            return [*problems, self.problem(node, f"must divide the {shape[1]} channels", "num_groups", groups)]
+        for name in node.inputs[1:3]:
+            if graph.shape(name) != shape[1:2]:
+                reason = f"needs {shape[1:2]}, one for each channel"
+                problems.append(self.problem(node, reason, f"shape of input {name!r}", graph.shape(name)))
+        return problems
+
+    def lower(self, node: Node, ctx: Lowering) -> None:
+        """REDUCE, BINARY and UNARY kernels."""
+        x, groups = ctx.get(node.inputs[0]), int(node.attrs["num_groups"])
+        y = ctx.new(node.outputs[0], x.layout)
+        parted = in_groups(y, groups)
+        axes = range(2, len(parted.shape))
+        emit_centred(ctx, in_groups(x, groups), parted, axes, float(node.attrs.get("epsilon", 1e-5)))
+        self._scaled(node, ctx, y, *self._by_channel(node, ctx))
 
 
 @register("LayerNormalization")

@@ -34,6 +34,7 @@ NAMES = {
     "cheapest": "a tampered backbone, one tap, a small CPM",
     "tampered": "a tampered backbone that ends earlier, and a larger CPM",
     "truncated": "the victim's first layers as they are, and a CPM in place of the others",
+    "last": "the victim as it is but for its last layer, and a CPM of two linear layers on what is left",
     "random": "a backbone with random weights: nothing learned is exposed",
     "small": "no backbone: a small network of its own, distilled from the victim, whole in the TA",
     "pruned": "the victim, pruned a little, whole in the TA",
@@ -42,6 +43,12 @@ NAMES = {
 
 WHOLE = Strategy(kind="whole")
 _IMAGE = Strategy(taps=(IMAGE,), backbone="random", pool=2)
+
+
+def _last(tap: str) -> Strategy:
+    """The least that can be kept back: most of the accuracy, a wide gap, and nearly all of the model given away."""
+    return Strategy(taps=(tap,), backbone="truncated", cpm_width=32, cpm_depth=0)
+
 
 #: By network and name. Widths, depths and taps were chosen by predicted costs, before any training; `pruned` was added
 #: when the first pair of VGG-7 had lost too much of the validation accuracy.
@@ -54,6 +61,7 @@ STRATEGIES: dict[str, dict[str, Strategy]] = {
     "lenet5": {
         "cheapest": Strategy(taps=("7",), tail="short", backbone_width=0.84, cpm_width=16, cpm_depth=0),
         "tampered": Strategy(taps=("3",), tail="short", cpm_width=8),
+        "last": _last("12"),
         "random": Strategy(taps=("3",), backbone="random", cpm_width=8),
         "small": replace(_IMAGE, cpm_width=8, cpm_depth=2),
         "whole": WHOLE,
@@ -62,12 +70,14 @@ STRATEGIES: dict[str, dict[str, Strategy]] = {
         "cheapest": Strategy(taps=("13",), tail="short", cpm_width=32),
         "tampered": Strategy(taps=("6",), tail="short", cpm_width=32, cpm_depth=2),
         "truncated": Strategy(taps=("13",), backbone="truncated", cpm_width=32),
+        "last": _last("23"),
         "random": Strategy(taps=("6",), backbone="random", cpm_width=32, cpm_depth=2),
         "pruned": replace(WHOLE, pruned=0.8),
         "whole": WHOLE,
     },
     "resnet20": {
         "truncated": Strategy(taps=("8.relu",), backbone="truncated", pool=2, cpm_width=64, cpm_depth=3),
+        "last": _last("12"),
         "whole": WHOLE,
     },
 }
