@@ -112,7 +112,7 @@ class Build:
             [numpy_helper.from_array(value, name) for name, value in self.constants.items()],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+        inferred = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
         kinds = {
             info.name: info for info in (*inferred.graph.value_info, *inferred.graph.output, *inferred.graph.input)
         }
@@ -120,9 +120,10 @@ class Build:
         model.graph.output.extend(kinds[name] for name in outputs)
         for info in model.graph.output:
             if not info.type.tensor_type.HasField("shape"):
-                # Inference left it open; a valid model says at least that it has a shape.
-                rank = with_reference(model, self.inputs)[outputs.index(info.name)].ndim
-                for axis in range(rank):
+                # Inference left it open; a valid model says at least its element type, and that it has a shape.
+                value = with_reference(model, self.inputs)[outputs.index(info.name)]
+                info.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(value.dtype)
+                for axis in range(value.ndim):
                     info.type.tensor_type.shape.dim.add().dim_param = f"{info.name}_{axis}"
         return model
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import numpy_helper
 from operator_models import Build, broadcastable, operand, property_settings, seeds, shapes, tensor, with_onnxruntime
 
 from cloister.compile import compile_onnx
@@ -165,6 +166,15 @@ def test_group_normalization(data: st.DataObject, seed: int, shape: tuple[int, .
     build.hold(build.node("Relu", [y]) if data.draw(st.booleans()) else y)
 
 
+def test_group_normalization_that_onnx_has_withdrawn_is_refused_with_a_way_out() -> None:
+    build = Build(0, 18)
+    inputs = [build.input(build.values((1, 6, 2))), *(build.constant(build.values((3,))) for _ in range(2))]
+    model = build.model([build.node("GroupNormalization", inputs, num_groups=3)])
+    with pytest.raises(UnsupportedModelError, match="GroupNormalization") as refused:
+        compile_onnx(model)
+    assert "21 or newer" in refused.value.remedy
+
+
 @pytest.mark.parametrize(
     ("shape", "groups", "scales", "reason"),
     [
@@ -178,10 +188,13 @@ def test_group_normalization_that_does_not_fit_is_refused(
     shape: tuple[int, ...], groups: int, scales: int, reason: str
 ) -> None:
     build = Build(0, 21)
-    inputs = [build.input(build.values(shape)), *(build.constant(build.values((scales,))) for _ in range(2))]
-    y = build.node("GroupNormalization", inputs, num_groups=groups)
+    inputs = [build.input(build.values(shape)), *(build.constant(build.values((6,))) for _ in range(2))]
+    model = build.model([build.node("GroupNormalization", inputs, num_groups=3)])
+    model.graph.node[0].attribute[0].i = groups
+    for constant in model.graph.initializer:
+        constant.CopyFrom(numpy_helper.from_array(build.values((scales,)), constant.name))
     with pytest.raises(UnsupportedModelError, match=reason):
-        compile_onnx(build.model([y]))
+        compile_onnx(model)
 
 
 @property_settings

@@ -32,6 +32,8 @@ NOTES: dict[str, str] = {
     "Gemm": "all; the right matrix and the bias constant or computed at run time",
     "GlobalAveragePool": "any number of spatial axes",
     "GlobalMaxPool": "any number of spatial axes",
+    "GroupNormalization": "since opset 21 (ONNX has withdrawn that of opset 18); scale and offset constant or computed "
+    "at run time",
     "HardSigmoid": _UNARY,
     "HardSwish": _UNARY,
     "Identity": "tensors of any dtype",

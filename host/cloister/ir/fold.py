@@ -26,6 +26,9 @@ RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
 
+#: ONNX infers no shape of theirs; it is that of their first input.
+LIKE_INPUT = frozenset({"GroupNormalization"})
+
 Known = dict[str, tuple[Shape | None, int]]
 
 
@@ -143,8 +146,8 @@ def _carry(node: onnx.NodeProto, values: list[Array], origins: dict[str, Quantis
 def _add_shapes(model: onnx.ModelProto, constants: dict[str, Array], known: Known) -> bool:
     """Records the output shapes that ONNX's inference left open (old Slice, Resize with sizes); False: none was found.
 
-    The reference is run on zeros. That is right for supported operators only: what their shapes depend on must be
-    constant, which the check after import demands.
+    Unless :data:`LIKE_INPUT` tells them, the reference is run on zeros. That is right for supported operators only:
+    what their shapes depend on must be constant, which the check after import demands.
     """
     added = False
     for node in model.graph.node:
@@ -160,7 +163,8 @@ def _add_shapes(model: onnx.ModelProto, constants: dict[str, Array], known: Know
                 inputs[str(name)] = np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(element))
         if len(inputs) != len({str(name) for name in node.input if name}):
             continue
-        for name, value in zip(names, _reference(node, inputs, model) or [], strict=False):
+        like_input = [inputs[str(node.input[0])]] if node.op_type in LIKE_INPUT else None
+        for name, value in zip(names, like_input or _reference(node, inputs, model) or [], strict=False):
             if _open(known, name):
                 # The old Dropout's mask has its input's type, which the reference does not know.
                 element = known.get(name, (None, 0))[1] or onnx.helper.np_dtype_to_tensor_dtype(value.dtype)

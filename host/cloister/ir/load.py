@@ -13,7 +13,7 @@ import onnx.inliner
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 
-from cloister.errors import CloisterError, FormatError
+from cloister.errors import CloisterError, FormatError, UnsupportedModelError
 from cloister.ir.graph import Array, Problem
 
 ModelSource = str | Path | bytes | onnx.ModelProto
@@ -31,6 +31,7 @@ def load_model(source: ModelSource) -> onnx.ModelProto:
 
     Raises:
         FormatError: the file is missing, is no ONNX model, breaks ONNX's rules or lacks its external data.
+        UnsupportedModelError: it has an operator that ONNX has withdrawn from the model's opset.
     """
     what = f"{source}" if isinstance(source, str | Path) else "the model given"
     try:
@@ -44,6 +45,11 @@ def load_model(source: ModelSource) -> onnx.ModelProto:
         onnx.checker.check_model(model)
     except (OSError, onnx.checker.ValidationError, DecodeError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "is deprecated in domain_version" in first:
+            raise UnsupportedModelError(
+                f"{what} has an operator that ONNX has withdrawn from its opset: {first}",
+                "export the model for another opset that has the operator; with GroupNormalization, 21 or newer",
+            ) from error
         raise FormatError(
             f"{what} is not a valid ONNX model: {first}",
             "check the path, or export the model again and look at it with onnx.checker.check_model",
