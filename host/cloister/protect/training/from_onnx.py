@@ -34,6 +34,7 @@ def convert(path: Path) -> nn.Module:
         raise TrainingError(f"{path} is no ONNX model: {str(error).splitlines()[0]}", "check the path") from error
     _drop_softmax(model)
     _free_batch(model)
+    _unstride(model)
     _flatten(model)
     model = _older(model)
     library = _onnx2torch()
@@ -82,6 +83,36 @@ def _free_batch(model: Any) -> None:
         if dims:
             dims[0].dim_param = "batch"
     del model.graph.value_info[:]
+
+
+def _unstride(model: Any) -> None:
+    """A tensor made flat and gathered again in the same order, as a plain Reshape for any batch.
+
+    torch's exporter writes that for as_strided, behind a global average pool of a batch of one.
+    """
+    import onnx
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    makers = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        flat = makers.get(node.input[0]) if node.op_type == "Gather" and node.input[1] in constants else None
+        if flat is None or flat.op_type != "Reshape" or flat.input[1] not in constants:
+            continue
+        places = onnx.numpy_helper.to_array(constants[node.input[1]])
+        goal = onnx.numpy_helper.to_array(constants[flat.input[1]]).tolist()
+        in_order = places.ravel().tolist() == list(range(places.size))
+        if goal in ([-1], [places.size]) and in_order and places.ndim > 1 and places.shape[0] == 1:
+            name = f"{node.output[0]}_shape"
+            model.graph.initializer.append(onnx.helper.make_tensor(
+                name, onnx.TensorProto.INT64, [places.ndim], [-1, *places.shape[1:]]
+            ))  # fmt: skip
+            node.op_type = "Reshape"
+            del node.attribute[:]
+            node.input[:] = [flat.input[0], name]
+    used = {name for node in model.graph.node for name in node.input}
+    for flat in [node for node in model.graph.node if node.op_type == "Reshape" and not used & set(node.output)]:
+        if flat.output[0] not in {info.name for info in model.graph.output}:
+            model.graph.node.remove(flat)
 
 
 def _flatten(model: Any) -> None:
@@ -148,6 +179,12 @@ def _check(path: Path, model: Any, module: nn.Module) -> None:
             f"{path} cannot be run on a batch of images: {str(error).splitlines()[0]}",
             "export it with a free batch dimension",
         ) from error
+    if len(expected) != len(images) or got.shape != expected.shape:
+        raise TrainingError(
+            f"{path} gives {len(expected)} answers to {len(images)} images: its batch is fixed inside",
+            "export it with a free batch dimension (torch.onnx.export: dynamic_shapes), or give the model as "
+            "package.module:factory and a checkpoint",
+        )
     difference = float((got - expected).abs().max())
     if not difference <= 1e-3 * float(expected.abs().max()):
         raise TrainingError(
