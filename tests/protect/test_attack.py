@@ -102,6 +102,26 @@ def test_an_unprotected_model_is_broken_and_the_black_box_lies_below(tmp_path: P
         bench(seen, splits, victim(), effort=replace(EFFORT, steps=41), folder=tmp_path / "work", quiet=True)
 
 
+def test_figures_of_attackers_who_did_something_else_are_made_anew(tmp_path: Path) -> None:
+    splits = digits_splits()
+
+    def attacked() -> float:
+        report = bench(
+            [], splits, victim(), effort=EFFORT, attacks=["direct"], folder=tmp_path, device="cpu", quiet=True
+        )
+        return float(report.find(WHITE, "direct")["accuracy"])
+
+    right = attacked()
+    path = next(path for path in (tmp_path / "records").iterdir() if path.name.startswith("white"))
+    saved = json.loads(path.read_text())
+    saved["records"][0]["accuracy"] = 0.25
+    path.write_text(json.dumps(saved))
+    assert attacked() == 0.25, "kept"
+    for other in ({**saved, "method": "1"}, {key: value for key, value in saved.items() if key != "method"}):
+        path.write_text(json.dumps(other))
+        assert attacked() == right and json.loads(path.read_text())["method"] == saved["method"]
+
+
 def test_a_prefix_is_attacked_by_what_it_tells() -> None:
     splits = digits_splits()
     late = replace(lock(), locks={"8": lock().locks["8"]}, module=folded())

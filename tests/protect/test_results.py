@@ -17,7 +17,9 @@ from cloister.attack.table import GROUPS, Table, spread, tables
 from cloister.compile.pair import compile_pair
 from cloister.native import NativeEngine
 from cloister.protect.results.__main__ import main
-from cloister.protect.results.cases import SEEDS
+from cloister.protect.results.attacks import outdated
+from cloister.protect.results.cases import CASES, SEEDS
+from cloister.protect.results.context import Context
 from cloister.protect.results.page import commands, markdown, write
 from cloister.protect.strategy import Strategy
 
@@ -160,6 +162,22 @@ def test_the_strategy_of_least_overhead_that_reaches_an_aim_is_told(tmp_path: Pa
     assert "| 2.00: missed, one seed |" in page and "| at least 71.0: reached, one seed |" in page
     plot = (tmp_path / "plots" / "mirror-vgg7.svg").read_text()
     assert plot.count("<circle") == 3 and plot.count('fill="white"><title>tampered') == 1
+
+
+def test_attacks_of_before_the_bench_was_mended_are_named_and_made_anew(tmp_path: Path) -> None:
+    now, old = (pair_record("vgg7", "cheapest", 0, 0.82, 0.02, 1.2) for _ in range(2))
+    now["attacks"][0]["tried"] = {"scratch, draw 2 at 0.1": 0.5, "scratch, normalised, draw 3 at 0.1": 0.5}
+    old["attacks"][0]["tried"] = {"scratch, draw 3 at 0.1": 0.5}
+    assert "may be too high" not in markdown([now]) and "Attacks on vgg7 cheapest were made before" in markdown([old])
+    context = Context(tmp_path, tmp_path)
+
+    def once(found: Record) -> Record:
+        return context.once("mirror", CASES["vgg7"], 0, lambda: found, outdated, variant="cheapest")
+
+    assert once({**old, "measured": {"overhead": 0.5}})["attacks"] == old["attacks"]
+    again = once(now)
+    assert again["attacks"] == now["attacks"] and again["measured"] == {"overhead": 0.5}
+    assert once(old) == again, "a record is made once"
 
 
 def test_what_the_device_took_is_put_beside_what_was_predicted(tmp_path: Path) -> None:

@@ -37,6 +37,9 @@ Record = dict[str, Any]
 FINALISTS = 3
 #: Draws of weights that training from scratch chooses from: of the architecture, and with normalisation everywhere.
 DRAWS, NORMALISED = 2, 3
+#: What attackers do, for whoever keeps their figures: figures of another one are not comparable, and are made anew.
+#: Raise the first number when attacks or their starts change.
+METHOD = f"2, {FINALISTS} of {DRAWS} and {NORMALISED}"
 
 
 @dataclass(frozen=True)

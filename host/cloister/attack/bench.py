@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cloister.attack.attacker import Attacker, Record, digest_of, file_name
+from cloister.attack.attacker import METHOD, Attacker, Record, digest_of, file_name
 from cloister.attack.attacks import ATTACKS
 from cloister.attack.effort import Effort
 from cloister.attack.errors import AttackError
@@ -94,7 +94,8 @@ def bench(
         architecture: from a seed to a fresh network, for attackers who start from nothing; default: the victim's with
             weights drawn anew, and with batch normalisation put in if it has none.
         pool: images that queries are drawn from; their labels are not looked at. Default: ``splits.train``.
-        folder: keeps checkpoints and records; the same call goes on there after an interruption.
+        folder: keeps checkpoints and records; the same call goes on there after an interruption. Records of attackers
+            who did something else (:data:`~cloister.attack.attacker.METHOD`) are made anew.
         device: to train on: "auto", "cpu", "cuda".
         quiet: show no progress.
         white: attack the victim in clear as well.
@@ -194,11 +195,12 @@ def _once(attacker: Attacker, attack: str, folder: Path) -> list[Record]:
         different = [key for key in identity if saved["identity"].get(key) != identity[key]]
         if different:
             raise AttackError(f"{path} is of another {', '.join(different)}", "give another folder, or delete that one")
-        records: list[Record] = saved["records"]
-        return records
+        if saved.get("method") == METHOD:
+            records: list[Record] = saved["records"]
+            return records
     records = ATTACKS[attack].run(attacker)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, json.dumps({"identity": identity, "records": records}, indent=1) + "\n")
+    _write(path, json.dumps({"identity": identity, "method": METHOD, "records": records}, indent=1) + "\n")
     return records
 
 

@@ -8,7 +8,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, replace
 
-from cloister.attack.attacker import FINALISTS
+from cloister.attack.attacker import FINALISTS, METHOD
 from cloister.attack.attacks import ATTACKS
 from cloister.attack.effort import Effort as AttackEffort
 from cloister.errors import CloisterError
@@ -129,7 +129,7 @@ class ProtectSettings:
     @property
     def digest(self) -> str:
         """Eight hexadecimal digits, of what a strategy's figures depend on."""
-        kept = {key: value for key, value in asdict(self).items() if key != "search"}
+        kept = {key: value for key, value in asdict(self).items() if key != "search"} | {"attackers": METHOD}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
     def mirror(self, strategy: Strategy, depth: Depth) -> MirrorSettings:

@@ -79,19 +79,23 @@ class Context:
         """The plainly trained network alone, on the CPU."""
         return self.fitted(case, seed).module.cpu()
 
-    def once(self, experiment: str, case: Case, seed: int, measure: Callable[[], Record], **about: Any) -> Record:
+    def once(
+        self, experiment: str, case: Case, seed: int, measure: Callable[[], Record],
+        stale: Callable[[Record], bool] = lambda _: False, **about: Any,
+    ) -> Record:  # fmt: skip
         """The record of that experiment: read, if it is there, else measured and written.
 
         Args:
             experiment: its name; with case, seed and ``about`` it identifies the record.
             case, seed: what it is about.
             measure: returns the figures: JSON types.
+            stale: whether a record that is there is to be made anew; what the device took is kept with it.
             **about: further settings that tell records apart: text and numbers.
         """
         parts = [experiment, case.name, str(seed), *(f"{key}={value}" for key, value in sorted(about.items()))]
         path = self.work / "records" / ("_".join(parts).replace("/", "-").replace(" ", "-") + ".json")
-        if path.exists():
-            found: Record = json.loads(path.read_text())
+        found: Record = json.loads(path.read_text()) if path.exists() else {}
+        if found and not stale(found):
             return found
         began = time.monotonic()
         figures = measure()
@@ -101,6 +105,7 @@ class Context:
             "precision": precision_of(case, self.device), "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             **({"effort_share": self.effort} if experiment in ("attacks", "mirror") else {}),
+            **({"measured": found["measured"]} if "measured" in found else {}),
         }  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(".new")
