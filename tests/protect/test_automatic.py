@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from dataclasses import replace
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 from digits_data import digits_splits
 from torch import nn
 
+import cloister
 from cloister.attack import Effort
 from cloister.cli.main import cloister as command
 from cloister.errors import CloisterError
@@ -22,7 +25,7 @@ from cloister.estimate.pair import predict
 from cloister.protect.automatic import Depth, Protected, ProtectSettings, evaluator, protect_model, settings_with
 from cloister.protect.automatic.drawing import draw
 from cloister.protect.strategy import Strategy
-from cloister.protect.training import Augmentation, Recipe, fit, network
+from cloister.protect.training import Augmentation, Recipe, TrainingError, fit, network
 from cloister.seal import Bundle, VendorKey
 from cloister.search import Budget, BudgetError
 from cloister.search import Effort as SearchEffort
@@ -116,6 +119,22 @@ def test_a_budget_that_cannot_be_kept_is_refused_before_anything_is_trained(tmp_
     assert re.search(r"nearest takes \d+ KiB of secure memory, .* % overhead \(", told.value.message)
     assert re.search(r"allow \d+ KiB of secure memory", told.value.remedy)
     assert not list((tmp_path / "refused").rglob("checkpoint.pt"))
+
+
+def test_estimates_of_another_model_are_not_taken_for_this_one_s(tmp_path: Path) -> None:
+    VendorKey.load_or_generate(tmp_path / "keys")
+
+    def begun(model: nn.Module) -> None:
+        limits = {"budget_memory": "300KiB", "budget_overhead": "1%"}
+        cloister.protect(model, digits_splits(), tmp_path / "out", **limits, keys=tmp_path / "keys", quiet=True)
+
+    with pytest.raises(BudgetError, match="nothing keeps the budget"):
+        begun(victim())
+    other = copy.deepcopy(victim())
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.01)
+    with pytest.raises(TrainingError, match="of another model"):
+        begun(other)
 
 
 def test_where_training_misses_the_budget_the_report_says_how_near_it_comes(tmp_path: Path) -> None:

@@ -250,6 +250,7 @@ def protect(
 
     need_optuna()
     from cloister.protect.automatic import protect_model, settings_with
+    from cloister.protect.automatic.costs import VICTIM_FILE
     from cloister.protect.training.source import check_trained
     from cloister.search import Budget
 
@@ -261,7 +262,8 @@ def protect(
     splits = _splits(data, validation, seed)
     module = _model(model, checkpoint, splits)
     check_trained(module, splits, str(model) if isinstance(model, str | Path) else type(model).__name__)
-    _claim(folder / "training", "protect", module, splits)
+    # its estimates are of one model, too, even where nothing has been trained yet
+    _claim(folder / "training", "protect", module, splits, VICTIM_FILE)
     return protect_model(
         module, splits, limits, folder, settings=settings or settings_with(seed=seed), name=name or "", study=study,
         time_limit=time_limit, measure=measure, keys=keys, device=device, quiet=quiet,
@@ -294,8 +296,8 @@ def _model(model: str | Path | nn.Module, checkpoint: str | Path | None, splits:
     return module
 
 
-def _claim(folder: Path, command: str, module: nn.Module, splits: Splits) -> None:
-    """Note what the folder's checkpoints are of; refuse those of another command, model or data."""
+def _claim(folder: Path, command: str, module: nn.Module, splits: Splits, *others: str) -> None:
+    """Note what the folder's checkpoints, and files of the other names, are of; refuse what is of anything else."""
     from cloister.attack.attacker import digest_of
     from cloister.protect.training import TrainingError
 
@@ -305,7 +307,7 @@ def _claim(folder: Path, command: str, module: nn.Module, splits: Splits) -> Non
     }  # fmt: skip
     path = folder / "of.json"
     remedy = f"give another folder, or delete {folder}"
-    if not path.exists() or not any(folder.rglob("checkpoint.pt")):
+    if not path.exists() or not any(next(folder.rglob(name), None) for name in ("checkpoint.pt", *others)):
         write_aside(path, (json.dumps(ours, indent=1) + "\n").encode())
         return
     try:
