@@ -164,6 +164,20 @@ def test_the_strategy_of_least_overhead_that_reaches_an_aim_is_told(tmp_path: Pa
     assert plot.count("<circle") == 3 and plot.count('fill="white"><title>tampered') == 1
 
 
+def test_what_was_measured_of_one_seed_stands_for_the_others(tmp_path: Path) -> None:
+    records = [pair_record("lenet5", "cheapest", seed, 0.825, 0.02, 1.2) for seed in range(2)]
+    write(records, tmp_path)
+    aim = "MirrorNet: a pair that adds at most 0.99%"
+    assert (
+        next(line for line in markdown(records).splitlines() if aim in line).count("none: reached by 0 of 2 seeds") == 1
+    )
+    records[1]["measured"] = {"overhead": 0.005}
+    write(records, tmp_path)
+    row = next(line for line in markdown(records).splitlines() if aim in line)
+    assert "cheapest, +0.50%, ratio 1.20: reached by 2 of 2 seeds" in row
+    assert "cheapest: +0.50%" in (tmp_path / "plots" / "mirror-lenet5.svg").read_text()
+
+
 def test_attacks_of_before_the_bench_was_mended_are_named_and_made_anew(tmp_path: Path) -> None:
     now, old = (pair_record("vgg7", "cheapest", 0, 0.82, 0.02, 1.2) for _ in range(2))
     now["attacks"][0]["tried"] = {"scratch, draw 2 at 0.1": 0.5, "scratch, normalised, draw 3 at 0.1": 0.5}

@@ -217,6 +217,16 @@ def _ratio(record: Record) -> float:
     return 1.0 if line is None else float(line["ratio"])
 
 
+def _as_measured(records: list[Record]) -> list[Record]:
+    """The same, with what one seed was measured for all of that strategy and of the same shapes: weights cost alike."""
+
+    def like(record: Record) -> tuple[str, str, float]:
+        return record["model"], record["summary"], record["predicted"]["overhead"]
+
+    found = {like(record): record["measured"] for record in records if "measured" in record}
+    return [{"measured": found[like(record)], **record} if like(record) in found else record for record in records]
+
+
 def _overhead(record: Record) -> float:
     """Measured, where it was, else predicted; a share of the unprotected model."""
     return float(record["measured"]["overhead"] if "measured" in record else record["predicted"]["overhead"])
@@ -241,7 +251,7 @@ _CHANGE: Callable[[float], str] = "{:+.2%}".format
 
 def goals(records: list[Record]) -> list[Goal]:
     """What was aimed at: accuracy of each kind of pair, and for each seed whether a strategy reaches the rest."""
-    found = grouped(records)
+    found = grouped(_as_measured(records))
     lines = []
     for variant in NAMES:
         models = [model for model in MODELS if variant in wanted(model) and variant not in ("whole", "pruned")]
@@ -288,10 +298,11 @@ def parts(records: list[Record]) -> list[str | Table]:
         "What strategies consist of is told in [mirrornet.md](mirrornet.md). The unprotected model runs in the normal "
         "world, by the same engine. What a pair adds to its instructions, both worlds and the boundary counted, is "
         "*predicted* by the model of [estimate.md](estimate.md) and, where there is a figure, *measured* on the "
-        f"emulated device by `{BENCH}`. *Gap*: points between the pair and the backbone, "
-        "used as it is exposed; where no network is exposed, it is to a guess. *Strongest*: of all attacks and "
-        "budgets the highest ratio of the attacker's accuracy to that of the black box with the same budget, chosen "
-        "by the test images, so in the attacker's favour.",
+        f"emulated device by `{BENCH}`; among the aims and in the plots "
+        "it stands for other seeds, too. *Gap*: points between the pair and the backbone, used as it is exposed; where "
+        "no network is exposed, it is to a guess. *Strongest*: of all attacks and budgets the highest ratio of the "
+        "attacker's accuracy to that of the black box with the same budget, chosen by the test images, so in the "
+        "attacker's favour.",
         "`whole` and `pruned` are the other end: nothing is exposed, and who asks the device is the black box, so the "
         "ratio is 1 without a trial. Our TA computes with the same kernels as the normal world. What `whole` costs is "
         "therefore the boundary, and secure memory; where that is to be had, no pair protects better.",
@@ -342,8 +353,8 @@ def _outdated(groups: dict[tuple[str, str], list[Record]]) -> list[str]:
         return []
     return [
         f"Attacks on {', '.join(old)} were made before training from scratch was given normalisation behind every "
-        "layer, as other attackers have it ([attacks.md](attacks.md)). The black box is weaker there than it would be "
-        "now, so ratios may be too high. The commands above make these records anew."
+        "layer, as other attackers have it ([attacks.md](attacks.md)). The black box had fewer starts there than it "
+        "has now, so ratios may be too high. The commands above make these records anew."
     ]
 
 
@@ -391,7 +402,7 @@ def _picture(model: str) -> str:
 
 def pictures(records: list[Record]) -> dict[str, str]:
     """For each network the front between overhead and the strongest attack: SVG text by file name."""
-    groups = grouped(records, tuple(NAMES))
+    groups = grouped(_as_measured(records), tuple(NAMES))
     found = {}
     for model in dict.fromkeys(model for model, _ in groups):
         points = []
