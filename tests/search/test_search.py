@@ -42,6 +42,7 @@ def test_points_and_strategies() -> None:
     assert space.build({**alone, "form": "trained", "backbone_width": 0.5, "tail": "short"}) == space.build(alone)
     only = strategy_space(TAPS, form=("tampered",))
     assert only.build(alone).backbone == "tampered"
+    assert only.build(alone).taps == ("block3",), "without a backbone it would be no such pair"
     # taps are a set, in the order in which they become ready
     both = {**plain, "tap_0": "block3", "tap_1": "block1", "tap_2": "block3", "tap_3": None}
     assert space.build(both).taps == ("block1", "block3")

@@ -68,16 +68,17 @@ def strategy_space(
         raise SearchError(f"{name} is narrowed to {choices[name]}", f"choose among {listed}")
     choices |= dict.fromkeys(slots(len(taps)), (None, *taps))
 
-    def named(strategy: Strategy) -> Strategy:
-        # a monitor of the image alone has no backbone, so that its kind and width mean nothing
-        if strategy.taps == (IMAGE,) and "random" in choices["form"]:
-            return replace(strategy, backbone="random", backbone_width=1.0, tail="short")
-        return strategy
-
     def build(point: Point) -> Strategy:
         if lockable is not None and point["form"] not in lockable:
             point = {**point, "lock": "none"}
-        return named(strategy_of(point, taps))
+        made = strategy_of(point, taps)
+        if made.kind != "mirror" or made.taps != (IMAGE,):
+            return made
+        # a monitor of the image alone has no backbone, so that its kind and width mean nothing
+        if "random" in choices["form"]:
+            return replace(made, backbone="random", backbone_width=1.0, tail="short")
+        # other kinds are asked for, and such a pair would have none
+        return strategy_of({**point, slots(len(taps))[0]: _default_tap(taps)}, taps)
 
     anchors = [point_of(strategy, taps) for strategy in _anchors(taps)]
     # where only pruned or only locked strategies are wanted, the usual ones are begun with in that form
