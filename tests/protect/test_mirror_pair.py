@@ -134,6 +134,19 @@ def test_backbones_hold_what_their_kind_says() -> None:
     assert moving == {"tampered": True, "trained": False, "truncated": False, "random": False}
 
 
+def test_an_attacker_does_not_get_the_weights_that_the_victims_training_began_with() -> None:
+    begun = [value for value in network("lenet5", 1, 10, 0).state_dict().values() if value.dim() > 1]
+    pairs = {
+        kind: build_pair(victim("lenet5"), SHAPES["lenet5"], 10, strategy("lenet5", backbone=kind), seed=0)
+        for kind in ("truncated", "random")
+    }
+    grown = pairs["truncated"].architecture
+    assert grown is not None
+    for held in (grown, pairs["random"].backbone):
+        drawn = [value for value in held.state_dict().values() if value.dim() > 1]
+        assert drawn and not any(a.shape == b.shape and torch.equal(a, b) for a in begun for b in drawn)
+
+
 @pytest.mark.parametrize("name", ["digits", "resnet20"])
 def test_narrow_backbones_cost_less_than_the_victim(name: str) -> None:
     made = strategy(name, backbone="random", backbone_width=0.5, cpm_width=4)

@@ -19,6 +19,10 @@ from cloister.protect.mirror.reduce import kept
 from cloister.protect.strategy import IMAGE, LOGITS, Strategy
 from cloister.protect.training.errors import TrainingError
 
+#: Added to the seed for weights that an attacker gets. Owners often train with the same small seed that pairs are made
+#: with; what the victim's layers began with is nothing that an attacker knows, and trained layers stay near it.
+APART = 4000
+
 
 class Pair(nn.Module):
     """Backbone and CPM as one network, which answers the CPM's logits.
@@ -100,9 +104,9 @@ def build_pair(
         if strategy.backbone_width < 1:
             source = narrowed(source, shape, strategy.backbone_width)
         if strategy.backbone == "random":
-            source = drawn(source, shape, seed)
+            source = drawn(source, shape, seed + APART)
         graph = trace(source)
-        architecture = _anew(graph, seed)
+        architecture = _anew(graph, seed + APART)
         tensors = resolve(graph, shape, strategy.taps)
         answer = list(candidates(graph, shape).values())[-1].shape
         if answer != (classes,):
