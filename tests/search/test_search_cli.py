@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,8 @@ def test_run_list_show(tmp_path: Path, capsys: pytest.CaptureFixture[str], monke
     study, plot = str(tmp_path / "study.journal"), tmp_path / "front.svg"
     out, err = cloister(capsys, "run", study, *RUN, "--budget-overhead", "1%", "--budget-accuracy", "2")
     assert "Chosen:" in out and "6 short and 2 full trainings" in out
-    assert err.count("proxy ") == 6 and err.count("training ") == 2
+    assert [len(re.findall(rf"\b{what} \d+: ", err)) for what in ("proxy", "training")] == [6, 2]
+    assert err.count("training briefly: ") == 6 and err.count("training in full: ") == 2
     # what was done is not done again, and the budget is remembered
     again, err = cloister(capsys, "run", study, *RUN)
     assert again.splitlines()[-2:] == out.splitlines()[-2:] and "proxy" not in err
