@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+from cloister.svg import document
 from cloister_bench.errors import BenchError
 from cloister_bench.evaluation import rows_of
 from cloister_bench.records import Record, write_text
@@ -100,11 +101,7 @@ def draw(title: str, x: Axis, y: Axis, lines: Sequence[Line]) -> str:
                 f'stroke="{colour}" stroke-width="2"{dash}/>'
             )
         body.append(f'<text x="{WIDTH - RIGHT + 40}" y="{down + 4}">{escape(line.name)}</text>')
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-        'font-family="sans-serif" font-size="12">'
-    )
-    return "\n".join([head, *body, "</svg>", ""])
+    return document(WIDTH, HEIGHT, body)
 
 
 def size_plot(records: Sequence[Record]) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cloister.attack.attacker import METHOD
 from cloister.demo.data import digits
 from cloister.demo.kept import find
 from cloister.demo.protecting import LOG, protect, protect_settings
@@ -41,3 +42,8 @@ def test_only_pairs_with_a_backbone_are_searched() -> None:
     assert settings.forms == ("tampered",) and settings.search.trainings == 1
     assert settings.full.effort.steps == DemoSettings().attack_steps
     assert protect_settings(replace(DemoSettings(), seed=1)).digest != settings.digest
+
+
+def test_what_was_kept_of_other_attacks_is_not_taken() -> None:
+    assert DemoSettings().attackers == METHOD
+    assert DemoSettings(attackers="others").digest != DemoSettings().digest

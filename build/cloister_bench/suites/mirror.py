@@ -105,15 +105,7 @@ class MirrorSuite(Suite):
             count = stages.values["stages"]
             sides = [[stages.values[f"{i}.{side}"] for i in range(count)] for side in ("normal", "secure")]
             self.add(work.name, "", "path", longer_path(*sides), "instructions", precision=work.precision)
-            self._agree(work, pair.answer, stages.answer)
-
-    def _agree(self, work: PairWork, whole: bytes, staged: bytes) -> None:
-        """Handing over early changes no bit; both are what the engine gives here, but for rounding."""
-        if whole != staged:
-            self.found.problems.append(f"mirror: {work.name}: handing taps over early changes the answer")
-        error = largest_error(whole, reference(work))
-        if not error <= TOLERANCE:
-            self.found.problems.append(f"mirror: {work.name}: off the host's answer by {error:.2g}")
+            self.found.problems += disagreements(self.name, work, pair.answer, stages.answer)
 
 
 def pair_job(kind: str, name: str, work: Workload, memory: int = 0) -> Job:
@@ -130,6 +122,17 @@ def longer_path(normal: Sequence[int], secure: Sequence[int]) -> int:
         ready += made
         done = max(done, ready) + called
     return done
+
+
+def disagreements(suite: str, work: Workload, whole: bytes, staged: bytes) -> list[str]:
+    """Where a pair's answer is another when taps are handed over early, or not the host engine's, but for rounding."""
+    found = []
+    if whole != staged:
+        found.append(f"{suite}: {work.name}: handing taps over early changes the answer")
+    error = largest_error(whole, reference(work))
+    if not error <= TOLERANCE:
+        found.append(f"{suite}: {work.name}: off the host's answer by {error:.2g}")
+    return found
 
 
 def reference(work: Workload) -> bytes:

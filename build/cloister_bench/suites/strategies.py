@@ -14,8 +14,8 @@ from cloister_bench.device import Job, Outcome
 from cloister_bench.pairs import PairFiles, PairWork, boundary_of, prepare_pair
 from cloister_bench.prepare import Workload, prepare
 from cloister_bench.strategies import Builder, Built, built_files, cases
-from cloister_bench.suites.base import TOLERANCE, Options, Suite, largest_error, normal_job, ta_job
-from cloister_bench.suites.mirror import pair_job, reference
+from cloister_bench.suites.base import Options, Suite, normal_job, ta_job
+from cloister_bench.suites.mirror import disagreements, pair_job
 
 #: What is predicted and measured, and its unit.
 METRICS = {
@@ -120,7 +120,8 @@ class StrategySuite(Suite):
                 assert stages.samples
                 found |= {"staged": stages.samples.median, "staged crossings": stages.values["invocations"]}
             self._add(built, found, whole)
-            self._agree(work, whole.answer, stages.answer if stages else whole.answer)
+            staged_answer = stages.answer if stages else whole.answer
+            self.found.problems += disagreements(self.name, work, whole.answer, staged_answer)
 
     def _add(self, built: Built, found: Mapping[str, float], whole: Outcome) -> None:
         name, precision = built.case.name, built.case.strategy.precision
@@ -137,14 +138,6 @@ class StrategySuite(Suite):
             ("drawn", float(built.case.drawn), "from the space"),
         ):
             self.add(name, "", metric, value, unit, precision=precision)
-
-    def _agree(self, work: Workload, whole: bytes, staged: bytes) -> None:
-        """Handing over early changes no bit; both are what the engine gives here, but for rounding."""
-        if whole != staged:
-            self.found.problems.append(f"{self.name}: {work.name}: handing taps over early changes the answer")
-        error = largest_error(whole, reference(work))
-        if not error <= TOLERANCE:
-            self.found.problems.append(f"{self.name}: {work.name}: off the host's answer by {error:.2g}")
 
 
 def by_metric(told: Prediction, staged: Prediction | None) -> dict[str, float]:

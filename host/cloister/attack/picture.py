@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from cloister.attack.table import rows_of, title
+from cloister.svg import document
 
 LEFT, RIGHT, TOP = 390, 30, 56
 BAR, GAP, WIDTH = 11, 10, 960
@@ -72,12 +73,4 @@ def draw(records: Sequence[dict[str, Any]], heading: str, colours: Sequence[str]
     key = "bar: accuracy (thin line: least to most of the seeds); tick: agreement; dashed: black box"
     body.append(f'<text x="{LEFT}" y="{at + 34}">{key}</text>')
     height = at + 46
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-        'font-family="sans-serif" font-size="12">'
-    )
-    front = [
-        f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
-        f'<text x="12" y="22" font-size="15" font-weight="bold">{escape(heading)}</text>',
-    ]
-    return "\n".join([head, *front, *body, "</svg>", ""])
+    return document(WIDTH, height, body, heading)

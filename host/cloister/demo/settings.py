@@ -28,6 +28,7 @@ class DemoSettings:
         attack_steps: of his trainings.
         validation: share of the training images that is chosen by.
         seed: of everything.
+        attackers: what they do, `cloister.attack.attacker.METHOD` (which needs torch); a test holds both together.
     """
 
     revision: int = 1
@@ -50,6 +51,7 @@ class DemoSettings:
     attack_steps: int = 50
     validation: float = 0.15
     seed: int = 0
+    attackers: str = "3, 3 of 2 and 3"
 
     @property
     def digest(self) -> str:

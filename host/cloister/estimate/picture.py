@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cloister.errors import CloisterError
 from cloister.estimate.plan import MemoryPlan, Moment
+from cloister.svg import document
 
 WIDTH, HEIGHT = 960, 420
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 44, 54
@@ -83,11 +84,7 @@ def draw(plan: MemoryPlan, title: str) -> str:
         at = LEFT + 170 * place
         body.append(f'<rect x="{at}" y="{HEIGHT - 18}" width="12" height="12" fill="{colour}"/>')
         body.append(f'<text x="{at + 18}" y="{HEIGHT - 8}">{name}</text>')
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-        'font-family="sans-serif" font-size="12">'
-    )
-    return "\n".join([head, *body, "</svg>", ""])
+    return document(WIDTH, HEIGHT, body)
 
 
 def _steps(moments: Sequence[Moment]) -> list[tuple[int, int]]:

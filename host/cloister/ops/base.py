@@ -91,6 +91,12 @@ class Operator:
             if name and graph.dtype(name) != np.float32
         ]
 
+    def require_channels(self, node: Node, graph: Graph, rank: int = 2) -> list[Problem]:
+        """A problem where the first input is not (N, C, ...) of at least ``rank`` dimensions."""
+        if graph.rank(node.inputs[0]) >= rank:
+            return []
+        return [self.problem(node, "needs (N, C, ...)", "shape of X", graph.shape(node.inputs[0]))]
+
     def require_constant(self, node: Node, graph: Graph, position: int, what: str) -> list[Problem]:
         """A problem where the input at ``position`` is present and not constant."""
         name = node.input(position)

@@ -89,10 +89,7 @@ class InstanceNormalization(Centred):
 
     def check(self, node: Node, graph: Graph) -> list[Problem]:
         """float32, (N, C, ...)."""
-        problems = self.require_float(node, graph)
-        if graph.rank(node.inputs[0]) < 3:
-            problems.append(self.problem(node, "needs (N, C, ...)", "shape of X", graph.shape(node.inputs[0])))
-        return problems
+        return self.require_float(node, graph) + self.require_channels(node, graph, 3)
 
     def lower(self, node: Node, ctx: Lowering) -> None:
         """REDUCE, BINARY and UNARY kernels."""

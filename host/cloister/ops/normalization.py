@@ -30,9 +30,7 @@ class BatchNormalization(Operator):
         problems += self.require_attr(node, "spatial", 1, [1])
         for position in range(1, len(node.outputs)):
             problems += self.require_no_output(node, graph, position, "training output")
-        if graph.rank(node.inputs[0]) < 2:
-            problems.append(self.problem(node, "needs (N, C, ...)", "shape of X", graph.shape(node.inputs[0])))
-        return problems
+        return problems + self.require_channels(node, graph)
 
     def lower(self, node: Node, ctx: Lowering) -> None:
         """BINARY mul, then add."""
@@ -66,9 +64,7 @@ class LocalResponseNormalization(Operator):
         problems = self.require_float(node, graph)
         if int(node.attrs.get("size", 0)) < 1:
             problems.append(self.problem(node, "must be at least 1", "size", node.attrs.get("size")))
-        if graph.rank(node.inputs[0]) < 2:
-            problems.append(self.problem(node, "needs (N, C, ...)", "shape of X", graph.shape(node.inputs[0])))
-        return problems
+        return problems + self.require_channels(node, graph)
 
     def lower(self, node: Node, ctx: Lowering) -> None:
         """One LRN kernel, in any layout."""

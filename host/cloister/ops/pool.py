@@ -135,10 +135,7 @@ class GlobalPool(Operator):
 
     def check(self, node: Node, graph: Graph) -> list[Problem]:
         """float32, at least (N, C)."""
-        problems = self.require_float(node, graph)
-        if graph.rank(node.inputs[0]) < 2:
-            problems.append(self.problem(node, "needs (N, C, ...)", "shape of X", graph.shape(node.inputs[0])))
-        return problems
+        return self.require_float(node, graph) + self.require_channels(node, graph)
 
     def lower(self, node: Node, ctx: Lowering) -> None:
         """REDUCE over all axes from the third on."""

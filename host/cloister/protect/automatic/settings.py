@@ -8,7 +8,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, replace
 
-from cloister.attack.attacker import FINALISTS, METHOD
+from cloister.attack.attacker import DRAWS, FINALISTS, METHOD, NORMALISED
 from cloister.attack.attacks import ATTACKS
 from cloister.attack.effort import Effort as AttackEffort
 from cloister.errors import CloisterError
@@ -73,7 +73,7 @@ class Depth:
         # in each step an attacker is trained, and the step's own gradient goes through both networks
         pair = batches * (self.epochs * (2 + mirror.attack_steps / mirror.attack_every) + self.final)
         trainings = len(self.effort.shares) + 2 * len(self.effort.queries) + len(self.attacks) - 2
-        trials = 3 * len(self.effort.rates)
+        trials = (DRAWS + NORMALISED) * len(self.effort.rates)
         return pair + trainings * (FINALISTS * self.effort.steps + trials * self.effort.trial)
 
 

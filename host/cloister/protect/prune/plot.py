@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
+from cloister.svg import document
+
 WIDTH, LEFT, RIGHT, TOP = 760, 70, 190, 44
 PANEL, GAP, BOTTOM = 190, 34, 60
 COSTS = (
@@ -63,9 +65,7 @@ def draw(title: str, rows: Sequence[dict[str, Any]]) -> str:
     for top, text in ((TOP, "accuracy"), (below, "of the unpruned network")):
         turned = f"translate(16 {top + PANEL / 2}) rotate(-90)"
         body.append(f'<text transform="{turned}" text-anchor="middle">{text}</text>')
-    head = (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
-            f'height="{height}" font-family="sans-serif" font-size="12">')  # fmt: skip
-    return "\n".join([head, *body, "</svg>", ""])
+    return document(WIDTH, height, body)
 
 
 def _scale(low: float, high: float, top: float) -> Callable[[float], float]:

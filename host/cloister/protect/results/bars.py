@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from cloister.svg import document
+
 WIDTH, LEFT, RIGHT, TOP = 900, 190, 150, 66
 BAR, GAP = 13, 10
 COLOURS = ("#9aa0a6", "#3f7fbf", "#c0504d", "#4f9d52")
@@ -54,10 +56,4 @@ def draw(heading: str, groups: Mapping[str, Mapping[str, Sequence[float]]], mark
     body.append(f'<text x="{LEFT}" y="{at + 34}">{escape(f"dashed: {says}; thin lines: least to most of the seeds")}'
                 "</text>")  # fmt: skip
     height = at + 46
-    head = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-        'font-family="sans-serif" font-size="12">',
-        f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
-        f'<text x="12" y="22" font-size="15" font-weight="bold">{escape(heading)}</text>',
-    ]
-    return "\n".join([*head, *body, "</svg>", ""])
+    return document(WIDTH, height, body, heading)

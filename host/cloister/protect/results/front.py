@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from cloister.svg import document
+
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 900, 460, 70, 190, 60, 64
 COLOURS = ("#c0504d", "#3f7fbf", "#4f9d52", "#e0913a", "#7a5aa6", "#2b8f96", "#9a6b3f", "#5b6770")
 
@@ -97,16 +99,10 @@ def draw(heading: str, points: Sequence[Point], names: Sequence[str], limits: tu
                     f'<text x="{x + 10:.1f}" y="{y - 8:.1f}">{escape(point.name)}</text>')  # fmt: skip
     body += [
         f'<text x="{(LEFT + right) / 2:.1f}" y="{bottom + 36}" text-anchor="middle">instructions added to the '
-        "unprotected model, predicted</text>",
+        "unprotected model, measured or else predicted</text>",
         f'<text x="16" y="{(TOP + bottom) / 2:.1f}" text-anchor="middle" transform="rotate(-90 16 '
         f'{(TOP + bottom) / 2:.1f})">strongest attack / black box</text>',
         f'<text x="{LEFT}" y="{HEIGHT - 8}">dashed: {100 * limits[0]:g} % and {limits[1]:g}, what was aimed at; '
         "hollow: loses more than 1 point; line: the front</text>",
     ]
-    head = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
-        'font-family="sans-serif" font-size="12">',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-        f'<text x="12" y="22" font-size="15" font-weight="bold">{escape(heading)}</text>',
-    ]
-    return "\n".join([*head, *body, "</svg>", ""])
+    return document(WIDTH, HEIGHT, body, heading)
