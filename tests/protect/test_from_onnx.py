@@ -10,11 +10,11 @@ import torch
 from onnx import TensorProto, helper
 
 from cloister.demo.data import MODEL, digits
-from cloister.protect.training import TrainingError
+from cloister.protect.training import TrainingError, export_onnx
 from cloister.protect.training.from_onnx import convert
 
 
-def test_a_file_whose_exporter_fixed_the_batch_to_one_image_answers_batches() -> None:
+def test_a_file_whose_exporter_fixed_the_batch_to_one_image_answers_batches(tmp_path: Path) -> None:
     _, _, images, labels = digits()
     module = convert(MODEL).eval()
     with torch.no_grad():
@@ -22,6 +22,7 @@ def test_a_file_whose_exporter_fixed_the_batch_to_one_image_answers_batches() ->
         alone = torch.cat([module(torch.from_numpy(images[at : at + 1])) for at in range(64)])
     assert together.shape == (64, 10)
     assert torch.allclose(together, alone, atol=1e-4)
+    assert export_onnx(module, (1, 8, 8), tmp_path / "again.onnx").is_file(), "protections write it out again"
     assert float(np.mean(together.argmax(1).numpy() == labels[:64])) > 0.95
 
 

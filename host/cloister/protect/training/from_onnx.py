@@ -85,14 +85,26 @@ def _free_batch(model: Any) -> None:
     del model.graph.value_info[:]
 
 
+def _shapes(model: Any) -> dict[str, list[int]]:
+    """Of all tensors whose shape is known; 0 where a dimension is free."""
+    import onnx
+
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    return {
+        info.name: [dim.dim_value for dim in info.type.tensor_type.shape.dim]
+        for info in (*inferred.value_info, *inferred.input)
+    }
+
+
 def _unstride(model: Any) -> None:
-    """A tensor made flat and gathered again in the same order, as a plain Reshape for any batch.
+    """A tensor made flat and gathered again in the same order, as what it was.
 
     torch's exporter writes that for as_strided, behind a global average pool of a batch of one.
     """
     import onnx
 
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    shapes = _shapes(model)
     makers = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:
         flat = makers.get(node.input[0]) if node.op_type == "Gather" and node.input[1] in constants else None
@@ -101,14 +113,11 @@ def _unstride(model: Any) -> None:
         places = onnx.numpy_helper.to_array(constants[node.input[1]])
         goal = onnx.numpy_helper.to_array(constants[flat.input[1]]).tolist()
         in_order = places.ravel().tolist() == list(range(places.size))
-        if goal in ([-1], [places.size]) and in_order and places.ndim > 1 and places.shape[0] == 1:
-            name = f"{node.output[0]}_shape"
-            model.graph.initializer.append(onnx.helper.make_tensor(
-                name, onnx.TensorProto.INT64, [places.ndim], [-1, *places.shape[1:]]
-            ))  # fmt: skip
-            node.op_type = "Reshape"
+        same = places.ndim > 1 and shapes.get(flat.input[0], [])[1:] == list(places.shape[1:])
+        if goal in ([-1], [places.size]) and in_order and same and places.shape[0] == 1:
+            node.op_type = "Identity"
             del node.attribute[:]
-            node.input[:] = [flat.input[0], name]
+            node.input[:] = [flat.input[0]]
     used = {name for node in model.graph.node for name in node.input}
     for flat in [node for node in model.graph.node if node.op_type == "Reshape" and not used & set(node.output)]:
         if flat.output[0] not in {info.name for info in model.graph.output}:
@@ -120,11 +129,7 @@ def _flatten(model: Any) -> None:
     import onnx
 
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    shapes = {
-        info.name: [dim.dim_value for dim in info.type.tensor_type.shape.dim]
-        for info in (*inferred.value_info, *inferred.input)
-    }
+    shapes = _shapes(model)
     for node in model.graph.node:
         if node.op_type != "Reshape" or node.input[1] not in constants:
             continue
