@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """``python -m cloister.demo``: a model is protected within a budget, runs on a device, and is tampered with.
 
-The first run trains for about a minute; what it made is kept for later runs. Writes ``result.json``, the bundle, its
-licence and the report of ``cloister protect``. Exit status 1 where an answer differs or something is not refused.
+The first run trains and counts for about two minutes; what it made is kept for later runs. Writes ``result.json``,
+the bundle, its licence and the report of ``cloister protect``. Exit status 1 where an answer differs or something is not refused.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def protected(out: Path, settings: DemoSettings, story: Story, *, fresh: bool) -
         story.say(f"kept from an earlier run, which took {kept.seconds:.0f} s ({folder}; --fresh trains anew)")
         return kept, False
     VendorKey.load_or_generate()
-    story.say("this trains for about a minute on two idle cores; a later run keeps what it made")
+    story.say("this takes about two minutes on two idle cores; a later run keeps what it made")
     return protect(folder, settings, story.say), True
 
 
