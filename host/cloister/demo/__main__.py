@@ -2,7 +2,8 @@
 """``python -m cloister.demo``: a model is protected within a budget, runs on a device, and is tampered with.
 
 The first run trains and counts for about two minutes; what it made is kept for later runs. Writes ``result.json``,
-the bundle, its licence and the report of ``cloister protect``. Exit status 1 where an answer differs or something is not refused.
+the bundle, its licence and the report of ``cloister protect``. Exit status 1 where an answer differs or something is
+not refused.
 """
 
 from __future__ import annotations
