@@ -22,7 +22,7 @@ SETTINGS: dict[str, PruneSettings] = {
     "digits": PruneSettings(steps=2, target=0.3, final=3, images=500),
     "lenet5": PruneSettings(steps=6, target=0.2, final=8, round_to=1, least=2),
     "vgg7": PruneSettings(steps=6, target=0.12, slack=8.0, final=60),
-    "resnet20": PruneSettings(steps=4, target=0.38, slack=3.0, final=30),
+    "resnet20": PruneSettings(steps=4, target=0.38, slack=5.0, final=40),
 }
 #: Epochs after each step, and the highest rate of the fine-tuning.
 TUNING: dict[str, tuple[int, float]] = {
