@@ -266,7 +266,7 @@ def test_pruning_switches_the_right_channels_off() -> None:
 @torch.no_grad()
 def test_guessed_signs_turn_every_channel_to_one_side() -> None:
     for side in (1, -1):
-        turned = turned_to(lock().module, images(), side)
+        turned = turned_to(lock().module, images(), side, lockable(lock().module))
         found: list[torch.Tensor] = []
 
         def hook(_layer: nn.Module, _inputs: object, z: torch.Tensor, found: list[torch.Tensor] = found) -> None:

@@ -101,6 +101,11 @@ class Attacker:
         module = self.target.module()
         return None if module is None or not getattr(self.target, "lock", True) else module.cpu()
 
+    def lockable(self, module: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
+        """The layers of a network that can be locked, as far as he knows."""
+        known = getattr(self.target, "layers", None)
+        return {name: layer for name, layer in lockable(module).items() if known is None or name in known}
+
     @property
     def choosing(self) -> Images:
         """The validation images that he chooses on."""

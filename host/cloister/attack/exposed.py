@@ -24,12 +24,14 @@ from cloister.protect.training.export import layer_tensor
 class Exposed(Protocol):
     """What is exposed of a protected model, and what can be asked of it.
 
-    Three more may be there, and are used where they are:
+    Four more may be there, and are used where they are:
 
     - ``features() -> nn.Module | None``: a fresh copy of an exposed part that ends in a tensor (N, ...).
     - ``observed(pixels) -> dict[str, Tensor]``: tensors (N, ...) that the normal world sees in an authorised run, by
       the names that ``export_onnx`` gives them (``P:out`` for the layer at module path P).
     - ``lock: bool``: whether the attacks on locks make sense. True where it is missing.
+    - ``layers: tuple[str, ...]``: module paths of the layers that can be locked, where the attacker knows that others
+      are not.
     """
 
     name: str

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import nn
@@ -42,17 +42,20 @@ def has_normalisation(module: nn.Module) -> bool:
 Make = Callable[[nn.Module, torch.Tensor], nn.Module]
 
 
-def behind_layers(module: nn.Module, make: Make, images: torch.Tensor) -> None:
-    """Put a module behind every convolution and linear layer but the last, in place.
+def behind_layers(module: nn.Module, make: Make, images: torch.Tensor, layers: Collection[str] | None = None) -> None:
+    """Put a module behind every convolution and linear layer but the last, or behind those of ``layers``, in place.
 
     Args:
         module: on the CPU.
         make: gets the layer and its outputs on ``images``, (N, channels, ...).
         images: normalised, (N, C, H, W).
+        layers: their paths.
     """
     outputs: dict[str, torch.Tensor] = {}
     handles = []
     for name, layer in lockable(module).items():
+        if layers is not None and name not in layers:
+            continue
 
         def hook(_layer: nn.Module, _inputs: object, output: torch.Tensor, name: str = name) -> None:
             outputs[name] = output

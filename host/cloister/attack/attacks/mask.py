@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Collection
 
 import torch
 from torch import nn
@@ -36,7 +37,9 @@ class Affine(nn.Module):
         return result
 
 
-def masked(module: nn.Module, images: torch.Tensor, how: str, seed: int) -> nn.Module:
+def masked(
+    module: nn.Module, images: torch.Tensor, how: str, seed: int, layers: Collection[str] | None = None
+) -> nn.Module:
     """A copy with frozen weights and something to learn for each channel behind every layer but the last.
 
     Args:
@@ -45,6 +48,7 @@ def masked(module: nn.Module, images: torch.Tensor, how: str, seed: int) -> nn.M
         how: "plain": scales of 1 and shifts of 0. "normalised": batch normalisation that changes nothing at first.
             "undecided": the same, but with small scales of either sign drawn, so that no sign has to be crossed over.
         seed: for that draw.
+        layers: paths of those to learn behind, where not all can be locked.
     """
     copied = copy.deepcopy(module)
     generator = torch.Generator().manual_seed(seed)
@@ -66,7 +70,7 @@ def masked(module: nn.Module, images: torch.Tensor, how: str, seed: int) -> nn.M
         return normal
 
     copied.requires_grad_(False)
-    behind_layers(copied, learned, images)
+    behind_layers(copied, learned, images, layers)
     return copied
 
 
@@ -78,7 +82,8 @@ def run(attacker: Attacker) -> list[Record]:
     began = time.monotonic()
     share, images, sample = attacker.most()
     kinds = ("plain",) if has_normalisation(module) else ("plain", "normalised", "undecided")
-    starts = {f"{how} mask": masked(module, sample, how, attacker.seed) for how in kinds}
+    layers = attacker.lockable(module)
+    starts = {f"{how} mask": masked(module, sample, how, attacker.seed, layers) for how in kinds}
     found = attacker.train(starts, images, f"mask-share-{share:g}", attacker.effort.mask_rates)
     records = [attacker.record("mask", budget(share), found, began, images=len(images))]
     began = time.monotonic()

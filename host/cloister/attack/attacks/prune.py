@@ -13,7 +13,6 @@ from torch import nn
 from cloister.attack.attacker import Attacker, Outcome, Record
 from cloister.attack.attacks.finetune import budget
 from cloister.protect.edgepro.draw import output_statistics
-from cloister.protect.edgepro.locks import lockable
 
 TITLE = "pruning by activation"
 SOURCE = 'Liu et al., "Fine-Pruning: Defending Against Backdooring Attacks on Deep Neural Networks", RAID 2018'
@@ -28,7 +27,7 @@ Fill = Literal["0", "mean"]
 def pruned(
     module: nn.Module, activations: dict[str, torch.Tensor], share: float, order: Order, fill: Fill
 ) -> nn.Module:
-    """A copy in which that share of the channels of every layer but the last is constant.
+    """A copy in which that share of the channels of every layer that may be locked is constant.
 
     Args:
         module: on the CPU.
@@ -37,8 +36,8 @@ def pruned(
         order, fill: see their types.
     """
     copied = copy.deepcopy(module)
-    for name, layer in lockable(copied).items():
-        active = activations[name]
+    for name, active in activations.items():
+        layer = copied.get_submodule(name)
         count = max(1, round(share * len(active)))
         chosen = torch.argsort(active, descending=order == "most active", stable=True)[:count]
         values = active[chosen] if fill == "mean" else torch.zeros(count)
@@ -57,7 +56,7 @@ def run(attacker: Attacker) -> list[Record]:
     began = time.monotonic()
     share, images, sample = attacker.most()
     statistics = output_statistics(module, sample)
-    activations = {name: active for name, (_, _, active) in statistics.items()}
+    activations = {name: statistics[name][2] for name in attacker.lockable(module)}
     orders: tuple[Order, ...] = ("most active", "least active")
     fills: tuple[Fill, ...] = ("0", "mean")
     found: dict[str, tuple[float, nn.Module]] = {}

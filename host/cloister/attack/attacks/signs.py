@@ -5,21 +5,22 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Collection
 
 import torch
 from torch import nn
 
 from cloister.attack.attacker import Attacker, Outcome, Record
 from cloister.attack.attacks.finetune import budget
-from cloister.protect.edgepro.locks import LayerLock, fold_in, lockable
+from cloister.protect.edgepro.locks import LayerLock, fold_in
 
 TITLE = "signs guessed from skewness"
 SOURCE = "this project's own, against turned channels: outputs of a trained layer are mostly skewed to one side"
 
 
 @torch.no_grad()
-def turned_to(module: nn.Module, images: torch.Tensor, side: int) -> nn.Module:
-    """A copy in which every channel of every layer but the last is skewed to one side, or not at all.
+def turned_to(module: nn.Module, images: torch.Tensor, side: int, layers: Collection[str]) -> nn.Module:
+    """A copy in which every channel of those layers is skewed to one side, or not at all.
 
     A channel that was not is turned around its mean. Layers are done in order, each on what those before it give then.
 
@@ -27,9 +28,10 @@ def turned_to(module: nn.Module, images: torch.Tensor, side: int) -> nn.Module:
         module: normalisation folded, on the CPU.
         images: normalised, (N, C, H, W); without labels.
         side: 1 or -1.
+        layers: paths of convolutions and linear layers, in order.
     """
     guessed = copy.deepcopy(module).eval()
-    for name in lockable(module):
+    for name in layers:
         outputs: list[torch.Tensor] = []
         handle = guessed.get_submodule(name).register_forward_hook(
             lambda _layer, _inputs, output, outputs=outputs: outputs.append(output)
@@ -51,11 +53,12 @@ def run(attacker: Attacker) -> list[Record]:
     module = attacker.locked()
     if module is None:
         return []
-    if any(getattr(layer, "bias", None) is None for layer in lockable(module).values()):
+    layers = attacker.lockable(module)
+    if any(getattr(layer, "bias", None) is None for layer in layers.values()):
         return []  # not folded: what is turned around then is behind the normalisation
     began = time.monotonic()
     share, images, sample = attacker.most()
-    sides = {f"skewed {word}": turned_to(module, sample, side) for word, side in (("up", 1), ("down", -1))}
+    sides = {f"skewed {word}": turned_to(module, sample, side, layers) for word, side in (("up", 1), ("down", -1))}
     scores = {name: attacker.validate(candidate) for name, candidate in sides.items()}
     best = max(scores, key=lambda name: scores[name])
     records = [

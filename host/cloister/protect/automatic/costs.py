@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -19,7 +17,7 @@ from cloister.compile.arrange import MemoryBudgetError
 from cloister.estimate.pair import Prediction, predict
 from cloister.protect.mirror import Pair, build_pair
 from cloister.protect.mirror.export import BACKBONE_FILE, CPM_FILE
-from cloister.protect.mirror.mirror import CALIBRATION
+from cloister.protect.mirror.mirror import calibration
 from cloister.protect.mirror.narrow import synthetic
 from cloister.protect.mirror.quantise import quantise_pair
 from cloister.protect.strategy import IMAGE, Strategy
@@ -31,7 +29,6 @@ from cloister.search import Figures
 #: unprotected model: a standard error.
 PRUNED_ERROR = 0.01
 VICTIM_FILE, VICTIM_INT8_FILE = "victim.onnx", "victim_int8.onnx"
-Samples = npt.NDArray[np.float32]
 #: For estimates alone torch's older exporter is used: it takes a hundredth of the other's time.
 OPSET = 17
 
@@ -137,14 +134,7 @@ def same_costs(strategy: Strategy) -> Strategy:
     if strategy.kind == "whole":
         return Strategy(kind="whole", precision=strategy.precision, pruned=strategy.pruned)
     backbone = "tampered" if strategy.backbone == "trained" else strategy.backbone
-    return replace(strategy, backbone=backbone, select="first")
-
-
-def calibration(splits: Splits) -> Samples:
-    """Training images, normalised, that ranges of 8-bit tensors are measured on: float32 (N, C, H, W)."""
-    step = max(1, len(splits.train) // CALIBRATION)
-    found: Samples = splits.normalise(splits.train.pixels[::step][:CALIBRATION].cpu()).numpy()
-    return found
+    return replace(strategy, backbone=backbone, select="first", lock=None)
 
 
 def sketch(pair: Pair, folder: Path, splits: Splits | None = None) -> tuple[Path, Path]:

@@ -14,9 +14,9 @@ from torch import nn
 from cloister.attack.exposed import BlackBox, Exposed
 from cloister.locked_quantised import quantize_locked
 from cloister.password import Password
-from cloister.protect.automatic.costs import calibration
 from cloister.protect.edgepro import LockSettings, lock_model
 from cloister.protect.edgepro.exposed import LeakedLock
+from cloister.protect.mirror.mirror import calibration
 from cloister.protect.strategy import Strategy
 from cloister.protect.training import Images, Splits, accuracy, export_onnx
 from cloister.quantization import quantize_model

@@ -88,9 +88,21 @@ def lock_model(
     Raises:
         TrainingError: the module cannot be traced, a setting does not fit it, or ``folder`` is of another run.
     """
-    settings = settings or LockSettings()
+    return lock_folded(
+        fold_normalisation(module).cpu(), splits, settings or LockSettings(), folder=folder, device=device, name=name,
+        quiet=quiet,
+    )  # fmt: skip
+
+
+def lock_folded(
+    folded: nn.Module, splits: Splits, settings: LockSettings, *, folder: Path | None, device: str, name: str,
+    quiet: bool,
+) -> Locked:  # fmt: skip
+    """As :func:`lock_model`, for a module without batch normalisation in what is locked; not changed.
+
+    Parameters that need no gradient stay as they are.
+    """
     began = time.monotonic()
-    folded = fold_normalisation(module).cpu()
     before = accuracy(folded, splits.test, splits)
     locks = draw_locks(folded, splits, settings)
     start = fold_out(folded, locks)

@@ -4,7 +4,8 @@
 from cloister.protect.mirror.backbone import Backbone, Crossing
 from cloister.protect.mirror.cpm import Cpm
 from cloister.protect.mirror.export import export_pair
-from cloister.protect.mirror.exposed import ExposedBackbone
+from cloister.protect.mirror.exposed import ExposedBackbone, LeakedPair
+from cloister.protect.mirror.lock import LockedPair, lock_pair
 from cloister.protect.mirror.mirror import Mirrored, mirror_model
 from cloister.protect.mirror.onnx_pair import OnnxPair
 from cloister.protect.mirror.pair import Pair, build_pair, taps_of
@@ -15,12 +16,15 @@ __all__ = [
     "Cpm",
     "Crossing",
     "ExposedBackbone",
+    "LeakedPair",
+    "LockedPair",
     "MirrorSettings",
     "Mirrored",
     "OnnxPair",
     "Pair",
     "build_pair",
     "export_pair",
+    "lock_pair",
     "mirror_model",
     "settings_with",
     "taps_of",

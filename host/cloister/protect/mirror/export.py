@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cloister.password import Password
 from cloister.protect.mirror.narrow import synthetic
 from cloister.protect.mirror.pair import Pair
 from cloister.protect.mirror.quantise import quantise_pair
@@ -19,7 +20,9 @@ from cloister.protect.training.export import export_tensors
 BACKBONE_FILE, CPM_FILE = "backbone.onnx", "cpm.onnx"
 
 
-def export_pair(pair: Pair, folder: Path, samples: npt.NDArray[np.float32] | None = None) -> tuple[Path, Path]:
+def export_pair(
+    pair: Pair, folder: Path, samples: npt.NDArray[np.float32] | None = None, password: Password | None = None
+) -> tuple[Path, Path]:
     """Write ``backbone.onnx`` and ``cpm.onnx``, each checked against onnxruntime's answer in float32.
 
     ``backbone.onnx``: input ``image`` (batch, C, H, W); outputs ``logits`` (batch, classes), the backbone's own, then
@@ -33,6 +36,7 @@ def export_pair(pair: Pair, folder: Path, samples: npt.NDArray[np.float32] | Non
         folder: gets the files.
         samples: normalised training images (N, C, H, W) that ranges of 8-bit tensors are measured on; default:
             synthetic ones, which do for estimates of costs.
+        password: what the CPM is locked with: its 8-bit form is made for the device that has it.
 
     Raises:
         TrainingError: torch cannot export a half.
@@ -44,7 +48,7 @@ def export_pair(pair: Pair, folder: Path, samples: npt.NDArray[np.float32] | Non
     cpm = export_tensors(pair.cpm, inputs, ("logits",), folder / CPM_FILE)
     if pair.strategy.precision == "int8":
         images = synthetic(pair.shape, 16, 0).numpy() if samples is None else samples
-        quantise_pair(backbone, cpm, images)
+        quantise_pair(backbone, cpm, images, password)
     return backbone, cpm
 
 

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
+from cloister.protect.edgepro.exposed import last_features
+from cloister.protect.edgepro.locks import fold_normalisation
 from cloister.protect.mirror.pair import Pair
 from cloister.protect.training.data import Splits
 
@@ -49,3 +52,37 @@ class ExposedBackbone:
         """Labels int64 (N,) that the device answers to images (N, C, H, W) as the data set has them."""
         parts = pixels.cpu().split(1000)
         return torch.cat([self._pair(self._splits.normalise(part)).argmax(1) for part in parts])
+
+
+class LeakedPair:
+    """The worst case for a locked CPM: both halves in clear, without the password, and a device to ask.
+
+    Args:
+        pair: with the locked CPM, whose normalisation is folded.
+        authorised: as the device computes it.
+        layers: paths of the CPM's layers that may be locked; the attacker knows that no others are.
+        splits: for normalisation.
+        name: for the table; default: of the strategy.
+    """
+
+    lock = True
+
+    def __init__(self, pair: Pair, authorised: Pair, layers: Sequence[str], splits: Splits, name: str = "") -> None:
+        self.name = name or f"MirrorNet, locked and leaked, {pair.strategy}"
+        self.layers = tuple(layers)
+        self._network = fold_normalisation(pair).requires_grad_(True)
+        self._authorised, self._splits = copy.deepcopy(authorised).cpu().eval(), splits
+
+    def module(self) -> nn.Module:
+        """A fresh copy of the pair as one network, which answers the locked CPM's logits."""
+        return copy.deepcopy(self._network)
+
+    def features(self) -> nn.Module:
+        """A fresh copy of all but the last layer."""
+        return last_features(self._network)
+
+    @torch.no_grad()
+    def query(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Labels int64 (N,) that a licensed device answers to images (N, C, H, W) as the data set has them."""
+        parts = pixels.cpu().split(1000)
+        return torch.cat([self._authorised(self._splits.normalise(part)).argmax(1) for part in parts])

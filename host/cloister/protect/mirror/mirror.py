@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -27,6 +29,7 @@ from cloister.protect.strategy import Strategy
 from cloister.protect.training.data import Splits
 from cloister.protect.training.evaluate import accuracy
 from cloister.protect.training.loop import fit
+from cloister.seal.files import write_aside
 
 REPORT_FILE = "report.json"
 #: Training images that ranges of 8-bit tensors are measured on.
@@ -68,24 +71,36 @@ class Mirrored:
         A strategy in 8 bits is quantised here, with ranges from training images; the report then also has the
         accuracies of the written files as ``pair_int8``.
         """
-        splits, report = self.splits, self.report
-        step = max(1, len(splits.train) // CALIBRATION)
-        sample = splits.train.pixels[::step][:CALIBRATION]
-        backbone, cpm = export_pair(self.pair, folder, splits.normalise(sample.cpu()).numpy())
+        report = dict(self.report)
+        files = OnnxPair(*export_pair(self.pair, folder, calibration(self.splits)))
         if self.strategy.precision == "int8":
-            files = OnnxPair(backbone, cpm)
-            report = dict(report)
-            for name, images in (("test", splits.test), ("validation", splits.validation)):
-                given = splits.normalise(images.pixels.cpu()).numpy()
-                found = files.accuracy(given, images.labels.cpu().numpy())
+            for name, found in on_files(files, self.splits).items():
                 report[name] = {**report[name], "pair_int8": found}
-        aside = folder / (REPORT_FILE + ".new")
-        aside.write_text(json.dumps(report, indent=2) + "\n")
-        aside.replace(folder / REPORT_FILE)
+        write_report(report, folder)
 
     def exposed(self, name: str = "", grown: bool = True) -> ExposedBackbone:
         """For the attack bench; ``grown`` is explained at :class:`ExposedBackbone`."""
         return ExposedBackbone(self.pair, self.splits, name, grown)
+
+
+def calibration(splits: Splits) -> npt.NDArray[np.float32]:
+    """Training images, normalised, that ranges of 8-bit tensors are measured on: float32 (N, C, H, W)."""
+    step = max(1, len(splits.train) // CALIBRATION)
+    found: npt.NDArray[np.float32] = splits.normalise(splits.train.pixels[::step][:CALIBRATION].cpu()).numpy()
+    return found
+
+
+def on_files(files: OnnxPair, splits: Splits) -> dict[str, float]:
+    """Accuracy of a pair's files on the images of ``test`` and ``validation``, 0 to 1."""
+    return {
+        name: files.accuracy(splits.normalise(images.pixels.cpu()).numpy(), images.labels.cpu().numpy())
+        for name, images in (("test", splits.test), ("validation", splits.validation))
+    }
+
+
+def write_report(report: dict[str, Any], folder: Path) -> None:
+    """Write ``report.json``."""
+    write_aside(folder / REPORT_FILE, (json.dumps(report, indent=2) + "\n").encode())
 
 
 def mirror_model(

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cloister.locked_quantised import quantize_locked
+from cloister.password import Password
 from cloister.protect.mirror.onnx_pair import OnnxPair
 from cloister.protect.strategy import IMAGE
 from cloister.quantization import quantize_model
@@ -16,7 +18,7 @@ from cloister.quantization import quantize_model
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
-def quantise_pair(backbone: Path, cpm: Path, images: npt.NDArray[np.float32]) -> None:
+def quantise_pair(backbone: Path, cpm: Path, images: npt.NDArray[np.float32], password: Password | None = None) -> None:
     """Replace both files by their 8-bit forms (as ``cloister quantize`` makes them).
 
     What crosses becomes int8 in both, with one scale: the backbone ends a tap with its quantisation, and the CPM begins
@@ -25,15 +27,20 @@ def quantise_pair(backbone: Path, cpm: Path, images: npt.NDArray[np.float32]) ->
     Args:
         backbone, cpm: as :func:`~cloister.protect.mirror.export.export_pair` wrote them.
         images: normalised training images (N, C, H, W) that ranges are measured on.
+        password: what the CPM is locked with, if it is.
 
     Raises:
         QuantizationError: onnxruntime cannot quantise a half.
+        PasswordError: the password is not the CPM's.
     """
     import onnx
 
     crossing = OnnxPair(backbone, cpm).crossing(images)
     quantize_model(backbone, images, backbone)
-    quantize_model(cpm, crossing, cpm)
+    if password is None:
+        quantize_model(cpm, crossing, cpm)
+    else:
+        quantize_locked(cpm, password, crossing, cpm)
     first, second = onnx.load(str(backbone)), onnx.load(str(cpm))
     for name in crossing:
         if name != IMAGE:
