@@ -70,16 +70,20 @@ def edgepro(
     """
     need_torch()
     from cloister.protect.edgepro import lock_model
+    from cloister.protect.edgepro.deployed import deployable
+    from cloister.protect.edgepro.locks import fold_normalisation, token_rows
     from cloister.protect.edgepro.settings import settings_with
 
     folder = _folder(output)
     splits = _splits(data, validation, seed)
-    module = _exportable(_model(model, checkpoint, splits), splits)
+    module = _model(model, checkpoint, splits)
+    settings = settings or settings_with(seed=seed)
+    folded = fold_normalisation(token_rows(module, splits.shape))
+    settings = replace(settings, layers=deployable(folded, splits.shape, settings.layers))
     _claim(folder / "training", "edgepro", module, splits)
     locked = lock_model(
-        module, splits, settings or settings_with(seed=seed), folder=folder / "training",
-        device=device, name="locking", quiet=quiet,
-    )  # fmt: skip
+        module, splits, settings, folder=folder / "training", device=device, name="locking", quiet=quiet
+    )
     locked.save(folder, name or folder.resolve().name)
     return locked
 

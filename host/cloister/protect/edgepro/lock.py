@@ -20,6 +20,7 @@ from cloister.protect.edgepro.locks import (
     fold_out,
     lockable,
     to_password,
+    token_rows,
     width_of,
 )
 from cloister.protect.edgepro.objective import LockObjective
@@ -89,8 +90,8 @@ def lock_model(
         TrainingError: the module cannot be traced, a setting does not fit it, or ``folder`` is of another run.
     """
     return lock_folded(
-        fold_normalisation(module).cpu(), splits, settings or LockSettings(), folder=folder, device=device, name=name,
-        quiet=quiet,
+        fold_normalisation(token_rows(module, splits.shape)).cpu(), splits, settings or LockSettings(), folder=folder,
+        device=device, name=name, quiet=quiet,
     )  # fmt: skip
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from cloister.password import Lock, Password
 from cloister.protect.training.errors import TrainingError
@@ -47,12 +50,41 @@ Locks = Mapping[str, LayerLock]
 
 
 def lockable(module: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
-    """The layers that can be locked, in the order of the module: convolutions and linear layers but the last.
+    """The layers that can be locked: convolutions and linear layers but the last.
 
-    The last layer's outputs are the logits; a lock there could be read off the answers.
+    The last layer's outputs are the logits; a lock there could be read off the answers. A traced module's layers come
+    in the order in which they are called; any other module's in that of its attributes. Layers inside torch's own
+    attention are left out: it reads their weights without calling them.
     """
-    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    layers = {name: layer for name, layer in called(module) if isinstance(layer, nn.Conv2d | nn.Linear)}
     return dict(list(layers.items())[:-1])
+
+
+def called(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Paths and modules, in the order of a traced module's calls; what torch's own attention hides is left out."""
+    inner = [name for name, part in module.named_modules() if isinstance(part, _HIDING)]
+    seen = set()
+    for root in _roots(module):
+        for path, part in module.get_submodule(root).named_modules():
+            name = ".".join(filter(None, (root, path)))
+            if name not in seen and not any(name.startswith(f"{hiding}.") for hiding in inner):
+                seen.add(name)
+                yield name, part
+
+
+#: Modules that use their layers' weights without calling the layers.
+_HIDING = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+
+
+def _roots(module: nn.Module) -> list[str]:
+    if not isinstance(module, fx.GraphModule):
+        return [""]
+    return [str(node.target) for node in module.graph.nodes if node.op == "call_module"]
+
+
+def _put(module: nn.Module, path: str, part: nn.Module) -> None:
+    parent, _, child = path.rpartition(".")
+    setattr(module.get_submodule(parent), child, part)
 
 
 def width_of(layer: nn.Conv2d | nn.Linear) -> int:
@@ -64,28 +96,147 @@ def fold_normalisation(module: nn.Module) -> nn.Module:
     """A copy in evaluation mode whose batch normalisations are folded into the layers before them.
 
     Locking works on what is deployed, where normalisation is gone: it would otherwise have to keep one set of
-    statistics with the password and another without.
+    statistics with the password and another without. A normalisation that follows no layer, as in networks that
+    normalise before they convolve, becomes a :class:`Scaled` of fixed statistics.
 
     Raises:
-        TrainingError: torch.fx cannot trace the module, or a normalisation does not follow a convolution.
+        TrainingError: torch.fx cannot trace the module, or a normalisation keeps no statistics.
     """
-    from torch.fx.experimental.optimization import fuse
-
-    try:
-        folded: nn.Module = fuse(copy.deepcopy(module).eval())
-    except Exception as error:  # torch.fx raises many kinds
-        raise TrainingError(
-            f"the module cannot be traced: {str(error).splitlines()[0]}", "make its forward free of branches on values"
-        ) from error
-    left = [name for name, layer in folded.named_modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
-    if left:
-        raise TrainingError(
-            f"batch normalisation {left[0]!r} does not follow a convolution", "fold it, or leave it out"
-        )
-    for layer in lockable(folded).values():
-        if layer.bias is None:
-            layer.bias = nn.Parameter(layer.weight.new_zeros(width_of(layer)))
+    folded = _traced(module)
+    nodes = [node for node in folded.graph.nodes if node.op == "call_module"]
+    uses = Counter(str(node.target) for node in nodes)
+    for node in nodes:
+        name = str(node.target)
+        before: Any = node.args[0] if node.args else None
+        norm = folded.get_submodule(name)
+        if not isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            continue
+        if norm.running_mean is None or norm.running_var is None:
+            raise TrainingError(
+                f"batch normalisation {name!r} keeps no statistics (track_running_stats=False), so what it answers to "
+                "an image depends on the others beside it",
+                "train the model with track_running_stats=True, or with GroupNorm in its place",
+            )
+        source = str(before.target) if isinstance(before, fx.Node) and before.op == "call_module" else ""
+        if source and len(before.users) == uses[name] == uses[source] == 1:
+            layer = folded.get_submodule(source)
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                fuse: Any = fuse_conv_bn_eval if isinstance(layer, nn.Conv2d) else fuse_linear_bn_eval
+                _put(folded, source, fuse(layer, norm))
+                node.replace_all_uses_with(before)
+                folded.graph.erase_node(node)
+                continue
+        uses[name] -= 1
+        if not uses[name]:
+            _put(folded, name, Scaled.of(norm))
+    folded.delete_all_unused_submodules()
+    folded.recompile()
+    for found in lockable(folded).values():
+        if found.bias is None:
+            found.bias = nn.Parameter(found.weight.new_zeros(width_of(found)))
     return folded
+
+
+class Scaled(nn.Module):
+    """A scale and a shift for each channel: what a batch normalisation computes once its statistics are fixed.
+
+    Attributes:
+        scale, shift: float32 (channels,).
+    """
+
+    def __init__(self, scale: torch.Tensor, shift: torch.Tensor) -> None:
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(scale), nn.Parameter(shift)
+
+    @staticmethod
+    @torch.no_grad()
+    def of(layer: nn.modules.batchnorm._BatchNorm) -> Scaled:
+        """What ``layer`` computes in evaluation mode."""
+        assert layer.running_mean is not None and layer.running_var is not None
+        scale = torch.rsqrt(layer.running_var + layer.eps)
+        if layer.weight is not None:
+            scale = scale * layer.weight
+        shift = -layer.running_mean * scale
+        if layer.bias is not None:
+            shift = shift + layer.bias
+        return Scaled(scale.clone(), shift.clone())
+
+    def reset_parameters(self) -> None:
+        """Change nothing."""
+        nn.init.ones_(self.scale)
+        nn.init.zeros_(self.shift)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, channels, ...), the same shape."""
+        shape = (-1,) + (1,) * (x.ndim - 2)
+        result: torch.Tensor = x * self.scale.view(shape) + self.shift.view(shape)
+        return result
+
+
+def token_rows(module: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
+    """``module``, or where its linear layers work on more than (N, features), a traced copy in which they do not.
+
+    Tokens, and pixels with their channels last, then go through a linear layer as so many rows: what is locked has its
+    channels at one place in every layer, and ONNX has a Gemm for it, which a password can be folded into.
+
+    Args:
+        module: answers images (N, C, H, W).
+        shape: channels, height and width of an image.
+
+    Raises:
+        TrainingError: such a module cannot be traced.
+    """
+    shapes: dict[nn.Module, set[tuple[int, ...]]] = {}
+    handles = [
+        layer.register_forward_hook(
+            lambda one, _inputs, output: shapes.setdefault(one, set()).add(tuple(output.shape[1:]))
+        )
+        for name, layer in called(module)
+        if isinstance(layer, nn.Linear)
+    ]
+    mode = module.training
+    try:
+        with torch.no_grad():
+            module.eval()(torch.zeros((2, *shape), device=next(module.parameters()).device))
+    finally:
+        module.train(mode)
+        for handle in handles:
+            handle.remove()
+    names = {name for name, layer in called(module) if len(found := shapes.get(layer, set())) == 1
+             and len(next(iter(found))) > 1}  # fmt: skip
+    if not names:
+        return module
+    traced = _traced(module)
+    for node in list(traced.graph.nodes):
+        if node.op != "call_module" or node.target not in names or not node.args:
+            continue
+        layer, given = traced.get_submodule(str(node.target)), node.args[0]
+        (made,) = shapes[dict(module.named_modules())[str(node.target)]]
+        with traced.graph.inserting_before(node):
+            node.args = (traced.graph.call_method("reshape", (given, -1, int(layer.weight.shape[1]))),)
+        with traced.graph.inserting_after(node):
+            back = traced.graph.call_method("reshape", (node, -1, *made))
+        node.replace_all_uses_with(back, delete_user_cb=lambda user, back=back: user is not back)
+    traced.recompile()
+    return traced.train(mode)
+
+
+def _traced(module: nn.Module) -> fx.GraphModule:
+    """A copy in evaluation mode, as a graph."""
+    copied = copy.deepcopy(module).eval()
+    if isinstance(copied, fx.GraphModule):  # its functions might not be traced again
+        return copied
+    try:
+        return fx.symbolic_trace(copied)
+    except Exception as error:  # torch.fx, and whatever the module's forward raises
+        raise _untraceable(error) from error
+
+
+def _untraceable(error: Exception) -> TrainingError:
+    return TrainingError(
+        f"the module cannot be traced: {(str(error).splitlines() or [repr(error)])[0]}",
+        "make its forward free of branches and loops on tensors, or give the model as an ONNX file",
+    )
 
 
 @contextlib.contextmanager

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Which layers a device can lock: what the compiler makes of a network is found out before anything is trained."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from cloister.compile import compile_onnx
+from cloister.layers import layer_id
+from cloister.password import Lock, Password
+from cloister.protect.edgepro.locks import lockable
+from cloister.protect.training.errors import TrainingError
+from cloister.protect.training.export import export_onnx, layer_tensor
+
+
+def deployable(folded: nn.Module, shape: tuple[int, int, int], layers: Sequence[str] = ()) -> tuple[str, ...]:
+    """Paths of the layers that can be locked in the TA: ``layers``, or all of them; () where all are meant and can be.
+
+    Some cannot: those that are called more than once or share their weights, and those behind which a scaling by
+    constants stands, which the compiler folds into them.
+
+    Args:
+        folded: normalisation folded.
+        shape: channels, height and width of an image.
+        layers: paths that the owner named.
+
+    Raises:
+        TrainingError: the module cannot be exported, or has no layer that can be locked.
+        PasswordError: a layer that was named cannot be; tells why.
+        CloisterError: the module cannot be compiled.
+    """
+    module = copy.deepcopy(folded).cpu()
+    every = lockable(module)
+    with torch.no_grad():
+        for layer in every.values():
+            if layer.bias is not None:
+                layer.bias.normal_()  # the exporter writes what is equal, such as zeros, only once
+    with tempfile.TemporaryDirectory(prefix="cloister-export-") as folder:
+        path = export_onnx(module, shape, Path(folder) / "model.onnx")
+        here = compile_onnx(path).layers
+        can = tuple(name for name in every if layer_id(layer_tensor(name)) in here)
+        for name in layers:
+            if name in every and name not in can:
+                first, one = np.zeros(1, np.uint16), np.ones(1, np.float32)
+                compile_onnx(path, password=Password("", [Lock(layer_tensor(name), first, one, one)]))
+    if not can:
+        raise TrainingError(
+            "the model has no layer that can be locked",
+            "give one with two convolutions or linear layers, each called once",
+        )
+    return tuple(layers) or (() if len(can) == len(every) else can)

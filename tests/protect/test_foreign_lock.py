@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Locks in networks of other styles: normalisation before the layer, tokens, layers that a device cannot lock."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from digits_data import digits_splits
+from foreign_styles import Grouped, PreActivation, Scaled, Tokens, settled
+from torch import nn
+
+import cloister
+from cloister.compile import compile_onnx
+from cloister.layers import pack_password
+from cloister.native import NativeEngine
+from cloister.password import Password, PasswordError
+from cloister.protect.edgepro import LockSettings
+from cloister.protect.edgepro.deployed import deployable
+from cloister.protect.edgepro.locks import fold_normalisation, lockable, token_rows
+from cloister.protect.training import Recipe, TrainingError, fit
+
+SHAPE = (1, 8, 8)
+LOCKING = LockSettings(recipe=Recipe(epochs=2, batch=64, rate=0.02, clip=5.0), constant_share=0.0)
+
+
+def folded(module: nn.Module) -> nn.Module:
+    return fold_normalisation(token_rows(module, SHAPE))
+
+
+@pytest.mark.parametrize("make", [PreActivation, Tokens, Grouped, Scaled])
+def test_preparing_a_network_changes_no_answer(make: type[nn.Module]) -> None:
+    module, images = settled(make()), torch.randn((5, *SHAPE), generator=torch.Generator().manual_seed(2))
+    ready = folded(module)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in ready.modules())
+    with torch.no_grad():
+        assert torch.allclose(ready(images), module(images), atol=1e-4)
+
+
+def test_a_layer_that_is_called_twice_keeps_its_own_normalisations() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(1, 4, 1), nn.Linear(4, 10)
+            self.norm1, self.norm2 = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head((self.norm1(self.conv(x)) * self.norm2(self.conv(x - 1))).mean((2, 3)))
+
+    module, images = settled(Twice()), torch.randn((5, *SHAPE), generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        assert torch.allclose(fold_normalisation(module)(images), module(images), atol=1e-4)
+
+
+def test_the_last_layer_is_the_one_that_is_called_last() -> None:
+    assert list(lockable(folded(PreActivation()))) == ["stem", "conv1"]
+
+
+def test_a_normalisation_without_statistics_is_refused() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten(), nn.Linear(144, 10)
+    )
+    with pytest.raises(TrainingError, match="'1' keeps no statistics"):
+        fold_normalisation(module)
+
+
+def test_what_a_device_cannot_lock_is_found_out_before_training() -> None:
+    ready = folded(Scaled())
+    assert set(lockable(ready)) == {"stem", "twice", "branch"}
+    assert deployable(ready, SHAPE) == ("stem",)
+    with pytest.raises(PasswordError, match="'twice:out' cannot be locked: its weights are those of node"):
+        deployable(ready, SHAPE, ["twice"])
+    with pytest.raises(PasswordError, match="'branch:out' cannot be locked: the Mul behind it is folded"):
+        deployable(ready, SHAPE, ["branch"])
+    assert deployable(folded(Tokens()), SHAPE) == (), "all of them"
+
+
+def test_layers_inside_of_torchs_own_attention_are_not_locked() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch = nn.Conv2d(1, 16, 2, stride=2)
+            self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+            self.wide, self.head = nn.Linear(16, 16), nn.Linear(16, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.patch(x).flatten(2).transpose(1, 2)
+            x = x + self.attention(x, x, x, need_weights=False)[0]
+            return self.head(F.relu(self.wide(x)).mean(1))
+
+    assert list(lockable(folded(Attention()))) == ["patch", "wide"]
+
+
+@pytest.mark.parametrize("make", [PreActivation, Tokens])
+def test_the_device_answers_with_the_password_as_the_report_says(make: type[nn.Module], tmp_path: Path) -> None:
+    splits = digits_splits()
+    torch.manual_seed(0)
+    recipe = Recipe(epochs=8, batch=64, rate=0.05, clip=5.0)
+    victim = fit(make(), splits, recipe, device="cpu", quiet=True).module
+    made = cloister.edgepro(victim, splits, tmp_path, settings=LOCKING, device="cpu", quiet=True)
+    figures = made.report["test"]
+    assert figures["with_password"] > figures["without_password"] + 0.2
+    password, locked = Password.read(tmp_path / "password.pwd"), onnx.load(tmp_path / "locked.onnx")
+    images, right = splits.normalise(splits.test.pixels).numpy(), splits.test.labels.numpy()
+    for model, wanted in ((password.apply(locked), "with_password"), (locked, "without_password")):
+        session = onnxruntime.InferenceSession(model.SerializeToString())
+        found = np.mean(session.run(None, {"image": images})[0].argmax(1) == right)
+        assert found == pytest.approx(figures[wanted], abs=0.005)
+    compiled = compile_onnx(tmp_path / "locked.onnx", password=password)
+    words = pack_password(password, compiled.layers)
+    authorised = made.authorised()
+    for image in images[:5]:
+        with torch.no_grad():
+            wanted_logits = authorised(torch.from_numpy(image[None])).numpy()
+        (logits,) = NativeEngine().run(compiled, image[None], words).values()
+        assert np.allclose(logits, wanted_logits, atol=2e-3 * abs(wanted_logits).max())
+
+
+def test_the_command_names_the_layer_that_cannot_be_locked(tmp_path: Path) -> None:
+    with pytest.raises(PasswordError, match="'twice:out' cannot be locked") as caught:
+        cloister.edgepro(
+            settled(Scaled()), digits_splits(), tmp_path, settings=replace(LOCKING, layers=("twice",)), device="cpu"
+        )
+    assert "stem:out" in (caught.value.remedy or "")
+    assert not (tmp_path / "training").exists(), "nothing was trained"
