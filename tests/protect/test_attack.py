@@ -187,14 +187,6 @@ def test_weights_are_drawn_anew_but_for_those_kept() -> None:
     assert whole is not None and torch.equal(whole.get_submodule("3").weight, folded().get_submodule("3").weight)
     assert transplanted(part, network("lenet5", 1, 10, 9)) is None
 
-    class Own(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.ones(3))
-
-    with pytest.raises(AttackError, match="no reset_parameters"):
-        fresh(nn.Sequential(Own()), 0)
-
 
 def test_fresh_networks_begin_as_exposed_ones_do_but_for_their_weights() -> None:
     splits, black = digits_splits(), BlackBox(victim(), digits_splits())

@@ -15,11 +15,13 @@ from torch import nn
 
 from cloister.attack.attacker import METHOD, Attacker, Record, digest_of, file_name
 from cloister.attack.attacks import ATTACKS
+from cloister.attack.attacks.head import parts_of
 from cloister.attack.effort import Effort
 from cloister.attack.errors import AttackError
 from cloister.attack.exposed import BlackBox, Exposed, WhiteBox
 from cloister.attack.surgery import fresh, renormalised
-from cloister.protect.training import Images, Splits
+from cloister.protect.edgepro.locks import token_rows
+from cloister.protect.training import Images, Splits, TrainingError
 from cloister.protect.training.progress import epochs_progress
 
 #: Attacks that give the black box its figures; they are always run on it.
@@ -111,7 +113,7 @@ def bench(
         raise AttackError(f"there are no attacks {unknown}" if unknown else "no attack is named",
                           f"choose from {', '.join(ATTACKS)}")  # fmt: skip
     effort = effort or Effort()
-    victim = victim.cpu().eval()
+    victim = token_rows(victim.cpu().eval(), splits.shape)
     clear, black = WhiteBox(victim, splits), BlackBox(victim, splits)
     every: list[Exposed] = [*([clear] if white else []), *targets, black]
     names = [target.name for target in every]
@@ -120,6 +122,8 @@ def bench(
         raise AttackError(f"several targets are named {', '.join(twice)}", "give each a name of its own")
     for target in every:
         _check(target, splits)
+        if "head" in chosen:
+            _check_parts(target)
     if architecture is None:
         plain = renormalised(victim, splits.normalise(splits.validation.pixels[:100].cpu()))
         architecture = lambda number: fresh(plain, number)  # noqa: E731 - closes over the network
@@ -229,6 +233,17 @@ def _check(target: Exposed, splits: Splits) -> None:
         raise AttackError(
             f"the module of {target.name!r} is the same at every call", "return copies: attacks change it"
         )
+
+
+def _check_parts(target: Exposed) -> None:
+    """It would be late to find out after the other attacks that a network's inner tensors cannot be had."""
+    try:
+        parts_of(target)
+    except TrainingError as error:
+        others = ",".join(name for name in ATTACKS if name != "head")
+        raise AttackError(
+            f"{target.name}: {error.message}", f"{error.remedy}; or leave new heads out: --attacks {others}"
+        ) from error
 
 
 def _write(path: Path, text: str) -> None:

@@ -16,7 +16,7 @@ from torch import nn
 from cloister.attack.errors import AttackError
 from cloister.protect.edgepro.exposed import LeakedLock, last_features
 from cloister.protect.edgepro.lock import Locked
-from cloister.protect.edgepro.locks import authorised
+from cloister.protect.edgepro.locks import authorised, traced
 from cloister.protect.training import Splits
 from cloister.protect.training.export import layer_tensor
 
@@ -76,7 +76,7 @@ class WhiteBox(BlackBox):
 
     def features(self) -> nn.Module:
         """A fresh copy of all but the last layer."""
-        return last_features(self._module)
+        return last_features(traced(self._module))
 
 
 class LeakedFile(BlackBox):
@@ -101,7 +101,7 @@ class LeakedFile(BlackBox):
 
     def features(self) -> nn.Module:
         """A fresh copy of all but the last layer."""
-        return last_features(self._leaked)
+        return last_features(traced(self._leaked))
 
 
 class SeenRun(LeakedLock):

@@ -9,27 +9,28 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import nn
 
-from cloister.attack.errors import AttackError
 from cloister.protect.edgepro.locks import fold_normalisation, lockable, width_of
 
 
+@torch.no_grad()
 def fresh(module: nn.Module, seed: int) -> nn.Module:
     """A copy with weights drawn by ``seed``; the global random state is left as it was.
 
-    Raises:
-        AttackError: a layer does not know how to draw its weights.
+    Layers draw theirs as torch does. Parameters that no layer draws, such as a network's own tokens, positions and
+    scales, are drawn normally, with the mean and deviation that they have: an attacker who knows the architecture knows
+    those about.
     """
     drawn = copy.deepcopy(module).train()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for name, layer in drawn.named_modules():
-            if hasattr(layer, "reset_parameters"):
-                layer.reset_parameters()
-            elif next(layer.parameters(recurse=False), None) is not None:
-                raise AttackError(
-                    f"layer {name!r} ({type(layer).__name__}) has no reset_parameters",
-                    "give the bench an architecture: a function from a seed to a fresh module",
-                )
+        for layer in drawn.modules():
+            reset = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
+            if reset is not None:
+                reset()
+                continue
+            for parameter in layer.parameters(recurse=False):
+                if parameter.numel() > 1:
+                    parameter.normal_(float(parameter.mean()), float(parameter.std()))
     return drawn
 
 
@@ -118,7 +119,8 @@ def kept(module: nn.Module, layers: int, seed: int) -> nn.Module:
     for name, layer in drawn:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             counted += 1
-        own = {key: state[f"{name}.{key}"] for key, _ in _tensors(layer)} if counted <= layers else {}
+        before = f"{name}." if name else ""
+        own = {key: state[before + key] for key, _ in _tensors(layer)} if counted <= layers else {}
         if own:
             layer.load_state_dict(own, strict=False)
     return copied

@@ -13,6 +13,7 @@ from cloister.attack.attacks.finetune import budget
 from cloister.attack.exposed import Exposed
 from cloister.attack.surgery import Frozen
 from cloister.protect.edgepro.exposed import prefix_before
+from cloister.protect.edgepro.locks import called, traced
 
 TITLE = "new head on exposed features"
 SOURCE = (
@@ -26,17 +27,35 @@ GRID = 4
 
 
 def parts_of(target: Exposed) -> dict[str, nn.Module]:
-    """What can be kept of a target, by names for the report: given features, and a network's inner tensors."""
+    """What can be kept of a target, by names for the report: given features, and a network's inner tensors.
+
+    Raises:
+        TrainingError: the network cannot be traced.
+    """
     give = getattr(target, "features", None)
     given = None if give is None else give()
     parts = {} if given is None else {"given features": given.cpu()}
     module = target.module()
     if module is not None:
-        layers = [name for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+        module = traced(module.cpu())
+        layers = [name for name, layer in called(module) if isinstance(layer, nn.Conv2d | nn.Linear)]
         for count in sorted({1, len(layers) // 2, len(layers) - 1} - {0}):
             if count < len(layers) - 1 or given is None:
-                parts[f"{count} of {len(layers)} layers"] = prefix_before(module.cpu(), layers[count])
+                parts[f"{count} of {len(layers)} layers"] = prefix_before(module, layers[count])
     return parts
+
+
+class PerImage(nn.Module):
+    """A part whose answer is rows of tokens, as one row for each image."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, features)."""
+        rows: torch.Tensor = self.part(x)
+        return rows.reshape(len(x), -1)
 
 
 def heads_on(part: nn.Module, images: torch.Tensor, classes: int, seed: int) -> dict[str, nn.Module]:
@@ -51,6 +70,9 @@ def heads_on(part: nn.Module, images: torch.Tensor, classes: int, seed: int) -> 
     part = part.eval()
     with torch.no_grad():
         features = part(images)
+        if len(features) != len(images):
+            part = PerImage(part).eval()
+            features = part(images)
     pool = nn.AdaptiveAvgPool2d(GRID) if features.ndim == 4 and max(features.shape[2:]) > GRID else nn.Identity()
     width = pool(features).flatten(1).shape[1]
     with torch.random.fork_rng(devices=[]):

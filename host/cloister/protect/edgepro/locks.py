@@ -102,7 +102,7 @@ def fold_normalisation(module: nn.Module) -> nn.Module:
     Raises:
         TrainingError: torch.fx cannot trace the module, or a normalisation keeps no statistics.
     """
-    folded = _traced(module)
+    folded = traced(module)
     nodes = [node for node in folded.graph.nodes if node.op == "call_module"]
     uses = Counter(str(node.target) for node in nodes)
     for node in nodes:
@@ -206,23 +206,27 @@ def token_rows(module: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
              and len(next(iter(found))) > 1}  # fmt: skip
     if not names:
         return module
-    traced = _traced(module)
-    for node in list(traced.graph.nodes):
+    ready = traced(module)
+    for node in list(ready.graph.nodes):
         if node.op != "call_module" or node.target not in names or not node.args:
             continue
-        layer, given = traced.get_submodule(str(node.target)), node.args[0]
+        layer, given = ready.get_submodule(str(node.target)), node.args[0]
         (made,) = shapes[dict(module.named_modules())[str(node.target)]]
-        with traced.graph.inserting_before(node):
-            node.args = (traced.graph.call_method("reshape", (given, -1, int(layer.weight.shape[1]))),)
-        with traced.graph.inserting_after(node):
-            back = traced.graph.call_method("reshape", (node, -1, *made))
+        with ready.graph.inserting_before(node):
+            node.args = (ready.graph.call_method("reshape", (given, -1, int(layer.weight.shape[1]))),)
+        with ready.graph.inserting_after(node):
+            back = ready.graph.call_method("reshape", (node, -1, *made))
         node.replace_all_uses_with(back, delete_user_cb=lambda user, back=back: user is not back)
-    traced.recompile()
-    return traced.train(mode)
+    ready.recompile()
+    return ready.train(mode)
 
 
-def _traced(module: nn.Module) -> fx.GraphModule:
-    """A copy in evaluation mode, as a graph."""
+def traced(module: nn.Module) -> fx.GraphModule:
+    """A copy in evaluation mode, as a graph.
+
+    Raises:
+        TrainingError: torch.fx cannot trace it.
+    """
     copied = copy.deepcopy(module).eval()
     if isinstance(copied, fx.GraphModule):  # its functions might not be traced again
         return copied
