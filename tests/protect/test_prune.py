@@ -104,6 +104,17 @@ def test_a_budget_that_no_step_meets_leaves_the_model_as_it_was() -> None:
     assert not kept.report["reached_target"]
 
 
+def test_the_last_fine_tuning_is_not_repeated_in_vain(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    idle = replace(SETTINGS, target=0.2, steps=3, criterion="random", slack=100.0, budget=0.5, distil=0.0, final=1,
+                   recipe=replace(TUNING, epochs=1, rate=1e-6))  # fmt: skip
+    made = prune_model(victim(), digits_splits(), idle, folder=tmp_path, device="cpu")
+    hopeless = [step for step in made.steps if step.lost > idle.budget]
+    assert len(hopeless) > 1, "nothing to be shown here"
+    assert len(list(tmp_path.glob("final-*"))) == 1 + (made.final.number > 0)
+    assert capfd.readouterr().err.count("not fine-tuned for long") == len(hopeless) - 1
+    assert made.final.lost <= idle.budget
+
+
 def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cloister.protect.prune import prune as room
     from cloister.protect.prune.distil import Distillation

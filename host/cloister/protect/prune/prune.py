@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -28,6 +29,8 @@ from cloister.protect.training.loop import Fitted, fit
 
 #: Files in a pruning folder.
 MODEL_FILE, STATE_FILE, RUN_FILE, PLAN_FILE = "pruned.onnx", "pruned.pt", "run.json", "step.json"
+#: How many times more than it won back before the last fine-tuning is thought to be able to win back.
+HOPE = 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +131,8 @@ def prune_model(
         "macs": {"unpruned": run.steps[0].macs, "pruned": final.macs},
         "parameters": {"unpruned": run.steps[0].parameters, "pruned": final.parameters},
         "reached_target": final.macs <= settings.target * run.steps[0].macs,
+        "exhausted": run.exhausted,
+        "whole": [layer for layer in widths(whole) if layer not in run.cut],
         "final": final.as_json(),
         "steps": [step.as_json() for step in run.steps],
         "training_s": sum(step.seconds for step in run.steps) + (final.seconds if settings.final else 0.0),
@@ -192,7 +197,10 @@ class _Run:
         score = accuracy(whole, splits.validation, splits)
         macs = multiply_accumulates(whole, splits.shape)
         self.steps = [Step(0, whole, score, 0.0, True, macs, parameters(whole), {}, 0.0, 0, score)]
-        self.can = {group.layer for group in prunable(whole, splits.shape)}
+        groups = prunable(whole, splits.shape)
+        self.can = {group.layer for group in groups}
+        self.cut = {layer for group in groups for layer in group.makers}
+        self.exhausted = False
 
     def steps_down(self) -> None:
         """All steps, until the target or the budget is reached, or nothing can be removed any more."""
@@ -209,6 +217,7 @@ class _Run:
                 wanted = round((current.macs * step.macs) ** 0.5)  # half of the way, on a scale of ratios
                 step = self._step(current, wanted)
             if step is None or not step.accepted:
+                self.exhausted = self.steps[-1].accepted
                 return
 
     def accepted(self) -> list[Step]:
@@ -265,9 +274,18 @@ class _Run:
         return smaller, removed
 
     def last(self) -> Step:
-        """The smallest network within the budget, after the last fine-tuning where one is asked for."""
+        """The smallest network within the budget, after the last fine-tuning where one is asked for.
+
+        That is the longest training of all. Where it failed for a step it is not tried for those that have lost so much
+        that it would have to win back much more than it did then.
+        """
         settings = self.settings
+        won, before = math.inf, 0.0
         for step in reversed(self.accepted()):
+            if step.lost - HOPE * won > settings.budget:
+                self._tell(f"step {step.number}, {step.lost:.2f} points lost: not fine-tuned for long, which won back "
+                           f"{won:.2f} of {before:.2f}")  # fmt: skip
+                continue
             if step.number == 0 or not settings.final:
                 if step.lost <= settings.budget:
                     return step
@@ -283,6 +301,7 @@ class _Run:
             self._tell(f"step {step.number} after the last fine-tuning: {score:.2%}, {lost:.2f} points lost")
             if lost <= settings.budget:
                 return replace(step, module=found, validation=score, lost=lost, seconds=fitted.seconds, epoch=epoch)
+            won, before = step.lost - lost, step.lost
         return self.steps[0]
 
     def _fit(self, module: nn.Module, recipe: Any, folder: Path | None, what: str) -> Fitted:
