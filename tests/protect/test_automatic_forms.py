@@ -25,6 +25,7 @@ from cloister.errors import CloisterError
 from cloister.estimate.pair import predict
 from cloister.password import Password
 from cloister.protect.automatic import Protected, TrainingEvaluator, protect_model, pruned, settings_with, whole
+from cloister.protect.automatic import evaluator as evaluator_module
 from cloister.protect.automatic.drawing import draw
 from cloister.protect.automatic.evaluator import LOCK_ATTACKS
 from cloister.protect.mirror.onnx_pair import OnnxPair
@@ -56,7 +57,13 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Protected:
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Protected:
     """The whole model, locked."""
-    return protect(tmp_path_factory.mktemp("locked") / "digits", "locked")
+    return protect(tmp_path_factory.mktemp("locked") / "digits", "locked", "whole")
+
+
+@pytest.fixture(scope="module")
+def locked_pair(tmp_path_factory: pytest.TempPathFactory) -> Protected:
+    """All three methods at once: a pair made from a pruned victim, whose CPM is locked."""
+    return protect(tmp_path_factory.mktemp("locked_pair") / "digits", "pruned", "locked", "truncated")
 
 
 def test_a_pruned_victim_is_held_against_the_original(pair: Protected) -> None:
@@ -94,15 +101,36 @@ def test_a_locked_model_comes_with_its_password(locked: Protected) -> None:
     assert "all locked weights in clear" in page and locked.licence in page
 
 
+def test_a_locked_pair_comes_with_its_password(locked_pair: Protected) -> None:
+    made = locked_pair
+    assert (made.strategy.kind, made.strategy.backbone, made.strategy.pruned) == ("mirror", "truncated", 0.5)
+    assert made.strategy.lock is not None and made.strategy.precision == "int8"
+    assert made.bundle.name == "pair.clb" and f"--password {made.password}" in made.licence
+    right = made.report["accuracy"]
+    assert right["protected"] > 0.75 > 0.3 > right["without_password"]
+    tried = {record["attack"] for record in made.report["attacks"]["records"] if "protected" in record["target"]}
+    assert set(LOCK_ATTACKS) <= tried
+    # what the attacker is given is the locked CPM, not only the backbone: it answers, though at chance
+    direct = made.report["chosen"]["figures"]["details"]["direct_test"]
+    assert direct == pytest.approx(right["without_password"], abs=0.03)
+    page = (made.folder / "report.html").read_text()
+    assert "was pruned first" in page and "all locked weights in clear" in page and "password alone" in page
+
+
 def test_what_was_pruned_or_locked_is_not_made_again(
-    pair: Protected, locked: Protected, monkeypatch: pytest.MonkeyPatch
+    pair: Protected, locked: Protected, locked_pair: Protected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def begun(*_: object, **__: object) -> None:
         raise AssertionError("trained again")
 
     monkeypatch.setattr(pruned, "prune_model", begun)
     monkeypatch.setattr(whole, "lock_model", begun)
-    for made, forms in ((pair, ("pruned", "truncated")), (locked, ("locked",))):
+    monkeypatch.setattr(evaluator_module, "lock_pair", begun)
+    told = (
+        (pair, ("pruned", "truncated")), (locked, ("locked", "whole")),
+        (locked_pair, ("pruned", "locked", "truncated")),
+    )  # fmt: skip
+    for made, forms in told:
         before = made.bundle.read_bytes()
         again = protect(made.folder, *forms)
         assert again.strategy == made.strategy and made.bundle.read_bytes() == before
@@ -122,7 +150,14 @@ def test_everything_is_considered_unless_it_is_narrowed(evaluator: TrainingEvalu
     whole_one = evaluator.space.build({**point, "form": "whole"})
     assert whole_one.lock == (0.5, 0.0) and whole_one.pruned == 0.25
     one_pair = evaluator.space.build({**point, "form": "random"})
-    assert one_pair.lock is None and one_pair.pruned == 0.25, "only whole models are locked"
+    assert one_pair.lock is None and one_pair.pruned == 0.25, "pairs are locked only where locks are asked for"
+
+
+def test_where_locks_are_asked_for_pairs_are_locked(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, forms=("locked",))
+    space = TrainingEvaluator(victim(), digits_splits(), settings, tmp_path, device="cpu", quiet=True).space
+    made = [space.build(point) for point in space.anchors]
+    assert {strategy.kind for strategy in made} == {"whole", "mirror"} and all(one.lock for one in made)
 
 
 def test_pruning_costs_less_than_nothing_where_much_is_gone(evaluator: TrainingEvaluator) -> None:
@@ -134,6 +169,8 @@ def test_pruning_costs_less_than_nothing_where_much_is_gone(evaluator: TrainingE
     assert plain.details["prediction"]["unprotected"] == least.details["prediction"]["unprotected"]
     locked_one = evaluator.estimate(Strategy(kind="whole", precision="fp32", lock=(0.5, 0.0)))
     assert locked_one.overhead == plain.overhead, "a lock adds no operator"
+    one_pair = Strategy(taps=("2",), precision="fp32")
+    assert evaluator.estimate(replace(one_pair, lock=(0.5, 0.0))) == evaluator.estimate(one_pair)
 
 
 def test_a_share_that_cannot_be_had_is_told(evaluator: TrainingEvaluator) -> None:
@@ -144,8 +181,6 @@ def test_a_share_that_cannot_be_had_is_told(evaluator: TrainingEvaluator) -> Non
 def test_forms_that_cannot_be_are_refused() -> None:
     with pytest.raises(CloisterError, match="no form shrunk"):
         settings_with(forms=("shrunk",))
-    with pytest.raises(CloisterError, match=r"a pair \(tampered\) cannot be locked"):
-        settings_with(forms=("locked", "tampered"))
     space = strategy_space(("image", "1", "logits"), pruned=(0.25,), lock=("turned half",), lockable=("whole",))
     assert all(point["pruned"] == 0.25 for point in space.anchors) and space.anchors
     assert {space.build(point).lock for point in space.anchors} == {None, (0.5, 0.0)}
@@ -220,3 +255,12 @@ def test_the_device_needs_the_password_of_the_locked_model(locked: Protected, an
     with_password = answers(locked, locked.licence)
     near(with_password, session.run(None, {"image": images()})[0])
     assert right(with_password) > 0.9
+
+
+def test_the_device_needs_the_password_of_the_locked_pair(locked_pair: Protected, answers: Any) -> None:
+    assert locked_pair.password is not None
+    files = OnnxPair(locked_pair.folder / "backbone.onnx", locked_pair.folder / "cpm.onnx")
+    without = answers(locked_pair, locked_pair.licence.replace(f"--password {locked_pair.password} ", ""))
+    near(without, files.logits(images()))
+    assert right(without) < 0.3
+    assert right(answers(locked_pair, locked_pair.licence)) > 0.8

@@ -113,9 +113,7 @@ def test_layers_are_named_as_the_cpm_names_them() -> None:
     made = lock_pair(mirrored(), brief, device="cpu", quiet=True)
     assert list(made.locked.locks) == [f"cpm.{name}"]
     assert [lock.tensor for lock in made.password("digits").locks] == [f"{name}:out"]
-    with pytest.raises(
-        TrainingError, match=r"layers \['2'\] of the CPM cannot be locked\s+remedy: those that can: st"
-    ):
+    with pytest.raises(TrainingError, match=r"layers \['2'\] of the CPM cannot be locked\s+remedy: those that can: st"):
         lock_pair(mirrored(), replace(LOCK, layers=("2",)), device="cpu", quiet=True)
 
 

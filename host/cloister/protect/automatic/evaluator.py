@@ -22,7 +22,7 @@ from cloister.protect.automatic.costs import PRUNED_ERROR, Costs, copied, needs_
 from cloister.protect.automatic.pruned import PrunedVictims
 from cloister.protect.automatic.settings import Depth, ProtectSettings
 from cloister.protect.automatic.whole import MODEL_FILE, arrays, locked_model, onnx_accuracy, pruned_model
-from cloister.protect.mirror import mirror_model, taps_of
+from cloister.protect.mirror import lock_pair, mirror_model, taps_of
 from cloister.protect.mirror.export import BACKBONE_FILE, CPM_FILE
 from cloister.protect.mirror.mirror import REPORT_FILE
 from cloister.protect.mirror.onnx_pair import OnnxPair
@@ -90,7 +90,9 @@ class TrainingEvaluator:
         self._pruned = PrunedVictims(
             self._victim, splits, settings, folder / settings.digest / "pruned", device=device, quiet=quiet
         )
-        self._space = strategy_space(list(self.taps), lockable=("whole",), **self._narrowed())
+        # a locked pair is trained twice, and judged by what is left when its weights leak: only where it is wanted
+        lockable = None if "locked" in settings.forms else ("whole",)
+        self._space = strategy_space(list(self.taps), lockable=lockable, **self._narrowed())
         self._known: dict[Strategy, Figures] = {}
         self._right = accuracy(self._victim, splits.validation, splits)
 
@@ -122,7 +124,7 @@ class TrainingEvaluator:
         found: dict[str, tuple[Scalar, ...]] = {"form": kinds or CHOICES["form"]}
         found["pruned"] = tuple(shares) if "pruned" in forms else (None, *shares)
         if "locked" in forms:
-            found |= {"form": ("whole",), "lock": tuple(name for name in CHOICES["lock"] if name != "none")}
+            found["lock"] = tuple(name for name in CHOICES["lock"] if name != "none")
         return found
 
     @property
@@ -132,7 +134,7 @@ class TrainingEvaluator:
 
     @property
     def space(self) -> Space:
-        """All strategies but those that this victim cannot have; locks are of whole models alone."""
+        """All strategies but those that this victim cannot have; pairs are locked where only locks are wanted."""
         return self._space
 
     @property
@@ -199,12 +201,12 @@ class TrainingEvaluator:
                 victim, self._splits, strategy, self._settings.lock(strategy.lock, depth), place, name=name,
                 label=self._label, device=self._device, quiet=quiet,
             )  # fmt: skip
-            if stage == "training":
-                attacks = (*attacks, *(attack for attack in LOCK_ATTACKS if attack not in attacks))
         elif source is not None:
             target, right, details = pruned_model(source, self._splits, strategy, place, name)
         else:
             target, right, details = self._whole(strategy, place, name)
+        if strategy.lock is not None and stage == "training":
+            attacks = (*attacks, *(attack for attack in LOCK_ATTACKS if attack not in attacks))
         details["victim_test"] = self._tested
         if source is not None:
             details["pruned"] = {
@@ -250,18 +252,31 @@ class TrainingEvaluator:
             victim, self._splits, self._settings.mirror(strategy, depth), folder=place / "checkpoints",
             device=self._device, name=f"pair {strategy.digest}", quiet=self._quiet or not full,
         )  # fmt: skip
-        report = made.report
-        if full:
-            made.save(place)
-            report = json.loads((place / REPORT_FILE).read_text())
-        right = report["validation"]["pair"]
-        test = report["test"].get("pair_int8", report["test"]["pair"])
-        if strategy.precision == "int8":
-            right = report["validation"].get("pair_int8") or self._sketched(made.pair)
         target: Exposed = made.exposed(name)
         if not needs_backbone(strategy):
             target = BlackBox(made.pair, self._splits, name)
-        return target, right, {"pair_test": test}
+        owners, report, details = made.pair, made.report, {}
+        if strategy.lock is None:
+            if full:
+                made.save(place)
+        else:
+            locked = lock_pair(
+                made, self._settings.lock(strategy.lock, depth), folder=place / "checkpoints" / "lock",
+                device=self._device, name=f"lock {strategy.digest}", quiet=self._quiet or not full,
+            )  # fmt: skip
+            if full:
+                locked.save(place, self._label)
+            target, owners, report = locked.exposed(name), locked.authorised(), locked.report
+        if full:
+            report = json.loads((place / REPORT_FILE).read_text())
+        right, told = report["validation"]["pair"], report["test"]
+        if strategy.precision == "int8":
+            right = report["validation"].get("pair_int8") or self._sketched(owners)
+        details["pair_test"] = told.get("pair_int8", told["pair"])
+        if strategy.lock is not None:
+            details["without_password_test"] = told.get("pair_int8_without_password", told["pair_without_password"])
+            details["locked_channels"] = locked.password(self._label).channels
+        return target, right, details
 
     def _sketched(self, pair: Any) -> float:
         """Accuracy of a pair in 8 bits on validation images."""

@@ -105,7 +105,7 @@ def _summary(report: dict[str, Any], budget: Budget) -> str:
 
 def _explained(report: dict[str, Any]) -> list[str]:
     """What must be known of a pruned or a locked model, and what comes next; HTML."""
-    right, lines = report["accuracy"], []
+    right, lines, pair = report["accuracy"], [], "backbone" in report["files"]
     if report["pruned_left"] is not None:
         lines.append(
             f"The model was pruned first: {report['pruned_left']:.1%} of its multiply-accumulates are left, with "
@@ -117,9 +117,9 @@ def _explained(report: dict[str, Any]) -> list[str]:
         lines.append(
             "The model is locked (EdgePro): it answers as above where the licence carries the password, and without it "
             f"gives {right['without_password']:.2%} of the test images their label. The attacks below hold <b>all "
-            "locked weights in clear</b>, without the password. In the bundle these are sealed; so this is what "
-            "remains if the bundle's content key has leaked. A model that is not locked is attacked here as its "
-            "bundle protects it, which is an easier case: the two are not to be compared."
+            f"locked weights in clear</b>{' beside the backbone' if pair else ''}, without the password. In the bundle "
+            "these are sealed; so this is what remains if the bundle's content key has leaked. A model that is not "
+            "locked is attacked here as its bundle protects it, which is harder: the two are not to be compared."
         )
     if report["licence"] is not None:
         lines.append(f"What comes next: <code>{escape(report['licence'])}</code>")

@@ -115,11 +115,6 @@ class ProtectSettings:
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.forms) - set(FORMS)):
             raise CloisterError(f"there is no form {', '.join(unknown)}", f"choose of {', '.join(FORMS)}")
-        if "locked" in self.forms and self.kinds and "whole" not in self.kinds:
-            raise CloisterError(
-                f"a pair ({', '.join(self.kinds)}) cannot be locked",
-                "lock the whole model in the TA, or leave that out",
-            )
 
     @property
     def kinds(self) -> tuple[str, ...]:
