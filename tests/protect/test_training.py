@@ -31,6 +31,7 @@ from cloister.protect.training import (
     logits_of,
     network,
 )
+from cloister.protect.training.source import check_trained
 
 RECIPE = Recipe(epochs=4, batch=64, rate=0.05, augmentation=Augmentation(crop=1), seed=3)
 
@@ -249,3 +250,29 @@ def test_evaluation_leaves_the_network_in_its_mode() -> None:
     assert logits_of(module, digits_splits().test, digits_splits()).shape == (450, 10)
     assert module.training
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+
+
+class Bright(nn.Module):
+    """Labels 2x2 images by their mean alone: 1 above a threshold."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.threshold = nn.Parameter(torch.tensor(threshold))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        above = x.mean((1, 2, 3)) - self.threshold
+        return torch.stack([-above, above], 1)
+
+
+def test_a_good_model_of_unbalanced_classes_is_told_from_a_guess() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.rand(2000, generator=generator) < 0.04).long()
+    bright = 0.2 + 0.6 * labels.float() + 0.2 * torch.randn(2000, generator=generator)
+    images = Images(bright.view(-1, 1, 1, 1).repeat(1, 1, 2, 2), labels)
+    splits = Splits.make(images, images, validation=0.5, name="rare")
+    middle = float(splits.normalise(torch.full((1, 1, 2, 2), 0.5)).mean())
+    right = check_trained(Bright(middle), splits, "net")
+    assert right == pytest.approx(accuracy(Bright(middle), splits.validation, splits))
+    assert right < 1 - float(splits.validation.labels.float().mean()), "always answering 0 is right more often"
+    with pytest.raises(TrainingError, match=r"net labels only 9\d.\d% .* rightly, about what guessing gets"):
+        check_trained(Bright(1e6), splits, "net")

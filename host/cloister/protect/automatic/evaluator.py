@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from cloister.attack.attacker import digest_of
 from cloister.attack.bench import Report, bench
 from cloister.attack.exposed import BlackBox, Exposed
 from cloister.compile.arrange import MemoryBudgetError
@@ -83,7 +84,9 @@ class TrainingEvaluator:
     ) -> None:  # fmt: skip
         self._victim, self._splits, self._settings, self._folder = victim.cpu().eval(), splits, settings, folder
         self._device, self._quiet = device, quiet
-        self._name = f"{label or 'model'} on {splits.name}, settings {settings.digest}"
+        # another machine that works on the same study may hold another training of the model
+        weights = digest_of("", *self._victim.state_dict().values())[:8]
+        self._name = f"{label or 'model'} {weights} on {splits.name}, settings {settings.digest}"
         self.taps = taps_of(self._victim, splits.shape)
         self.costs = Costs(self._victim, splits, folder, memory)
         self._label = label or "model"
