@@ -83,7 +83,7 @@ STRATEGIES: dict[str, dict[str, Strategy]] = {
 }
 SCHEDULES = {
     "digits": Schedule(8, 3, 0.05, 2),
-    "lenet5": Schedule(4, 1, 0.05, 4),
+    "lenet5": Schedule(10, 3, 0.05, 4),
     "vgg7": Schedule(8, 2, 0.05, 4),
     "resnet20": Schedule(6, 0, 0.05, 8),
 }
