@@ -91,3 +91,23 @@ def settled(module: nn.Module, seed: int = 1) -> nn.Module:
             nn.init.uniform_(layer.weight, 0.5, 2)
             nn.init.normal_(layer.bias)
     return module.eval()
+
+
+class Attention(nn.Module):
+    """A token for the class, queries, keys and values from one layer, taken apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(1, 16, 2, stride=2)
+        self.label = nn.Parameter(torch.randn(1, 1, 16))
+        self.norm, self.all, self.out = nn.LayerNorm(16), nn.Linear(16, 48), nn.Linear(16, 16)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.label.expand(x.shape[0], -1, -1), x], 1)
+        batch, tokens, width = x.shape
+        parts = self.all(self.norm(x)).reshape(batch, tokens, 3, 2, width // 2).permute(2, 0, 3, 1, 4)
+        query, key, value = parts.unbind(0)
+        seen = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(batch, tokens, width)
+        return self.head((x + self.out(seen))[:, 0])

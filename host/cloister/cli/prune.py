@@ -77,6 +77,9 @@ def prune(
         facts[key] = f"{test:.2%} of the test images, {validated:.2%} of the validation images"
     if not report["reached_target"]:
         facts["target"] = f"not reached within {settings.budget:g} points; more --epochs or --steps may help"
+        if report["exhausted"]:
+            listed = ", ".join(report["whole"][:8]) + (", ..." if len(report["whole"]) > 8 else "")
+            facts["target"] = f"not reached: no more channels can be removed; whole stay {listed} (see docs/pruning.md)"
     facts["training"] = f"{report['training_s']:.0f} s"
     facts["written"] = f"{output / 'pruned.onnx'} ({human((output / 'pruned.onnx').stat().st_size)}), report.json, " \
                        "report.md, report.svg" + (", pruned_int8.onnx" if int8 else "")  # fmt: skip

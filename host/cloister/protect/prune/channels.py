@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,12 +29,27 @@ class Group:
         makers: paths of the convolutions, linear layers and normalisations that write them; for each the channel of
             the group to which each of its channels belongs, int64 (channels of the maker,).
         raw: torch-pruning's own group.
+        sections: equal runs of channels that must stay equally wide, as group normalisation takes channels together;
+            0: no such runs, so none can be removed.
     """
 
     layer: str
     width: int
     makers: dict[str, torch.Tensor]
     raw: Any = field(repr=False, compare=False)
+    sections: int = 1
+
+    def lowest(self, worth: torch.Tensor, count: int) -> list[int]:
+        """The least worthy channels, equally many of each section, ascending.
+
+        Args:
+            worth: (width,).
+            count: a multiple of the sections.
+        """
+        parts = worth.view(self.sections, -1)
+        places = torch.argsort(parts, dim=1, stable=True)[:, : count // self.sections]
+        first = torch.arange(self.sections).view(-1, 1) * parts.shape[1]
+        return sorted((places + first).flatten().tolist())
 
 
 def library() -> Any:
@@ -110,15 +126,27 @@ def _all(module: nn.Module, shape: tuple[int, int, int]) -> Iterator[Group]:
     kinds = [nn.modules.conv._ConvNd, nn.Linear]
     for raw in graph.get_all_groups(root_module_types=kinds):
         root = raw[0].dep.target.module
-        makers = {}
+        makers, width, sections = {}, int(root.weight.shape[0]), 1
         for item in raw:
             layer = item.dep.target.module
+            if isinstance(layer, nn.GroupNorm) and layer.num_groups > 1:
+                sections = math.lcm(sections, _sections(layer, item, width))
             writes = graph.is_out_channel_pruning_fn(item.dep.handler)
             if writes and isinstance(layer, nn.Conv2d | nn.Linear | nn.modules.batchnorm._BatchNorm):
                 channel_of = torch.full((max(item.idxs) + 1,), -1, dtype=torch.int64)
                 channel_of[torch.tensor(item.idxs)] = torch.tensor(item.root_idxs)
                 makers[names[id(layer)]] = channel_of
-        yield Group(names[id(root)], int(root.weight.shape[0]), makers, raw)
+        yield Group(names[id(root)], width, makers, raw, sections)
+
+
+def _sections(layer: nn.GroupNorm, item: Any, width: int) -> int:
+    """Sections of a group of ``width`` channels that this normalisation takes together; 0: its own cut through them."""
+    share = layer.num_channels // layer.num_groups
+    pairs = zip(item.idxs, item.root_idxs, strict=True)
+    fits = width % layer.num_groups == 0
+    return (
+        layer.num_groups if fits and all(own // share == root * layer.num_groups // width for own, root in pairs) else 0
+    )
 
 
 def prunable(module: nn.Module, shape: tuple[int, int, int]) -> list[Group]:
@@ -137,13 +165,14 @@ def prunable(module: nn.Module, shape: tuple[int, int, int]) -> list[Group]:
         answer = module.eval()(torch.zeros((2, *shape))).shape
     found = []
     for group in _all(module, shape):
-        if group.width < 2:
+        if not group.sections or group.width < 2 * group.sections:
             continue
         try:
             with torch.no_grad():
-                smaller = remove(module, {group.layer: [0]}, shape)
+                least = group.lowest(torch.zeros(group.width), group.sections)
+                smaller = remove(module, {group.layer: least}, shape)
                 good = smaller(torch.zeros((2, *shape))).shape == answer
-                good = good and widths(smaller)[group.layer] == group.width - 1
+                good = good and widths(smaller)[group.layer] == group.width - group.sections
         except Exception:  # noqa: S112 - a shape that the code fixes: this group stays whole
             continue
         if good:

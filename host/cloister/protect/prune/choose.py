@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,11 +57,10 @@ def choose(
             counts = {group.layer: group.width * extent // most for group in chosen}
         made = {}
         for group in chosen:
-            count = min(counts.get(group.layer, 0), group.width - _keep(group.width, 0, settings))
-            kept = _keep(group.width, group.width - count, settings)
-            lowest = torch.argsort(worth[group.layer], stable=True)[: group.width - kept]
-            if len(lowest):
-                made[group.layer] = sorted(lowest.tolist())
+            count = min(counts.get(group.layer, 0), group.width - _keep(group, 0, settings))
+            lowest = group.lowest(worth[group.layer], group.width - _keep(group, group.width - count, settings))
+            if lowest:
+                made[group.layer] = lowest
         return made
 
     def left(extent: int) -> tuple[int, nn.Module]:
@@ -93,8 +93,9 @@ def _ranked(
         price = 1.0
         if cost:
             # as many as go together; one by one they might save nothing
-            gone = min(settings.round_to, group.width - 1)
-            price = (whole - cost(remove(module, {group.layer: list(range(gone))}, shape), shape)) / gone / whole
+            gone = min(math.lcm(settings.round_to, group.sections), group.width - group.sections)
+            first = group.lowest(torch.zeros(group.width), gone)
+            price = (whole - cost(remove(module, {group.layer: first}, shape), shape)) / gone / whole
         for place, value in enumerate(sorted(worth[group.layer].tolist())):
             entries.append((value / max(price, 1e-6), group.layer, place))
     return [layer for _, layer, _ in sorted(entries)]
@@ -108,8 +109,8 @@ def instructions(module: nn.Module, shape: tuple[int, int, int]) -> int:
     return round(plan.instructions.total)
 
 
-def _keep(width: int, wanted: int, settings: PruneSettings) -> int:
-    """Channels that a layer of ``width`` keeps where ``wanted`` would be enough."""
+def _keep(group: Group, wanted: int, settings: PruneSettings) -> int:
+    """Channels that a group keeps where ``wanted`` would be enough."""
     kept = max(wanted, settings.least)
-    kept += -kept % settings.round_to
-    return min(width, kept)
+    kept += -kept % math.lcm(settings.round_to, group.sections)
+    return min(group.width, kept)

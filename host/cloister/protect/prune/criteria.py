@@ -94,13 +94,16 @@ def taylor(
         channel_of = group.makers[name].to(device)
 
         def watch(
-            _layer: nn.Module, _inputs: object, output: torch.Tensor, group: Group = group,
+            layer: nn.Module, _inputs: object, output: torch.Tensor, group: Group = group,
             channel_of: torch.Tensor = channel_of,
         ) -> None:  # fmt: skip
             value = output.detach().clone()  # what follows may work in place
 
             def add(gradient: torch.Tensor) -> None:
-                change = (gradient * value).flatten(2).sum(2) if value.ndim > 2 else gradient * value
+                change = gradient * value
+                if isinstance(layer, nn.Linear):
+                    change = change.movedim(-1, 1)  # of tokens, channels stand last
+                change = change.flatten(2).sum(2) if change.ndim > 2 else change
                 worth = change.square().sum(0)[: len(channel_of)]
                 known = channel_of >= 0
                 total[group.layer].index_add_(0, channel_of[known], worth[known])

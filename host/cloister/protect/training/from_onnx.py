@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
 import sys
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from cloister.protect.training.errors import TrainingError
+from cloister.protect.training.static import rows_of_tokens, settle
 
 
 def convert(path: Path) -> nn.Module:
@@ -36,6 +38,7 @@ def convert(path: Path) -> nn.Module:
     _free_batch(model)
     _unstride(model)
     _flatten(model)
+    rows_of_tokens(model)
     model = _older(model)
     library = _onnx2torch()
     try:
@@ -45,8 +48,23 @@ def convert(path: Path) -> nn.Module:
             f"{path} cannot be converted to torch: {str(error).splitlines()[0]}",
             "give the model as package.module:factory and a checkpoint instead",
         ) from error
+    _settle(module, model)
     _check(path, model, module)
     return module
+
+
+def _settle(module: nn.Module, model: Any) -> None:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    dims = [info.type.tensor_type.shape.dim for info in model.graph.input if info.name not in constants]
+    if len(dims) == 1 and isinstance(module, fx.GraphModule):
+        aside = copy.deepcopy(module)
+        try:
+            changed = settle(aside, tuple(dim.dim_value or 1 for dim in dims[0][1:]))
+        except Exception:  # such as a batch that is fixed inside: the check tells
+            return
+        if changed:
+            module.graph = aside.graph
+            module.delete_all_unused_submodules()
 
 
 def _onnx2torch() -> Any:
