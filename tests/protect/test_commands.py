@@ -223,10 +223,12 @@ def test_a_wrong_setting_is_named(name: str, arguments: list[str], says: str) ->
 
 @pytest.mark.usefixtures("place")
 def test_models_that_cannot_be_protected_are_refused_before_training() -> None:
-    for name in ("edgepro", "prune"):
-        assert "cannot be exported" in refusal(name, "wrong_models:Branches", "--data", "data.npz")
+    for name, says in (("edgepro", "cannot be traced"), ("prune", "cannot be exported")):
+        assert says in refusal(name, "wrong_models:Branches", "--data", "data.npz")
     assert "no layer that can be locked" in refusal("edgepro", "wrong_models:one_layer", "--data", "data.npz")
-    assert "no channel of this model can be removed" in refusal("prune", "wrong_models:one_layer", "--data", "data.npz")
+    for name in ("edgepro", "prune", "attack"):  # the checkpoint was forgotten
+        said = refusal(name, "wrong_models:net", "--data", "data.npz")
+        assert "about what guessing gets" in said and "--checkpoint" in said
 
 
 def test_a_folder_of_another_run_is_refused(place: Path) -> None:

@@ -81,6 +81,7 @@ def edgepro(
     folded = fold_normalisation(token_rows(module, splits.shape))
     settings = replace(settings, layers=deployable(folded, splits.shape, settings.layers))
     _claim(folder / "training", "edgepro", module, splits)
+    _trained(model, module, splits)
     locked = lock_model(
         module, splits, settings, folder=folder / "training", device=device, name="locking", quiet=quiet
     )
@@ -127,6 +128,7 @@ def prune(
     splits = _splits(data, validation, seed)
     module = _exportable(_model(model, checkpoint, splits), splits)
     _claim(folder / "training", "prune", module, splits)
+    _trained(model, module, splits)
     pruned = prune_model(
         module, splits, settings or settings_with(seed=seed), folder=folder / "training",
         device=device, name="pruning", quiet=quiet,
@@ -191,6 +193,7 @@ def attack(
     found += [exposed_file(Path(path), splits) for path in pruned]
     if attacks is not None and "observe" in attacks and not any(hasattr(one, "observed") for one in [*found, *targets]):
         raise CloisterError("there are no authorised runs to observe", "name the tensors that are seen (--seen all)")
+    _trained(victim, module, splits)
     report = bench(
         [*found, *targets], splits, module, attacks=attacks, effort=effort, seed=seed, folder=folder / "work",
         device=device, quiet=quiet,
@@ -255,7 +258,6 @@ def protect(
     need_optuna()
     from cloister.protect.automatic import protect_model, settings_with
     from cloister.protect.automatic.costs import VICTIM_FILE
-    from cloister.protect.training.source import check_trained
     from cloister.search import Budget
 
     words = (budget_memory, budget_overhead, budget_accuracy)
@@ -265,7 +267,7 @@ def protect(
     folder = _folder(output)
     splits = _splits(data, validation, seed)
     module = _model(model, checkpoint, splits)
-    check_trained(module, splits, str(model) if isinstance(model, str | Path) else type(model).__name__)
+    _trained(model, module, splits)
     # its estimates are of one model, too, even where nothing has been trained yet
     _claim(folder / "training", "protect", module, splits, VICTIM_FILE)
     return protect_model(
@@ -298,6 +300,13 @@ def _model(model: str | Path | nn.Module, checkpoint: str | Path | None, splits:
     module = load_model(model, None if checkpoint is None else Path(checkpoint))
     check_model(module, splits, str(model) if isinstance(model, str | Path) else type(model).__name__)
     return module
+
+
+def _trained(model: str | Path | nn.Module, module: nn.Module, splits: Splits) -> None:
+    """Refuse a model that guesses, which is not worth hours."""
+    from cloister.protect.training.source import check_trained
+
+    check_trained(module, splits, str(model) if isinstance(model, str | Path) else type(model).__name__)
 
 
 def _claim(folder: Path, command: str, module: nn.Module, splits: Splits, *others: str) -> None:

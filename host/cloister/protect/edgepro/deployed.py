@@ -15,7 +15,7 @@ from torch import nn
 from cloister.compile import compile_onnx
 from cloister.layers import layer_id
 from cloister.password import Lock, Password
-from cloister.protect.edgepro.locks import lockable
+from cloister.protect.edgepro.locks import check_names, lockable
 from cloister.protect.training.errors import TrainingError
 from cloister.protect.training.export import export_onnx, layer_tensor
 
@@ -38,6 +38,7 @@ def deployable(folded: nn.Module, shape: tuple[int, int, int], layers: Sequence[
     """
     module = copy.deepcopy(folded).cpu()
     every = lockable(module)
+    check_names(layers, every)
     with torch.no_grad():
         for layer in every.values():
             if layer.bias is not None:
@@ -47,7 +48,7 @@ def deployable(folded: nn.Module, shape: tuple[int, int, int], layers: Sequence[
         here = compile_onnx(path).layers
         can = tuple(name for name in every if layer_id(layer_tensor(name)) in here)
         for name in layers:
-            if name in every and name not in can:
+            if name not in can:
                 first, one = np.zeros(1, np.uint16), np.ones(1, np.float32)
                 compile_onnx(path, password=Password("", [Lock(layer_tensor(name), first, one, one)]))
     if not can:

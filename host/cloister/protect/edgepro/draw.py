@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cloister.protect.edgepro.locks import LayerLock, lockable
+from cloister.protect.edgepro.locks import LayerLock, check_names, lockable
 from cloister.protect.edgepro.select import channel_scores, draw_channels
 from cloister.protect.edgepro.settings import LockSettings
 from cloister.protect.training.data import Splits
@@ -27,9 +27,7 @@ def draw_locks(module: nn.Module, splits: Splits, settings: LockSettings) -> dic
         raise TrainingError(
             "the model has no layer that can be locked", "give one with two convolutions or linear layers"
         )
-    unknown = [name for name in settings.layers if name not in layers]
-    if unknown:
-        raise TrainingError(f"layers {unknown} cannot be locked", f"those that can: {', '.join(layers)}")
+    check_names(settings.layers, layers)
     generator = torch.Generator().manual_seed(settings.seed)
     count = len(splits.train)
     sample = splits.train.take(torch.randperm(count, generator=generator)[:SAMPLE])

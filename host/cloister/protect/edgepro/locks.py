@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,6 +58,18 @@ def lockable(module: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
     """
     layers = {name: layer for name, layer in called(module) if isinstance(layer, nn.Conv2d | nn.Linear)}
     return dict(list(layers.items())[:-1])
+
+
+def check_names(layers: Sequence[str], every: Iterable[str]) -> None:
+    """Refuse names of layers that are not among those that can be locked.
+
+    Raises:
+        TrainingError: names them, and those that are there.
+    """
+    there = list(every)
+    unknown = [name for name in layers if name not in there]
+    if there and unknown:
+        raise TrainingError(f"layers {unknown} cannot be locked", f"those that can: {', '.join(there)}")
 
 
 def called(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
