@@ -111,6 +111,8 @@ def test_a_locked_pair_comes_with_its_password(locked_pair: Protected) -> None:
     tried = {record["attack"] for record in made.report["attacks"]["records"] if "protected" in record["target"]}
     assert set(LOCK_ATTACKS) <= tried
     assert made.report["chosen"]["figures"]["details"]["direct_test"] < 0.3
+    targets = {record["target"] for record in made.report["attacks"]["records"]}
+    assert any(target.endswith(", its backbone") for target in targets), "an attacker may leave the locked CPM alone"
     page = (made.folder / "report.html").read_text()
     assert "was pruned first" in page and "all locked weights in clear" in page and "password alone" in page
 

@@ -196,8 +196,9 @@ class TrainingEvaluator:
         name = f"protected {strategy.digest}"
         source = self._source(strategy, stage, depth)
         victim, attacks = source or self._victim, depth.attacks
+        beside: list[Exposed] = []
         if strategy.kind == "mirror":
-            target, right, details = self._pair(victim, strategy, stage, depth, place, name)
+            target, beside, right, details = self._pair(victim, strategy, stage, depth, place, name)
         elif strategy.lock is not None:
             quiet = self._quiet or stage != "training"
             target, right, details = locked_model(
@@ -219,15 +220,16 @@ class TrainingEvaluator:
                 "tensors": {tap: list(shape) for tap, shape in taps_of(source, self._splits.shape).items()},
             }
         report = bench(
-            [target], self._splits, self._victim, attacks=attacks, effort=depth.effort,
+            [target, *beside], self._splits, self._victim, attacks=attacks, effort=depth.effort,
             seed=self._settings.seed, folder=place.parent.parent / f"attacks-{stage}", device=self._device,
             quiet=self._quiet or stage != "training",
         )  # fmt: skip
         if stage == "training":
             report.write(place)
-        gains = gains_of(report, name)
+        names = [exposed.name for exposed in (target, *beside)]
+        gains = [gain for exposed in names for gain in gains_of(report, exposed)]
         strongest = max(
-            (record for record in report.records if record["target"] == name), key=lambda record: record["validation"]
+            (record for record in report.records if record["target"] in names), key=lambda record: record["validation"]
         )
         direct = report.find(name, "direct")
         details |= {
@@ -248,8 +250,8 @@ class TrainingEvaluator:
 
     def _pair(
         self, victim: nn.Module, strategy: Strategy, stage: str, depth: Depth, place: Path, name: str
-    ) -> tuple[Exposed, float, dict[str, Any]]:
-        """Train a pair: what an attacker sees, accuracy on validation images, and further figures."""
+    ) -> tuple[Exposed, list[Exposed], float, dict[str, Any]]:
+        """Train a pair: what an attacker sees, and may begin with instead; validation accuracy; further figures."""
         full = stage == "training"
         made = mirror_model(
             victim, self._splits, self._settings.mirror(strategy, depth), folder=place / "checkpoints",
@@ -259,6 +261,7 @@ class TrainingEvaluator:
         if not needs_backbone(strategy):
             target = BlackBox(made.pair, self._splits, name)
         owners, report, details = made.pair, made.report, {}
+        beside: list[Exposed] = []
         if strategy.lock is None:
             if full:
                 made.save(place)
@@ -269,6 +272,8 @@ class TrainingEvaluator:
             )  # fmt: skip
             if full:
                 locked.save(place, self._label)
+            # who has both halves may still do better with the backbone alone, and layers of his own behind it
+            beside = [made.exposed(f"{name}, its backbone")] if needs_backbone(strategy) else []
             target, owners, report = locked.exposed(name), locked.authorised(), locked.report
         if full:
             report = json.loads((place / REPORT_FILE).read_text())
@@ -279,7 +284,7 @@ class TrainingEvaluator:
         if strategy.lock is not None:
             details["without_password_test"] = told.get("pair_int8_without_password", told["pair_without_password"])
             details["locked_channels"] = locked.password(self._label).channels
-        return target, right, details
+        return target, beside, right, details
 
     def _sketched(self, pair: Any) -> float:
         """Accuracy of a pair in 8 bits on validation images."""
