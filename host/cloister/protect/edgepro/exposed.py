@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from cloister.protect.edgepro.lock import Locked
+from cloister.protect.edgepro.locks import called, lockable, traced
 from cloister.protect.training.data import Splits
 
 
@@ -44,7 +45,8 @@ class ExposedPrefix(LeakedLock):
 
     def __init__(self, locked: Locked, splits: Splits, name: str = "EdgePro, exposed prefix") -> None:
         super().__init__(locked, splits, name)
-        self._prefix = prefix_before(locked.module, next(iter(locked.locks)))
+        first = next(name for name in lockable(locked.module) if name in locked.locks)
+        self._prefix = prefix_before(locked.module, first)
 
     def module(self) -> None:
         """None: what is exposed gives no answers."""
@@ -62,7 +64,8 @@ def prefix_before(module: nn.Module, layer: str) -> nn.Module:
 
 def last_features(module: nn.Module) -> nn.Module:
     """A copy of ``module`` without its last layer."""
-    layers = [name for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    module = traced(module)  # whose layers come in the order of their calls
+    layers = [name for name, layer in called(module) if isinstance(layer, nn.Conv2d | nn.Linear)]
     return _until(module, layers[-1])
 
 

@@ -117,6 +117,7 @@ def fold_normalisation(module: nn.Module) -> nn.Module:
     folded = traced(module)
     nodes = [node for node in folded.graph.nodes if node.op == "call_module"]
     uses = Counter(str(node.target) for node in nodes)
+    left: dict[str, nn.modules.batchnorm._BatchNorm] = {}
     for node in nodes:
         name = str(node.target)
         before: Any = node.args[0] if node.args else None
@@ -130,7 +131,7 @@ def fold_normalisation(module: nn.Module) -> nn.Module:
                 "train the model with track_running_stats=True, or with GroupNorm in its place",
             )
         source = str(before.target) if isinstance(before, fx.Node) and before.op == "call_module" else ""
-        if source and len(before.users) == uses[name] == uses[source] == 1:
+        if source and len(before.users) == uses[source] == 1:
             layer = folded.get_submodule(source)
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 fuse: Any = fuse_conv_bn_eval if isinstance(layer, nn.Conv2d) else fuse_linear_bn_eval
@@ -138,9 +139,9 @@ def fold_normalisation(module: nn.Module) -> nn.Module:
                 node.replace_all_uses_with(before)
                 folded.graph.erase_node(node)
                 continue
-        uses[name] -= 1
-        if not uses[name]:
-            _put(folded, name, Scaled.of(norm))
+        left[name] = norm
+    for name, norm in left.items():  # also where other calls of the same were folded
+        _put(folded, name, Scaled.of(norm))
     folded.delete_all_unused_submodules()
     folded.recompile()
     for found in lockable(folded).values():
@@ -198,39 +199,60 @@ def token_rows(module: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
     Raises:
         TrainingError: such a module cannot be traced.
     """
-    shapes: dict[nn.Module, set[tuple[int, ...]]] = {}
-    handles = [
-        layer.register_forward_hook(
-            lambda one, _inputs, output: shapes.setdefault(one, set()).add(tuple(output.shape[1:]))
-        )
-        for name, layer in called(module)
-        if isinstance(layer, nn.Linear)
-    ]
+    first, second = (_made(module, (images, *shape)) for images in (2, 3))
+    backs = {name: back for name, made in first.items() if (back := _back(made, second.get(name, [])))}
+    if not backs:
+        return module
+    mode = module.training
+    ready = traced(module)
+    for node in list(ready.graph.nodes):
+        if node.op != "call_module" or node.target not in backs or not node.args:
+            continue
+        layer, given = ready.get_submodule(str(node.target)), node.args[0]
+        with ready.graph.inserting_before(node):
+            node.args = (ready.graph.call_method("reshape", (given, -1, int(layer.weight.shape[1]))),)
+        with ready.graph.inserting_after(node):
+            back = ready.graph.call_method("reshape", (node, *backs[node.target]))
+        node.replace_all_uses_with(back, delete_user_cb=lambda user, back=back: user is not back)
+    ready.recompile()
+    return ready.train(mode)
+
+
+@torch.no_grad()
+def _made(module: nn.Module, shape: tuple[int, ...]) -> dict[str, list[tuple[int, ...]]]:
+    """Shapes of what linear layers answer to images of ``shape``, one for each call, by the layer's path."""
+    found: dict[str, list[tuple[int, ...]]] = {}
+    handles = []
+    for name, layer in called(module):
+        if isinstance(layer, nn.Linear):
+
+            def hook(_layer: nn.Module, _inputs: object, output: torch.Tensor, name: str = name) -> None:
+                found.setdefault(name, []).append(tuple(output.shape))
+
+            handles.append(layer.register_forward_hook(hook))
     mode = module.training
     try:
-        with torch.no_grad():
-            module.eval()(torch.zeros((2, *shape), device=next(module.parameters()).device))
+        module.eval()(torch.zeros(shape, device=next(module.parameters()).device))
     finally:
         module.train(mode)
         for handle in handles:
             handle.remove()
-    names = {name for name, layer in called(module) if len(found := shapes.get(layer, set())) == 1
-             and len(next(iter(found))) > 1}  # fmt: skip
-    if not names:
-        return module
-    ready = traced(module)
-    for node in list(ready.graph.nodes):
-        if node.op != "call_module" or node.target not in names or not node.args:
-            continue
-        layer, given = ready.get_submodule(str(node.target)), node.args[0]
-        (made,) = shapes[dict(module.named_modules())[str(node.target)]]
-        with ready.graph.inserting_before(node):
-            node.args = (ready.graph.call_method("reshape", (given, -1, int(layer.weight.shape[1]))),)
-        with ready.graph.inserting_after(node):
-            back = ready.graph.call_method("reshape", (node, -1, *made))
-        node.replace_all_uses_with(back, delete_user_cb=lambda user, back=back: user is not back)
-    ready.recompile()
-    return ready.train(mode)
+    return found
+
+
+def _back(first: list[tuple[int, ...]], second: list[tuple[int, ...]]) -> tuple[int, ...]:
+    """The shape of tokens, -1 where it depends on the number of images.
+
+    Args:
+        first, second: a layer's shapes, of as many images as in no other.
+
+    Returns:
+        () where they are rows already, differ from call to call, or depend on that number in several places.
+    """
+    if len({*first}) != 1 or len({*second}) != 1 or len(first[0]) < 3 or len(first[0]) != len(second[0]):
+        return ()
+    back = tuple(one if one == other else -1 for one, other in zip(first[0], second[0], strict=True))
+    return back if back.count(-1) < 2 else ()
 
 
 def traced(module: nn.Module) -> fx.GraphModule:
