@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from cloister.attack.exposed import BlackBox, Exposed
 from cloister.locked_quantised import quantize_locked
 from cloister.password import Password
 from cloister.protect.edgepro import LockSettings, lock_model
+from cloister.protect.edgepro.deployed import deployable
 from cloister.protect.edgepro.exposed import LeakedLock
+from cloister.protect.edgepro.locks import fold_normalisation, token_rows
 from cloister.protect.mirror.mirror import calibration
 from cloister.protect.strategy import Strategy
 from cloister.protect.training import Images, Splits, accuracy, export_onnx
@@ -66,6 +69,8 @@ def locked_model(
         label: the model's name in the password.
         device, quiet: as for ``fit``.
     """
+    ready = fold_normalisation(token_rows(source, splits.shape))
+    settings = replace(settings, layers=deployable(ready, splits.shape, settings.layers))
     locked = lock_model(source, splits, settings, folder=place / "checkpoints", device=device, name=name, quiet=quiet)
     password = locked.password(label)
     password.write(place / PASSWORD_FILE)

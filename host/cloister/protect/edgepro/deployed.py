@@ -9,22 +9,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import torch
 from torch import nn
 
 from cloister.compile import compile_onnx
 from cloister.layers import layer_id
 from cloister.password import Lock, Password
-from cloister.protect.edgepro.locks import check_names, lockable
+from cloister.protect.edgepro.locks import LayerLock, authorised, check_names, lockable, to_password, width_of
 from cloister.protect.training.errors import TrainingError
 from cloister.protect.training.export import export_onnx, layer_tensor
+
+#: Difference of answers, as a share of the largest, that rounding explains.
+TOLERANCE = 1e-3
 
 
 def deployable(folded: nn.Module, shape: tuple[int, int, int], layers: Sequence[str] = ()) -> tuple[str, ...]:
     """Paths of the layers that can be locked in the TA: ``layers``, or all of them; () where all are meant and can be.
 
     Some cannot: those that are called more than once or share their weights, and those behind which a scaling by
-    constants stands, which the compiler folds into them.
+    constants stands, which the compiler or torch's exporter folds into them.
 
     Args:
         folded: normalisation folded.
@@ -32,7 +37,7 @@ def deployable(folded: nn.Module, shape: tuple[int, int, int], layers: Sequence[
         layers: paths that the owner named.
 
     Raises:
-        TrainingError: the module cannot be exported, or has no layer that can be locked.
+        TrainingError: the module cannot be exported, has no layer that can be locked, or not one that was named.
         PasswordError: a layer that was named cannot be; tells why.
         CloisterError: the module cannot be compiled.
     """
@@ -51,9 +56,34 @@ def deployable(folded: nn.Module, shape: tuple[int, int, int], layers: Sequence[
             if name not in can:
                 first, one = np.zeros(1, np.uint16), np.ones(1, np.float32)
                 compile_onnx(path, password=Password("", [Lock(layer_tensor(name), first, one, one)]))
+        if not _same(module, path, shape, can):
+            can = tuple(name for name in can if _same(module, path, shape, [name]))
+    if unlike := [name for name in layers if name not in can]:
+        raise TrainingError(
+            f"layers {unlike} cannot be locked: what stands behind them is folded into them when they are exported",
+            f"lock others ({', '.join(can)}), or normalise in a module of its own (nn.BatchNorm2d)",
+        )
     if not can:
         raise TrainingError(
             "the model has no layer that can be locked",
             "give one with two convolutions or linear layers, each called once",
         )
     return tuple(layers) or (() if len(can) == len(every) else can)
+
+
+@torch.no_grad()
+def _same(module: nn.Module, path: Path, shape: tuple[int, int, int], layers: Sequence[str]) -> bool:
+    """Whether locks on these layers make of the file what they make of the module."""
+    generator = torch.Generator().manual_seed(0)
+    locks = {}
+    for name in layers:
+        width = width_of(lockable(module)[name])
+        values = torch.randn(width, generator=generator)
+        locks[name] = LayerLock(torch.arange(width), -torch.ones(width), values)
+    images = torch.randn((2, *shape), generator=generator)
+    with authorised(module.eval(), locks):
+        wanted = module(images).numpy()
+    model = to_password(locks, "").apply(onnx.load(path))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = session.run(None, {"image": images.numpy()})[0]
+    return bool(np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max())
