@@ -31,7 +31,7 @@ def draw_locks(module: nn.Module, splits: Splits, settings: LockSettings) -> dic
     generator = torch.Generator().manual_seed(settings.seed)
     count = len(splits.train)
     sample = splits.train.take(torch.randperm(count, generator=generator)[:SAMPLE])
-    scores = channel_scores(module, sample, splits, settings.criterion)
+    scores = channel_scores(module, sample, splits, settings.criterion, settings.layers)
     statistics = output_statistics(module, splits.normalise(sample.pixels))
     locks = {}
     for name in settings.layers or layers:

@@ -133,11 +133,18 @@ class LockObjective(Objective):
         return told
 
     def _features(self, module: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Logits, and each lockable layer's features behind a ReLU, of deviation about 1, (N, features)."""
+        """Logits, and each lockable layer's features behind a ReLU, of deviation about 1, (N, features).
+
+        Layers that are not trained are left out: nothing can be done about theirs.
+        """
         logits, outputs = self._outputs(module, images)
         features = {}
         for name, output in outputs.items():
+            if not module.get_submodule(name).weight.requires_grad:
+                continue
             value = torch.relu(output)
+            if len(value) != len(images):  # rows of tokens
+                value = value.reshape(len(images), -1, value.shape[-1]).mean(1)
             if value.ndim == 4:
                 value = nn.functional.adaptive_avg_pool2d(value, GRID).flatten(1)
             features[name] = value / (value.detach().std() + 1e-6)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 import torch
@@ -20,7 +21,9 @@ Criterion = Literal["mean", "variance", "saliency", "random"]
 Draw = Literal["roulette", "top", "uniform"]
 
 
-def channel_scores(module: nn.Module, images: Images, splits: Splits, criterion: Criterion) -> dict[str, torch.Tensor]:
+def channel_scores(
+    module: nn.Module, images: Images, splits: Splits, criterion: Criterion, among: Collection[str] = ()
+) -> dict[str, torch.Tensor]:
     """For each lockable layer a score of each channel: float32 (channels,), at least 0, higher is ranked first.
 
     Args:
@@ -28,8 +31,9 @@ def channel_scores(module: nn.Module, images: Images, splits: Splits, criterion:
         images: training images; a thousand are enough.
         splits: for normalisation.
         criterion: see :data:`Criterion`.
+        among: paths of the layers that are wanted; empty: all.
     """
-    layers = lockable(module)
+    layers = {name: layer for name, layer in lockable(module).items() if not among or name in among}
     kept: dict[str, torch.Tensor] = {}
     handles = []
     for name, layer in layers.items():
