@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from digits_data import digits_splits
@@ -15,6 +17,8 @@ from cloister.attack.exposed import WhiteBox
 from cloister.attack.surgery import fresh
 from cloister.protect.edgepro import LockSettings, lock_model
 from cloister.protect.edgepro.exposed import LeakedLock
+from cloister.protect.mirror import MirrorSettings, lock_pair, mirror_model
+from cloister.protect.strategy import Strategy
 from cloister.protect.training import Recipe
 
 LITTLE = Effort(
@@ -48,6 +52,22 @@ def test_every_attack_runs(make: type[nn.Module]) -> None:
     assert made >= {"direct", "finetune", "steal", "head", "mask", "prune", "signs"}
     white = {record["attack"] for record in report.records if record["target"] == "white box (unprotected)"}
     assert white >= {"direct", "finetune", "steal", "head"}
+
+
+def test_pairs_of_networks_on_tokens_are_locked_and_attacked() -> None:
+    torch.manual_seed(0)
+    victim, recipe = Tokens(), Recipe(epochs=1, batch=64, rate=0.02, clip=5.0)
+    splits = replace(digits_splits(), train=digits_splits().train.take(range(128)))
+    made = MirrorSettings(Strategy(taps=("patch",), cpm_width=8, cpm_depth=0), recipe=recipe, final=0)
+    pair = mirror_model(victim, splits, made, device="cpu", quiet=True)
+    locking = LockSettings(recipe=recipe, criterion="saliency", without_features=1.0)
+    locked = lock_pair(pair, locking, device="cpu", quiet=True)
+    assert set(locked.locked.locks) == {"cpm.stages.0.take.0"}
+    targets = [pair.exposed("pair"), locked.exposed("locked pair")]
+    attacks = ["finetune", "mask", "signs"]
+    report = bench(targets, splits, victim, attacks=attacks, effort=LITTLE, device="cpu", quiet=True, white=False)
+    for target in targets:
+        assert {record["attack"] for record in report.records if record["target"] == target.name} >= {*attacks}
 
 
 def test_a_network_that_cannot_be_traced_is_refused_before_anything_is_trained() -> None:

@@ -18,7 +18,7 @@ from torch import nn
 from cloister.attack.effort import Effort
 from cloister.attack.exposed import Exposed
 from cloister.attack.surgery import fresh, has_normalisation, kept, renormalised, transplanted
-from cloister.protect.edgepro.locks import fold_normalisation, lockable
+from cloister.protect.edgepro.locks import fold_normalisation, lockable, token_rows
 from cloister.protect.training import (
     Fitted,
     Images,
@@ -99,7 +99,11 @@ class Attacker:
     def locked(self) -> nn.Module | None:
         """A fresh copy of an exposed network that may be locked, on the CPU; None: no such network, or no lock."""
         module = self.target.module()
-        return None if module is None or not getattr(self.target, "lock", True) else module.cpu()
+        return None if module is None or not getattr(self.target, "lock", True) else self._rows(module)
+
+    def _rows(self, module: nn.Module) -> nn.Module:
+        """On the CPU, with tokens as rows: channels then stand at one place in all layers."""
+        return token_rows(module.cpu(), self.splits.shape)
 
     def lockable(self, module: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
         """The layers of a network that can be locked, as far as he knows."""
@@ -122,7 +126,7 @@ class Attacker:
         """Networks to train on from, by names for the report; {} if nothing is exposed that could be trained."""
         module = self.target.module()
         if module is not None:
-            return self.prepared(module.cpu(), images, "exposed")
+            return self.prepared(self._rows(module), images, "exposed")
         part = getattr(self.target, "features", lambda: None)()
         whole = None if part is None else transplanted(part.cpu(), self.architecture(self.seed + 3000))
         return {} if whole is None else {"exposed part": self.renormal(whole, images)}

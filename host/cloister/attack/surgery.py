@@ -59,7 +59,8 @@ def behind_layers(module: nn.Module, make: Make, images: torch.Tensor, layers: C
             continue
 
         def hook(_layer: nn.Module, _inputs: object, output: torch.Tensor, name: str = name) -> None:
-            outputs[name] = output
+            if output.ndim in (2, 4):  # tokens that could not be made rows have channels elsewhere
+                outputs[name] = output
 
         handles.append(layer.register_forward_hook(hook))
     try:
