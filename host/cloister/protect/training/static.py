@@ -34,6 +34,7 @@ def rows_of_tokens(model: Any) -> None:
         for info in (*inferred.value_info, *inferred.input)
     }
     outputs = {info.name for info in model.graph.output}
+    always = all(entry.version < 11 for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     made: list[Any] = []
     skip: set[str] = set()
     for node in model.graph.node:
@@ -57,9 +58,10 @@ def rows_of_tokens(model: Any) -> None:
         for name, dims in ((there, [-1, given[-1]]), (back, [-1, *given[1:-1], weights.dims[1]])):
             model.graph.initializer.append(numpy_helper.from_array(_int64(dims), name))
         bias = []
-        if adds:
+        if adds or always:  # before opset 11 a Gemm has to have one
             bias = [f"{result}:bias"]
-            value = numpy_helper.to_array(constants[adds[0]]).reshape(-1)
+            value = numpy_helper.to_array(constants[adds[0] if adds else node.input[1]])
+            value = value.reshape(-1) if adds else 0 * value[0]
             model.graph.initializer.append(numpy_helper.from_array(value, bias[0]))
         make = onnx.helper.make_node
         made += [
