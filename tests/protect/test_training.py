@@ -276,3 +276,5 @@ def test_a_good_model_of_unbalanced_classes_is_told_from_a_guess() -> None:
     assert right < 1 - float(splits.validation.labels.float().mean()), "always answering 0 is right more often"
     with pytest.raises(TrainingError, match=r"net labels only 9\d.\d% .* rightly, about what guessing gets"):
         check_trained(Bright(1e6), splits, "net")
+    one = replace(splits, validation=splits.validation.take(splits.validation.labels.nonzero().flatten()))
+    assert check_trained(Bright(middle), one, "net") > 0.9, "a validation split may have a single class"
