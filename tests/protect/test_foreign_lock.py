@@ -69,7 +69,8 @@ def test_a_normalisation_that_is_called_twice_is_fixed_at_both_places() -> None:
             self.norm = nn.BatchNorm2d(4)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.head((self.norm(F.relu(self.left(x))) * self.norm(self.right(x))).mean((2, 3)))
+            left, right = self.norm(F.relu(self.left(x))), self.norm(input=self.right(x))
+            return self.head((left * right).mean((2, 3)))
 
     module, images = settled(Shared()), torch.randn((5, *SHAPE), generator=torch.Generator().manual_seed(2))
     ready = fold_normalisation(module)
@@ -85,7 +86,7 @@ def test_tokens_may_stand_before_images() -> None:
             self.patch, self.wide, self.head = nn.Conv2d(1, 16, 2, stride=2), nn.Linear(16, 12), nn.Linear(12, 10)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.head(F.gelu(self.wide(self.patch(x).flatten(2).permute(2, 0, 1))).mean(0))
+            return self.head(F.gelu(self.wide(input=self.patch(x).flatten(2).permute(2, 0, 1))).mean(0))
 
     module, images = First().eval(), torch.randn((5, *SHAPE), generator=torch.Generator().manual_seed(2))
     ready = token_rows(module, SHAPE)

@@ -120,10 +120,11 @@ def fold_normalisation(module: nn.Module) -> nn.Module:
     left: dict[str, nn.modules.batchnorm._BatchNorm] = {}
     for node in nodes:
         name = str(node.target)
-        before: Any = node.args[0] if node.args else None
         norm = folded.get_submodule(name)
         if not isinstance(norm, nn.modules.batchnorm._BatchNorm):
             continue
+        before = _given(node)
+        node.args, node.kwargs = (before,), {}
         if norm.running_mean is None or norm.running_var is None:
             raise TrainingError(
                 f"batch normalisation {name!r} keeps no statistics (track_running_stats=False), so what it answers to "
@@ -148,6 +149,11 @@ def fold_normalisation(module: nn.Module) -> nn.Module:
         if found.bias is None:
             found.bias = nn.Parameter(found.weight.new_zeros(width_of(found)))
     return folded
+
+
+def _given(node: fx.Node) -> Any:
+    """What a layer of torch's is called on, by place or by name."""
+    return node.args[0] if node.args else node.kwargs["input"]
 
 
 class Scaled(nn.Module):
@@ -206,11 +212,11 @@ def token_rows(module: nn.Module, shape: tuple[int, int, int]) -> nn.Module:
     mode = module.training
     ready = traced(module)
     for node in list(ready.graph.nodes):
-        if node.op != "call_module" or node.target not in backs or not node.args:
+        if node.op != "call_module" or node.target not in backs:
             continue
-        layer, given = ready.get_submodule(str(node.target)), node.args[0]
+        layer, given = ready.get_submodule(str(node.target)), _given(node)
         with ready.graph.inserting_before(node):
-            node.args = (ready.graph.call_method("reshape", (given, -1, int(layer.weight.shape[1]))),)
+            node.kwargs, node.args = {}, (ready.graph.call_method("reshape", (given, -1, int(layer.weight.shape[1]))),)
         with ready.graph.inserting_after(node):
             back = ready.graph.call_method("reshape", (node, *backs[node.target]))
         node.replace_all_uses_with(back, delete_user_cb=lambda user, back=back: user is not back)

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from cloister.attack.errors import AttackError
 from cloister.attack.surgery import fresh
 from cloister.protect.mirror.backbone import Backbone, Crossing
 from cloister.protect.mirror.cpm import Cpm
@@ -33,7 +32,7 @@ class Pair(nn.Module):
         shape: channels, height and width of an image.
         classes: number of logits.
         architecture: the network that the backbone is a part of, with weights drawn anew, which an attacker is taken
-            to know; None where a layer does not know how to draw its weights.
+            to know; None: he is not, and has the backbone as it ships.
     """
 
     def __init__(
@@ -106,7 +105,7 @@ def build_pair(
         if strategy.backbone == "random":
             source = drawn(source, shape, seed + APART)
         graph = trace(source)
-        architecture = _anew(graph, seed + APART)
+        architecture = fresh(graph, seed + APART)
         tensors = resolve(graph, shape, strategy.taps)
         answer = list(candidates(graph, shape).values())[-1].shape
         if answer != (classes,):
@@ -132,10 +131,3 @@ def taps_of(victim: nn.Module, shape: tuple[int, int, int]) -> dict[str, tuple[i
         TrainingError: the victim cannot be traced, or does not take such images.
     """
     return {name: tensor.shape for name, tensor in candidates(trace(victim), shape).items()}
-
-
-def _anew(graph: nn.Module, seed: int) -> nn.Module | None:
-    try:
-        return fresh(graph, seed)
-    except AttackError:
-        return None
