@@ -22,8 +22,17 @@ from cloister.attack.effort import Effort
 from cloister.compile.pair import compile_pair
 from cloister.password import Password
 from cloister.protect.edgepro import LockSettings
-from cloister.protect.edgepro.locks import lockable
-from cloister.protect.mirror import LockedPair, Mirrored, OnnxPair, lock_pair, mirror_model, settings_with
+from cloister.protect.edgepro.locks import called, lockable
+from cloister.protect.mirror import (
+    LeakedPair,
+    LockedPair,
+    Mirrored,
+    OnnxPair,
+    build_pair,
+    lock_pair,
+    mirror_model,
+    settings_with,
+)
 from cloister.protect.mirror.lock import folded
 from cloister.protect.strategy import Strategy
 from cloister.protect.training import Augmentation, Recipe, TrainingError, accuracy, fit, network
@@ -115,6 +124,16 @@ def test_layers_are_named_as_the_cpm_names_them() -> None:
     assert [lock.tensor for lock in made.password("digits").locks] == [f"{name}:out"]
     with pytest.raises(TrainingError, match=r"layers \['2'\] of the CPM cannot be locked\s+remedy: those that can: st"):
         lock_pair(mirrored(), replace(LOCK, layers=("2",)), device="cpu", quiet=True)
+
+
+def test_attackers_keep_no_layers_that_the_answer_does_not_need() -> None:
+    victim, strategy = network("digits", 1, 10, 5), Strategy(taps=("2",), cpm_width=8, cpm_depth=1)
+    pair = folded(build_pair(victim, digits_splits().shape, 10, strategy))
+    target = LeakedPair(pair, pair, [path for path in lockable(pair) if path.startswith("cpm.")], digits_splits())
+    layers = [name for name, layer in called(target.module()) if isinstance(layer, nn.Conv2d | nn.Linear)]
+    assert layers == ["backbone.net.0", *target.layers, "cpm.last"]
+    with torch.no_grad():
+        assert torch.allclose(target.module()(images()[:5]), pair(images()[:5]), atol=1e-4)
 
 
 def test_attackers_know_where_locks_can_be() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cloister.protect.edgepro.exposed import last_features
-from cloister.protect.edgepro.locks import fold_normalisation, token_rows
+from cloister.protect.edgepro.locks import fold_normalisation, token_rows, traced
 from cloister.protect.mirror.pair import Pair
 from cloister.protect.training.data import Splits
 
@@ -70,7 +70,11 @@ class LeakedPair:
     def __init__(self, pair: Pair, authorised: Pair, layers: Sequence[str], splits: Splits, name: str = "") -> None:
         self.name = name or f"MirrorNet, locked and leaked, {pair.strategy}"
         self.layers = tuple(layers)
-        self._network = fold_normalisation(token_rows(pair, pair.shape)).requires_grad_(True)
+        network = traced(fold_normalisation(token_rows(pair, pair.shape)))
+        network.graph.eliminate_dead_code()  # the backbone's own answer: layers that are kept of it would tell nothing
+        network.delete_all_unused_submodules()
+        network.recompile()
+        self._network = network.requires_grad_(True)
         self._authorised, self._splits = copy.deepcopy(authorised).cpu().eval(), splits
 
     def module(self) -> nn.Module:
