@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 from cloister.attack.table import Table, spread
 from cloister.protect.prune import Pruned, PruneSettings, prune_model
 from cloister.protect.prune.plot import draw
-from cloister.protect.prune.report import cells, full_report
-from cloister.protect.results.cases import Case
+from cloister.protect.prune.report import cells, full_report, measured
+from cloister.protect.results.cases import CASES, Case
 from cloister.protect.results.context import PLOTS, Context, Record
 from cloister.protect.results.summary import Goal, grouped, seeds_of
+from cloister.seal.files import write_aside
 
 TITLE = "Progressive pruning within one point of the validation accuracy"
 
@@ -119,6 +121,26 @@ def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = ())
     return records
 
 
+def measure(context: Context) -> int:
+    """Count on the emulated device what the networks of records take that have only estimates; how many records.
+
+    Raises:
+        TrainingError: the benchmark is not here, or fails.
+    """
+    done = 0
+    for path in sorted((context.work / "records").glob("prune_*.json")):
+        record = json.loads(path.read_text())
+        rows = record.get("rows", [])
+        if not rows or all("measured" in row for row in rows):
+            continue
+        models = _folder(context, CASES[record["model"]], record["seed"], record["variant"]) / "models"
+        for row, found in zip(rows, measured(models, [row["file"] for row in rows]), strict=True):
+            row.update(found)
+        write_aside(path, (json.dumps(record, indent=1) + "\n").encode())
+        done += 1
+    return done
+
+
 def _lost(record: Record) -> float:
     """Points of the test images that pruning costs."""
     return 100 * float(record["test"]["unpruned"] - record["test"]["pruned"])
@@ -190,7 +212,7 @@ def parts(records: list[Record]) -> list[str | Table]:
         "`taylor` is the default; the other rows change one setting of it ([pruning.md](pruning.md)). Multiply-"
         "accumulates and parameters are what is left of the unpruned network's.",
         Table("", [*heads, *accuracies, "wanted", "reached"], means),
-        "What the pruned network costs, as `cloister plan` tells it:",
+        "What the pruned network costs whole in the TA, as `cloister plan` tells it, and measured where it was:",
         Table("", [*heads, *(title for title, _ in COSTS.values())], [row for row in costs if any(row[3:])]),
         "### Pruning, each seed",
         Table("", [*heads[:2], "seed", *accuracies, "seconds of training"], each), *steps,

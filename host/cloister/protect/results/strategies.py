@@ -51,8 +51,8 @@ def _last(tap: str) -> Strategy:
 
 
 #: By network and name. Widths, depths and taps were chosen by predicted costs, before any training, but for two that
-#: followed from validation accuracies: `pruned` was added when the first pair of VGG-7 had lost too much, and the CPM of
-#: LeNet-5's `cheapest` was widened from 16.
+#: followed from validation accuracies: `pruned` was added when the first pair of VGG-7 had lost too much, and the CPM
+#: of LeNet-5's `cheapest` was widened from 16.
 STRATEGIES: dict[str, dict[str, Strategy]] = {
     "digits": {
         "cheapest": Strategy(taps=("6",), tail="short", cpm_width=8, cpm_depth=0),
