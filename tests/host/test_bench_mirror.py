@@ -108,4 +108,11 @@ def test_a_part_that_failed_is_named_and_nothing_is_made_up(suite: MirrorSuite) 
 
 
 def test_the_share_saved_side_by_side() -> None:
-    assert Side("x", {"pair": 100.0, "stages": 120.0, "overlap": 80.0}).gain == pytest.approx(0.2)
+    def turn(pair: float, stages: float, overlap: float) -> dict[str, float]:
+        return {"pair": pair, "stages": stages, "overlap": overlap}
+
+    assert Side("x", (turn(100.0, 120.0, 80.0),)).gain == pytest.approx(0.2)
+    found = Side("x", (turn(100.0, 90.0, 180.0), turn(200.0, 120.0, 72.0)))
+    assert found.least == turn(100.0, 90.0, 72.0)
+    assert found.gain == pytest.approx(0.2), "against the better way of one after the other"
+    assert found.gains == (pytest.approx(-1.0), pytest.approx(0.4))
