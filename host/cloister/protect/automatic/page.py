@@ -105,7 +105,7 @@ def _summary(report: dict[str, Any], budget: Budget) -> str:
 
 def _explained(report: dict[str, Any]) -> list[str]:
     """What must be known of a pruned or a locked model, and what comes next; HTML."""
-    right, lines, pair = report["accuracy"], [], "backbone" in report["files"]
+    right, lines, pair = report["accuracy"], [], report["chosen"]["strategy"]["kind"] == "mirror"
     if report["pruned_left"] is not None:
         lines.append(
             f"The model was pruned first: {report['pruned_left']:.1%} of its multiply-accumulates are left, with "

@@ -56,7 +56,7 @@ def deployable(folded: nn.Module, shape: tuple[int, int, int], layers: Sequence[
             if name not in can:
                 first, one = np.zeros(1, np.uint16), np.ones(1, np.float32)
                 compile_onnx(path, password=Password("", [Lock(layer_tensor(name), first, one, one)]))
-        if not _same(module, path, shape, can):
+        if can and not _same(module, path, shape, can):
             can = tuple(name for name in can if _same(module, path, shape, [name]))
     if unlike := [name for name in layers if name not in can]:
         raise TrainingError(
