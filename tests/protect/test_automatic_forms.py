@@ -124,7 +124,7 @@ def test_what_was_pruned_or_locked_is_not_made_again(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(pruned, "prune_model", begun)
-    monkeypatch.setattr(whole, "lock_model", begun)
+    monkeypatch.setattr(whole, "lock_folded", begun)
     monkeypatch.setattr(evaluator_module, "lock_pair", begun)
     told = (
         (pair, ("pruned", "truncated")), (locked, ("locked", "whole")),

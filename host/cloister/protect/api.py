@@ -69,8 +69,8 @@ def edgepro(
         TrainingError: the model, the data or a setting cannot be used, or ``output`` holds another run.
     """
     need_torch()
-    from cloister.protect.edgepro import lock_model
     from cloister.protect.edgepro.deployed import deployable
+    from cloister.protect.edgepro.lock import lock_folded
     from cloister.protect.edgepro.locks import fold_normalisation, token_rows
     from cloister.protect.edgepro.settings import settings_with
 
@@ -82,8 +82,8 @@ def edgepro(
     settings = replace(settings, layers=deployable(folded, splits.shape, settings.layers))
     _claim(folder / "training", "edgepro", module, splits)
     _trained(model, module, splits)
-    locked = lock_model(
-        module, splits, settings, folder=folder / "training", device=device, name="locking", quiet=quiet
+    locked = lock_folded(
+        folded.cpu(), splits, settings, folder=folder / "training", device=device, name="locking", quiet=quiet
     )
     locked.save(folder, name or folder.resolve().name)
     return locked

@@ -15,9 +15,10 @@ from torch import nn
 from cloister.attack.exposed import BlackBox, Exposed
 from cloister.locked_quantised import quantize_locked
 from cloister.password import Password
-from cloister.protect.edgepro import LockSettings, lock_model
+from cloister.protect.edgepro import LockSettings
 from cloister.protect.edgepro.deployed import deployable
 from cloister.protect.edgepro.exposed import LeakedLock
+from cloister.protect.edgepro.lock import lock_folded
 from cloister.protect.edgepro.locks import fold_normalisation, token_rows
 from cloister.protect.mirror.mirror import calibration
 from cloister.protect.strategy import Strategy
@@ -69,9 +70,9 @@ def locked_model(
         label: the model's name in the password.
         device, quiet: as for ``fit``.
     """
-    ready = fold_normalisation(token_rows(source, splits.shape))
+    ready = fold_normalisation(token_rows(source, splits.shape)).cpu()
     settings = replace(settings, layers=deployable(ready, splits.shape, settings.layers))
-    locked = lock_model(source, splits, settings, folder=place / "checkpoints", device=device, name=name, quiet=quiet)
+    locked = lock_folded(ready, splits, settings, folder=place / "checkpoints", device=device, name=name, quiet=quiet)
     password = locked.password(label)
     password.write(place / PASSWORD_FILE)
     told = locked.report

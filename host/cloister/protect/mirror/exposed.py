@@ -47,11 +47,9 @@ class ExposedBackbone:
         """A fresh copy of the backbone up to the last tap; None where only image or logits are tapped."""
         return self._pair.backbone.features()
 
-    @torch.no_grad()
     def query(self, pixels: torch.Tensor) -> torch.Tensor:
         """Labels int64 (N,) that the device answers to images (N, C, H, W) as the data set has them."""
-        parts = pixels.cpu().split(1000)
-        return torch.cat([self._pair(self._splits.normalise(part)).argmax(1) for part in parts])
+        return _labels(self._pair, pixels, self._splits)
 
 
 class LeakedPair:
@@ -85,8 +83,11 @@ class LeakedPair:
         """A fresh copy of all but the last layer."""
         return last_features(self._network)
 
-    @torch.no_grad()
     def query(self, pixels: torch.Tensor) -> torch.Tensor:
         """Labels int64 (N,) that a licensed device answers to images (N, C, H, W) as the data set has them."""
-        parts = pixels.cpu().split(1000)
-        return torch.cat([self._authorised(self._splits.normalise(part)).argmax(1) for part in parts])
+        return _labels(self._authorised, pixels, self._splits)
+
+
+@torch.no_grad()
+def _labels(pair: Pair, pixels: torch.Tensor, splits: Splits) -> torch.Tensor:
+    return torch.cat([pair(splits.normalise(part)).argmax(1) for part in pixels.cpu().split(1000)])
