@@ -29,8 +29,9 @@ from cloister.cli.main import cloister
 from cloister.protect.edgepro import LockSettings, fold_in, fold_out
 from cloister.protect.edgepro.draw import draw_locks
 from cloister.protect.edgepro.exposed import ExposedPrefix, LeakedLock, prefix_before
+from cloister.protect.edgepro.folding import fold_normalisation
+from cloister.protect.edgepro.layers import lockable
 from cloister.protect.edgepro.lock import Locked
-from cloister.protect.edgepro.locks import fold_normalisation, lockable
 from cloister.protect.training import Augmentation, Recipe, accuracy, fit, network
 
 EFFORT = Effort((0.1,), (50,), (0.05,), (0.1,), epochs=2, steps=40, trial=10, pruned=(0.1, 0.3), validation=150)

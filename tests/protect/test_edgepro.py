@@ -22,8 +22,9 @@ from cloister.password import Password
 from cloister.protect.edgepro import LockSettings, authorised, fold_in, fold_out, from_password, lock_model, to_password
 from cloister.protect.edgepro.draw import draw_locks, output_statistics
 from cloister.protect.edgepro.exposed import ExposedPrefix, LeakedLock
+from cloister.protect.edgepro.folding import fold_normalisation
+from cloister.protect.edgepro.layers import lockable, width_of
 from cloister.protect.edgepro.lock import Locked
-from cloister.protect.edgepro.locks import fold_normalisation, lockable, width_of
 from cloister.protect.edgepro.select import channel_scores, draw_channels
 from cloister.protect.training import (
     Augmentation,

@@ -25,7 +25,8 @@ from cloister.protect.automatic.whole import MODEL_FILE, PASSWORD_FILE, locked_m
 from cloister.protect.edgepro import LockSettings, lock_model
 from cloister.protect.edgepro.deployed import deployable
 from cloister.protect.edgepro.exposed import last_features
-from cloister.protect.edgepro.locks import fold_normalisation, lockable, token_rows
+from cloister.protect.edgepro.folding import fold_normalisation, token_rows
+from cloister.protect.edgepro.layers import lockable
 from cloister.protect.strategy import Strategy
 from cloister.protect.training import Recipe, Splits, TrainingError, fit
 

@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from cloister.protect.edgepro.deployed import deployable
-from cloister.protect.edgepro.locks import fold_normalisation, lockable, token_rows
+from cloister.protect.edgepro.folding import fold_normalisation, token_rows
+from cloister.protect.edgepro.layers import lockable
 from cloister.protect.training import export_onnx, load_model
 
 SHAPE = (1, 8, 8)

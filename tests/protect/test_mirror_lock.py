@@ -22,7 +22,7 @@ from cloister.attack.effort import Effort
 from cloister.compile.pair import compile_pair
 from cloister.password import Password
 from cloister.protect.edgepro import LockSettings
-from cloister.protect.edgepro.locks import called, lockable
+from cloister.protect.edgepro.layers import called, lockable
 from cloister.protect.mirror import (
     LeakedPair,
     LockedPair,

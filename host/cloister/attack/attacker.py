@@ -18,7 +18,8 @@ from torch import nn
 from cloister.attack.effort import Effort
 from cloister.attack.exposed import Exposed
 from cloister.attack.surgery import fresh, has_normalisation, kept, renormalised, transplanted
-from cloister.protect.edgepro.locks import fold_normalisation, lockable, token_rows
+from cloister.protect.edgepro.folding import fold_normalisation, token_rows
+from cloister.protect.edgepro.layers import lockable
 from cloister.protect.training import (
     Fitted,
     Images,

@@ -20,7 +20,7 @@ from cloister.attack.effort import Effort
 from cloister.attack.errors import AttackError
 from cloister.attack.exposed import BlackBox, Exposed, WhiteBox
 from cloister.attack.surgery import fresh, renormalised
-from cloister.protect.edgepro.locks import token_rows
+from cloister.protect.edgepro.folding import token_rows
 from cloister.protect.training import Images, Splits, TrainingError
 from cloister.protect.training.progress import epochs_progress
 

@@ -15,8 +15,9 @@ from torch import nn
 
 from cloister.attack.errors import AttackError
 from cloister.protect.edgepro.exposed import LeakedLock, last_features
+from cloister.protect.edgepro.layers import traced
 from cloister.protect.edgepro.lock import Locked
-from cloister.protect.edgepro.locks import authorised, traced
+from cloister.protect.edgepro.locks import authorised
 from cloister.protect.training import Splits
 from cloister.protect.training.export import layer_tensor
 

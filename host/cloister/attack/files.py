@@ -14,7 +14,7 @@ from torch import nn
 from cloister.attack.errors import AttackError
 from cloister.attack.exposed import LeakedFile, WhiteBox
 from cloister.password import Password
-from cloister.protect.edgepro.locks import lockable
+from cloister.protect.edgepro.layers import lockable
 from cloister.protect.training import Splits
 from cloister.protect.training.export import layer_tensor
 from cloister.protect.training.from_onnx import convert

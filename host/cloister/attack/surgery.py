@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import nn
 
-from cloister.protect.edgepro.locks import fold_normalisation, lockable, width_of
+from cloister.protect.edgepro.folding import fold_normalisation
+from cloister.protect.edgepro.layers import lockable, width_of
 
 
 @torch.no_grad()

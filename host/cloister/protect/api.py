@@ -70,8 +70,8 @@ def edgepro(
     """
     need_torch()
     from cloister.protect.edgepro.deployed import deployable
+    from cloister.protect.edgepro.folding import fold_normalisation, token_rows
     from cloister.protect.edgepro.lock import lock_folded
-    from cloister.protect.edgepro.locks import fold_normalisation, token_rows
     from cloister.protect.edgepro.settings import settings_with
 
     folder = _folder(output)

@@ -13,7 +13,7 @@ from cloister.attack.attacks.finetune import budget
 from cloister.attack.exposed import Exposed
 from cloister.attack.surgery import Frozen
 from cloister.protect.edgepro.exposed import prefix_before
-from cloister.protect.edgepro.locks import called, traced
+from cloister.protect.edgepro.layers import called, traced
 
 TITLE = "new head on exposed features"
 SOURCE = (

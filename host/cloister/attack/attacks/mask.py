@@ -13,7 +13,7 @@ from torch import nn
 from cloister.attack.attacker import Attacker, Record
 from cloister.attack.attacks.finetune import budget
 from cloister.attack.surgery import behind_layers, has_normalisation
-from cloister.protect.edgepro.locks import width_of
+from cloister.protect.edgepro.layers import width_of
 
 TITLE = "gradient search for a mask"
 SOURCE = (

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from cloister.attack.attacker import Attacker, Outcome, Record
-from cloister.protect.edgepro.locks import LayerLock, fold_in, lockable
+from cloister.protect.edgepro.layers import lockable
+from cloister.protect.edgepro.locks import LayerLock, fold_in
 from cloister.protect.training.export import layer_tensor
 
 TITLE = "reading an authorised run"

@@ -18,8 +18,8 @@ from cloister.password import Password
 from cloister.protect.edgepro import LockSettings
 from cloister.protect.edgepro.deployed import deployable
 from cloister.protect.edgepro.exposed import LeakedLock
+from cloister.protect.edgepro.folding import fold_normalisation, token_rows
 from cloister.protect.edgepro.lock import lock_folded
-from cloister.protect.edgepro.locks import fold_normalisation, token_rows
 from cloister.protect.mirror.mirror import calibration
 from cloister.protect.strategy import Strategy
 from cloister.protect.training import Images, Splits, accuracy, export_onnx

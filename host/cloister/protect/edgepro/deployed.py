@@ -17,7 +17,8 @@ from torch import nn
 from cloister.compile import compile_onnx
 from cloister.layers import layer_id
 from cloister.password import Lock, Password
-from cloister.protect.edgepro.locks import LayerLock, authorised, check_names, lockable, to_password, width_of
+from cloister.protect.edgepro.layers import check_names, lockable, width_of
+from cloister.protect.edgepro.locks import LayerLock, authorised, to_password
 from cloister.protect.training.errors import TrainingError
 from cloister.protect.training.export import export_onnx, layer_tensor
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cloister.protect.edgepro.locks import LayerLock, check_names, lockable
+from cloister.protect.edgepro.layers import check_names, lockable
+from cloister.protect.edgepro.locks import LayerLock
 from cloister.protect.edgepro.select import channel_scores, draw_channels
 from cloister.protect.edgepro.settings import LockSettings
 from cloister.protect.training.data import Splits

@@ -8,8 +8,8 @@ import copy
 import torch
 from torch import fx, nn
 
+from cloister.protect.edgepro.layers import called, lockable, traced
 from cloister.protect.edgepro.lock import Locked
-from cloister.protect.edgepro.locks import called, lockable, traced
 from cloister.protect.training.data import Splits
 
 

@@ -13,16 +13,9 @@ from torch import nn
 
 from cloister.password import Password
 from cloister.protect.edgepro.draw import draw_locks
-from cloister.protect.edgepro.locks import (
-    LayerLock,
-    fold_in,
-    fold_normalisation,
-    fold_out,
-    lockable,
-    to_password,
-    token_rows,
-    width_of,
-)
+from cloister.protect.edgepro.folding import fold_normalisation, token_rows
+from cloister.protect.edgepro.layers import lockable, width_of
+from cloister.protect.edgepro.locks import LayerLock, fold_in, fold_out, to_password
 from cloister.protect.edgepro.objective import LockObjective
 from cloister.protect.edgepro.settings import LockSettings
 from cloister.protect.training.data import Splits

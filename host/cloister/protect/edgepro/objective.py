@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cloister.protect.edgepro.locks import LayerLock, Locks, authorised, lockable
+from cloister.protect.edgepro.layers import lockable
+from cloister.protect.edgepro.locks import LayerLock, Locks, authorised
 from cloister.protect.edgepro.settings import LockSettings
 from cloister.protect.training.data import Splits
 from cloister.protect.training.evaluate import accuracy

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from cloister.protect.edgepro.locks import lockable
+from cloister.protect.edgepro.layers import lockable
 from cloister.protect.training.data import Images, Splits
 from cloister.protect.training.errors import TrainingError
 

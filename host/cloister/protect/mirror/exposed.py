@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from cloister.protect.edgepro.exposed import last_features
-from cloister.protect.edgepro.locks import fold_normalisation, token_rows, traced
+from cloister.protect.edgepro.folding import fold_normalisation, token_rows
+from cloister.protect.edgepro.layers import traced
 from cloister.protect.mirror.pair import Pair
 from cloister.protect.training.data import Splits
 

@@ -13,8 +13,9 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cloister.password import Password
+from cloister.protect.edgepro.layers import lockable, width_of
 from cloister.protect.edgepro.lock import PASSWORD_FILE, Locked, lock_folded
-from cloister.protect.edgepro.locks import fold_in, lockable, to_password, width_of
+from cloister.protect.edgepro.locks import fold_in, to_password
 from cloister.protect.edgepro.settings import LockSettings
 from cloister.protect.mirror.export import export_pair
 from cloister.protect.mirror.exposed import LeakedPair
