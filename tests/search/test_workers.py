@@ -10,10 +10,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import optuna
 import pytest
+from analytic import Analytic
 from postgres import NoServer, server
 
-from cloister.search import Stage
+from cloister.search import Budget, Stage
 from cloister.search.book import Book
 
 BUDGET = ["--budget-memory", "256KiB", "--budget-overhead", "1%", "--budget-accuracy", "1"]
@@ -59,6 +61,23 @@ def test_postgresql(tmp_path: Path) -> None:
     except NoServer as reason:
         print(f"not run: {reason}")
         pytest.skip(str(reason))
+
+
+def test_another_worker_was_faster_with_all_that_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optuna then draws a trial of its own, which is no strategy: the given one is evaluated nevertheless."""
+    real, looks = optuna.Study._pop_waiting_trial_id, []
+
+    def pop(study: optuna.Study) -> int | None:
+        looks.append(study)
+        return None if len(looks) == 1 else real(study)
+
+    monkeypatch.setattr(optuna.Study, "_pop_waiting_trial_id", pop)
+    evaluator, book = Analytic(), Book(None, "search")
+    point = {name: values[0] for name, values in evaluator.space.choices.items()}
+    record = book.work(Stage.PROXY, point, evaluator.space, evaluator.proxy, Budget())
+    assert len(looks) == 2 and record is not None
+    assert evaluator.calls == [("proxy", evaluator.space.build(point))]
+    assert [one.strategy for one in book.records(Stage.PROXY)] == [record.strategy]
 
 
 def test_lost_database() -> None:

@@ -223,8 +223,10 @@ class Book:
         ran: list[int] = []
 
         def objective(trial: Trial) -> list[float]:
-            ran.append(trial.number)
             trial.set_user_attr("worker", worker())
+            if "strategy" not in trial.user_attrs:
+                raise optuna.TrialPruned("drawn, not given")
+            ran.append(trial.number)
             strategy = space.build(space.suggest(trial))
             text, others = trial.user_attrs["strategy"], study.get_trials(deepcopy=False)
             before = [other for other in others if other.number < trial.number and (_live(other) or _waits(other))]
@@ -251,8 +253,12 @@ class Book:
 
         with told(), quiet():
             study.enqueue_trial(dict(point), user_attrs={"strategy": space.build(point).to_json()})
-            study.optimize(objective, n_trials=1)
-        return next((record for record in self.records(stage) if ran and record.number == ran[0]), None)
+            # Optuna lists the waiting trials, then tries to take one; where other workers were faster with all of its
+            # list it draws a new trial at random. One is left waiting for this worker nevertheless: each adds one
+            # before it takes one.
+            while not ran:
+                study.optimize(objective, n_trials=1)
+        return next((record for record in self.records(stage) if record.number == ran[0]), None)
 
     def release(self) -> int:
         """Give up the trials of workers of this machine that are gone, so that they can be done again; their number.
