@@ -30,10 +30,13 @@ def load_model(source: ModelSource) -> onnx.ModelProto:
     """The model, external data included, after ONNX's own checker; a ModelProto given is copied, not changed.
 
     Raises:
-        FormatError: the file is missing, is no ONNX model, breaks ONNX's rules or lacks its external data.
+        FormatError: the file is missing or cannot be read, is no ONNX model, breaks ONNX's rules or lacks its
+            external data.
         UnsupportedModelError: it has an operator that ONNX has withdrawn from the model's opset.
     """
     what = f"{source}" if isinstance(source, str | Path) else "the model given"
+    if isinstance(source, str | Path):
+        _check_readable(Path(source))
     try:
         if isinstance(source, onnx.ModelProto):
             model = onnx.ModelProto()
@@ -52,11 +55,21 @@ def load_model(source: ModelSource) -> onnx.ModelProto:
             ) from error
         raise FormatError(
             f"{what} is not a valid ONNX model: {first}",
-            "check the path, or export the model again and look at it with onnx.checker.check_model",
+            "export the model again, and look at it with onnx.checker.check_model",
         ) from error
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     return model
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        with path.open("rb"):
+            return
+    except OSError as error:
+        raise FormatError(
+            f"the model {path} cannot be read: {error.strerror}", "check the path: it names the .onnx file"
+        ) from error
 
 
 def opset_of(model: onnx.ModelProto) -> int:
