@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from digits_data import digits_splits
+from PIL import Image
 
 from cloister.attack.table import GROUPS, Table, spread, tables
 from cloister.compile.pair import compile_pair
@@ -21,6 +23,7 @@ from cloister.protect.results.attacks import outdated
 from cloister.protect.results.cases import CASES, SEEDS
 from cloister.protect.results.context import Context
 from cloister.protect.results.page import commands, markdown, write
+from cloister.protect.results.victims import kept_as
 from cloister.protect.strategy import Strategy
 
 Record = dict[str, Any]
@@ -281,3 +284,16 @@ def test_data_that_is_missing_is_named(tmp_path: Path) -> None:
         main, ["--model", "vgg7", "--data", str(tmp_path), "--work", str(tmp_path), "--docs", str(tmp_path)]
     )
     assert result.exit_code == 1 and "cifar10.npz is missing" in result.output
+
+
+def test_what_was_lost_before_training_is_told(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3))
+    for name, form in (("fine", {"quality": 95, "subsampling": 0}), ("coarse", {"quality": 75, "subsampling": 2})):
+        file = io.BytesIO()
+        picture.save(file, "JPEG", **form)
+        jpeg = np.frombuffer(file.getvalue(), np.uint8)
+        np.savez(tmp_path / f"{name}.npz", train_jpeg=np.tile(jpeg, 2), train_offset=[0, len(jpeg), 2 * len(jpeg)])
+    np.savez(tmp_path / "pixels.npz", train_image=np.zeros((2, 8, 8)))
+    assert kept_as(tmp_path / "coarse.npz") == "JPEG, colours 4:2:0, brightness in steps of 5 to 61"
+    assert "4:4:4" in kept_as(tmp_path / "fine.npz")
+    assert kept_as(tmp_path / "pixels.npz") == kept_as(tmp_path / "digits") == "as they were"

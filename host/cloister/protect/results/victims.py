@@ -3,6 +3,12 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import JpegImagePlugin
+
 from cloister.attack.table import Table, spread
 from cloister.protect.results.cases import CASES, MODELS, Case
 from cloister.protect.results.context import Context, Record
@@ -31,9 +37,28 @@ def run(context: Context, case: Case, seed: int) -> list[Record]:
             "training_s": round(fitted.seconds, 1),
             "epochs": context.scaled(case.recipe).epochs,
             "training_images": len(splits.train),
+            "images": kept_as(context.data / case.data),
         }
 
     return [context.once("victim", case, seed, measure)]
+
+
+def kept_as(path: Path) -> str:
+    """What became of the images before they were trained on: nothing, or how the first one's JPEG form lost detail.
+
+    Args:
+        path: an ``.npz`` file of images; another one's are as they were.
+    """
+    if path.suffix != ".npz":
+        return "as they were"
+    with np.load(path) as file:
+        if "train_jpeg" not in file.files:
+            return "as they were"
+        first = file["train_jpeg"][: int(file["train_offset"][1])].tobytes()
+    with JpegImagePlugin.JpegImageFile(io.BytesIO(first)) as image:
+        sampling = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}.get(JpegImagePlugin.get_sampling(image), "other")
+        table = image.quantization[0]
+    return f"JPEG, colours {sampling}, brightness in steps of {min(table)} to {max(table)}"
 
 
 def figures(record: Record) -> dict[str, float]:
@@ -63,11 +88,12 @@ def _tell(own: list[Record], key: str) -> str:
 
 def parts(records: list[Record]) -> list[str | Table]:
     """The section: means over seeds, and each seed."""
-    heads = ["network", "seeds", "validation", "test", "wanted", "reached", "parameters", "epochs"]
+    heads = ["network", "seeds", "validation", "test", "wanted", "reached", "parameters", "epochs", "images"]
     means, each = [], []
     for (model, _), own in grouped(records).items():
         met = sum(map(_reached, own))
-        fixed = [f"{own[0]['target']:.0%}", f"{met} of {len(own)}", f"{own[0]['parameters']:,}", str(own[0]["epochs"])]
+        fixed = [f"{own[0]['target']:.0%}", f"{met} of {len(own)}", f"{own[0]['parameters']:,}", str(own[0]["epochs"]),
+                 own[0]["images"]]  # fmt: skip
         means.append([model, seeds_of(own), _tell(own, "validation"), _tell(own, "test"), *fixed])
         each += [[model, str(record["seed"]), f"{record['validation']:.2%}", f"{record['test']:.2%}",
                   f"{record['training_s']:.0f}"] for record in own]  # fmt: skip
