@@ -75,6 +75,19 @@ def test_as_good_as_the_grid_with_half_the_trainings() -> None:
     assert found.chosen.figures.gain == 1.0 and found.chosen.figures.overhead < 0.004
 
 
+def test_what_would_cost_too_much_is_begun_with_smaller() -> None:
+    budget, evaluator = Budget.parse("256KiB", "0.3%", "1"), Analytic()
+    ladders = [[evaluator.space.build(point) for point in ladder] for ladder in evaluator.space.ladders]
+    kept = [[one for one in ladder if budget.fits(Analytic().estimate(one), doubt=True)] for ladder in ladders]
+    assert [] in kept, "of one family nothing keeps the budget"
+    pairs = zip(kept, ladders, strict=True)
+    assert any(rungs and rungs[0] != ladder[0] for rungs, ladder in pairs), "of one not the usual strategy"
+    search(evaluator, budget, effort=Effort(60, 2 * len(ladders), 1))
+    tried = [strategy for stage, strategy in evaluator.calls if stage == "proxy"]
+    first = [rungs[0] for rungs in kept if rungs]
+    assert tried[: len(first)] == first
+
+
 def test_comparison_can_be_lost() -> None:
     grid = run_grid(Analytic(), BUDGET, TAPS)
     poor = strategy_space(TAPS, form=("trained",), cpm_width=(2,), precision=("fp32",))

@@ -230,7 +230,8 @@ class _Search:
         if target > self._proposer.estimates:
             self._proposer.seek(forecast, target, turn, self._enough(turn))
             self._say(f"{self._proposer.estimates} strategies estimated")
-        return self._proposer.next_proxy(forecast if turn >= effort.spread else None, turn, effort.spread)
+        known = forecast if turn >= effort.spread else None
+        return self._proposer.next_proxy(known, turn, effort.spread, max(effort.spread, effort.proxies // 2))
 
     def _enough(self, turn: int) -> Callable[[], bool]:
         """Whether estimates have taken their share of the time limit."""

@@ -20,7 +20,7 @@ from cloister.search.choose import gain
 from cloister.search.errors import SearchError
 from cloister.search.figures import COSTS, Evaluator, Figures, Stage
 from cloister.search.space import Point
-from cloister.search.surrogate import Array, Encoder, Forecast, Sample, bend, costs
+from cloister.search.surrogate import ERRORS, Array, Encoder, Forecast, Sample, bend, costs
 
 #: What can propose strategies; each is Optuna's.
 SAMPLERS = ("nsga2", "tpe", "random")
@@ -33,6 +33,9 @@ HOPE = 1.0
 THRIFT = 0.03
 #: The aim of nothing: worse than any strategy's.
 NO_AIM = bend(20.0)
+#: Of every so many trainings one is spent on a kind of backbone that was not trained in full yet, if its chance to keep
+#: the budget is no less than this: what its short trainings are worth can be learned in no other way.
+KIND_EVERY, KIND_CHANCE = 3, 0.1
 #: Of every so many proxies one is spent on the front as a whole instead of on the strategy that would be chosen.
 FRONT_EVERY = 4
 
@@ -178,8 +181,8 @@ class Proposer:
         need be kept.
         """
         if turn == 0:
-            for point in self._space.anchors:
-                self.estimate(point)
+            for ladder in self._space.ladders:
+                self._step(ladder)
         earlier = [record for record in self._estimates.values() if record.turn < turn]
         count = target - len(earlier)
         with quiet():
@@ -200,6 +203,14 @@ class Proposer:
                 if self.estimates >= target or late():
                     break
                 study.optimize(objective, n_trials=1)
+
+    def _step(self, ladder: Sequence[Point]) -> Strategy | None:
+        """The first of a ladder that keeps the budget's costs; None where none does. Those before it are estimated."""
+        for point in ladder:
+            record = self.estimate(point)
+            if record.figures is not None and self._budget.fits(_without_accuracy(record.figures), doubt=True):
+                return record.strategy
+        return None
 
     def _make_sampler(self, turn: int) -> optuna.samplers.BaseSampler:
         seed = int(np.random.SeedSequence([self._seed, turn]).generate_state(1)[0])
@@ -259,13 +270,14 @@ class Proposer:
             trial.set_constraint("accuracy", lost - bend(self._budget.accuracy))
         return [lost, *price, aim(max(bend(1.0), gained), figures)]
 
-    def next_proxy(self, forecast: Forecast | None, turn: int, start: int) -> Point | None:
+    def next_proxy(self, forecast: Forecast | None, turn: int, start: int, opening: int) -> Point | None:
         """The strategy that is most worth a proxy; None where none is left that could keep the budget.
 
         Args:
             forecast: from what is known.
             turn: number of proxies so far.
             start: as many proxies are spread over the space before forecasts are trusted.
+            opening: as many of the first may be spent on the space's ladders.
         """
         taken = {record.strategy for record in self.proxies}
         free = [record for record in self._estimates.values() if record.strategy not in taken]
@@ -274,6 +286,12 @@ class Proposer:
         known = [candidate for candidate in known if likely[candidate.strategy] > 0]
         if not known:
             return None
+        if turn < opening:
+            by_strategy = {candidate.strategy: candidate.point for candidate in known}
+            for ladder in self._space.ladders:
+                rung = self._step(ladder)
+                if rung in by_strategy:
+                    return by_strategy[rung]
         if turn < start or forecast is None:
             return self._spread(known, taken).point
         if turn % FRONT_EVERY == 0:
@@ -282,16 +300,11 @@ class Proposer:
         return max(known, key=lambda item: likely[item.strategy] * item.improvement(best)).point
 
     def _spread(self, known: Sequence[Candidate], taken: set[Strategy]) -> Candidate:
-        """Of the anchors the first that is left; then of the backbone that was tried least.
+        """Of the backbone that was tried least.
 
         Of a backbone that was not tried at all the most ordinary strategy, since ends of scales are seldom good; of
         others the one that is least like anything that was tried.
         """
-        anchors = [self._space.build(point) for point in self._space.anchors]
-        by_strategy = {candidate.strategy: candidate for candidate in known}
-        for anchor in anchors:
-            if anchor in by_strategy and anchor not in taken:
-                return by_strategy[anchor]
         tried = Counter(_backbone(strategy) for strategy in taken)
         least = min(tried[_backbone(candidate.strategy)] for candidate in known)
         known = [candidate for candidate in known if tried[_backbone(candidate.strategy)] == least]
@@ -328,10 +341,9 @@ class Proposer:
 
     def _best_aim(self, forecast: Forecast) -> float:
         """The least aim of a training within the budget, or of a proxy that is forecast to become one."""
-        proxies = [record for record in self.proxies if record.figures is not None]
         hoped = [
             aim(max(bend(1.0), candidate.gain[0]), candidate.estimate)
-            for candidate in self.candidates(forecast, proxies)
+            for candidate in self._proxied(forecast)
             if candidate.gain is not None and candidate.likely(self._budget) >= 0.5
         ]
         return min([*self._trained_aim(), *hoped], default=NO_AIM)
@@ -339,22 +351,31 @@ class Proposer:
     def next_training(self, forecast: Forecast | None) -> Point | None:
         """Of the strategies with a proxy the one most worth a training; None where none is left.
 
-        The best expected improvement on what was trained, times the chance to keep the budget. Before anything
-        that was trained keeps the budget, the best chance to.
+        The best expected improvement on what was trained, times the chance to keep the budget; now and then the best
+        chance to among backbones of another kind than those that were trained.
         """
         taken = {record.strategy for record in self.trainings}
-        proxies = [record for record in self.proxies if record.figures is not None]
-        known = self.candidates(forecast, [record for record in proxies if record.strategy not in taken])
+        known = [item for item in self._proxied(forecast) if item.strategy not in taken]
         if not known:
             return None
-        if forecast is None:
-            order = {record.strategy: record.figures for record in proxies}
-
-            def rank(candidate: Candidate) -> tuple[float, float]:
-                figures = order[candidate.strategy]
-                assert figures is not None
-                return self._budget.violation(figures), gain(figures)
-
-            return min(known, key=rank).point
+        likely = {item.strategy: item.likely(self._budget) for item in known}
+        if len(taken) % KIND_EVERY == KIND_EVERY - 1:
+            kinds = {_backbone(strategy) for strategy in taken}
+            new = [item for item in known if _backbone(item.strategy) not in kinds]
+            if new and max(likely[item.strategy] for item in new) >= KIND_CHANCE:
+                return max(new, key=lambda item: likely[item.strategy]).point
         best = min(self._trained_aim(), default=NO_AIM)
-        return max(known, key=lambda item: item.likely(self._budget) * item.improvement(best)).point
+        worth = {item.strategy: likely[item.strategy] * item.improvement(best) for item in known}
+        return max(known, key=lambda item: (worth[item.strategy], likely[item.strategy])).point
+
+    def _proxied(self, forecast: Forecast | None) -> list[Candidate]:
+        """The strategies with a proxy: with its costs, and what it tells of a training instead of what others do."""
+        found = []
+        for record in self.proxies:
+            if record.figures is None or record.figures.lost is None or record.figures.gain is None:
+                continue
+            known = (bend(record.figures.lost), ERRORS["lost"]), (bend(record.figures.gain), ERRORS["gain"])
+            if forecast is not None:
+                known = forecast.of_proxy("lost", record.figures), forecast.of_proxy("gain", record.figures)
+            found.append(Candidate(record.point, record.strategy, record.figures, *known))
+        return found

@@ -29,19 +29,26 @@ class Space:
     Attributes:
         choices: parameters and their values.
         build: makes the strategy of a point, in one form for all points that mean the same.
-        anchors: points that are tried first: the ends of the scale, and what is usually good.
+        ladders: families of points, each from what is usually good down to what costs least. Of each family the first
+            that keeps the budget's costs is tried before anything else.
     """
 
     choices: Mapping[str, tuple[Scalar, ...]]
     build: Callable[[Point], Strategy]
-    anchors: Sequence[Point] = ()
+    ladders: Sequence[Sequence[Point]] = ()
 
     def __post_init__(self) -> None:
         for name, values in self.choices.items():
             if not values:
                 raise SearchError(f"the space has no value for {name!r}", "give it at least one")
-        for point in self.anchors:
-            self.check(point)
+        for ladder in self.ladders:
+            for point in ladder:
+                self.check(point)
+
+    @property
+    def anchors(self) -> list[Point]:
+        """What is usually good: the top of each ladder."""
+        return [ladder[0] for ladder in self.ladders]
 
     def check(self, point: Point) -> None:
         """Refuse a point that is not of this space.

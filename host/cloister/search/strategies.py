@@ -80,12 +80,15 @@ def strategy_space(
         # other kinds are asked for, and such a pair would have none
         return strategy_of({**point, slots(len(taps))[0]: _default_tap(taps)}, taps)
 
-    anchors = [point_of(strategy, taps) for strategy in _anchors(taps)]
-    # where only pruned or only locked strategies are wanted, the usual ones are begun with in that form
-    for name in ("pruned", "lock"):
-        anchors = [point if point[name] in choices[name] else {**point, name: choices[name][0]} for point in anchors]
-    inside = [point for point in anchors if all(point[name] in choices[name] for name in choices)]
-    return Space(choices, build, inside)
+    def inside(strategy: Strategy) -> list[Point]:
+        point = point_of(strategy, taps)
+        # where only pruned or only locked strategies are wanted, the usual ones are begun with in that form
+        lacking = {name: choices[name][0] for name in ("pruned", "lock") if point[name] not in choices[name]}
+        point = {**point, **lacking}
+        return [point] if all(point[name] in choices[name] for name in choices) else []
+
+    ladders = [[point for strategy in ladder for point in inside(strategy)] for ladder in _ladders(taps)]
+    return Space(choices, build, [ladder for ladder in ladders if ladder])
 
 
 def strategy_of(point: Point, taps: Sequence[str]) -> Strategy:
@@ -138,21 +141,30 @@ def inner(taps: Sequence[str]) -> list[str]:
     return [name for name in taps if name not in (IMAGE, LOGITS)]
 
 
-def _anchors(taps: Sequence[str]) -> list[Strategy]:
-    """What one would try by hand: the ends of the scale, and each backbone with a small and a large monitor."""
-    last, several = (_default_tap(taps),), tuple(spread(inner(taps), 3)) or (_default_tap(taps),)
-    found = [
-        Strategy(kind="whole", precision="int8"),
-        Strategy(taps=last, backbone="tampered", cpm_width=8, cpm_depth=0, pool=2, precision="int8"),
-        Strategy(taps=several, backbone="tampered", cpm_width=8, cpm_depth=1, pool=2, precision="int8"),
-        Strategy(taps=several, backbone="truncated", tail="short", cpm_width=8, cpm_depth=1, pool=2, precision="int8"),
-        Strategy(taps=several, backbone="random", tail="short", cpm_width=16, cpm_depth=1, pool=2, precision="int8"),
-    ]
-    if IMAGE in taps:
-        found.append(
-            Strategy(taps=(IMAGE,), backbone="random", tail="short", cpm_width=16, cpm_depth=2, precision="int8")
-        )
-    return found
+#: Width and depth of monitors, from large to small.
+SIZES = ((16, 2), (16, 1), (8, 1), (8, 0), (4, 0))
+
+
+def _ladders(taps: Sequence[str]) -> list[list[Strategy]]:
+    """What one would try by hand, each with what one would try next where it costs too much."""
+    several, last = tuple(spread(inner(taps), 3)) or (_default_tap(taps),), (_default_tap(taps),)
+    found = [[Strategy(kind="whole", precision="int8", pruned=share) for share in (None, 0.5, 0.25, 0.125)]]
+    for backbone, chosen, largest in (
+        ("tampered", last, (8, 0)), ("random", (IMAGE,), (16, 2)), ("truncated", last, (16, 1)),
+        ("tampered", several, (8, 1)), ("truncated", several, (8, 1)), ("random", several, (16, 1)),
+    ):  # fmt: skip
+        if set(chosen) <= set(taps):
+            tail = "whole" if backbone == "tampered" else "short"
+            found.append(_monitors(Strategy(
+                taps=chosen, backbone=cast(Any, backbone), tail=cast(Any, tail),
+                pool=1 if chosen == (IMAGE,) else 2, precision="int8",
+            ), largest))  # fmt: skip
+    return list({tuple(ladder): ladder for ladder in found}.values())
+
+
+def _monitors(pair: Strategy, largest: tuple[int, int]) -> list[Strategy]:
+    sizes = SIZES[SIZES.index(largest) :]
+    return [replace(pair, cpm_width=width, cpm_depth=depth) for width, depth in sizes]
 
 
 def spread(names: Sequence[str], count: int) -> list[str]:

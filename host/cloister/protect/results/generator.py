@@ -48,10 +48,10 @@ def _attacker(steps: int, queries: int) -> AttackEffort:
     )  # fmt: skip
 
 
-#: Of the evaluator. A short training costs 0.40 of a full one: 22 and 5 full ones are 13.7 trainings.
+#: Of the evaluator. A short training costs 0.40 of a full one: 17 and 8 full ones are 14.7 trainings.
 SETTINGS = ProtectSettings(
     full=Depth(8, 2, ATTACKS, _attacker(80, 200)), proxy=Depth(5, 1, ATTACKS, _attacker(20, 200)),
-    search=SearchEffort(estimates=240, proxies=22, trainings=5), rate=0.1, batch=64, augmentation=_CROP,
+    search=SearchEffort(estimates=240, proxies=17, trainings=8), rate=0.1, batch=64, augmentation=_CROP,
 )  # fmt: skip
 
 
