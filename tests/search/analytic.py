@@ -103,5 +103,11 @@ def make() -> Analytic:
 
 
 def logged() -> Analytic:
-    """For ``--evaluator`` in processes of their own."""
-    return Analytic(Path(os.environ["ANALYTIC_LOG"]), pause=float(os.environ["ANALYTIC_PAUSE"]))
+    """For ``--evaluator`` in processes of their own, of which none begins before all are there."""
+    log = Path(os.environ["ANALYTIC_LOG"])
+    log.with_suffix(f".{os.getpid()}").touch()
+    deadline = time.monotonic() + 120
+    while len(list(log.parent.glob(f"{log.stem}.*"))) < int(os.environ["ANALYTIC_WORKERS"]):
+        assert time.monotonic() < deadline, "the other workers have not come"
+        time.sleep(0.02)
+    return Analytic(log, pause=float(os.environ["ANALYTIC_PAUSE"]))

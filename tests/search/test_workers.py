@@ -27,7 +27,10 @@ def start(study: str, log: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "cloister.cli.main", "search", "run", study, "--evaluator", "analytic:logged", "--json",
          *BUDGET, *EFFORT],
-        env={**os.environ, "PYTHONPATH": path, "ANALYTIC_LOG": str(log), "ANALYTIC_PAUSE": "0.3"},
+        env={
+            **os.environ, "PYTHONPATH": path,
+            "ANALYTIC_LOG": str(log), "ANALYTIC_PAUSE": "0.3", "ANALYTIC_WORKERS": "2",
+        },
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
