@@ -105,7 +105,10 @@ def test_the_page_and_its_plots_show_every_experiment(place: Path) -> None:
 
 def test_pairs_are_trained_costed_and_attacked(place: Path) -> None:
     records = {r["variant"]: r for r in content(place)["records"] if r["experiment"] == "mirror"}
-    assert set(records) == {"cheapest", "small", "whole"}
+    assert set(records) == {"cheapest", "small", "pruned-last", "whole"}
+    assert len({record["test"]["victim"] for record in records.values()}) == 1, "all are held against the unpruned one"
+    last = records["pruned-last"]["predicted"]
+    assert last["unprotected"] == records["whole"]["predicted"]["unprotected"] > last["normal_world"]
     for record in records.values():
         assert record["test"]["pair"] > 0.85 and record["test"]["pair"] - record["test"]["backbone_alone"] > 0.6
         assert record["predicted"]["secure_memory"] > 0 and record["predicted"]["bytes_in"] > 0

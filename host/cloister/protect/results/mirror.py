@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from torch import nn
+
 from cloister.attack import BlackBox, Effort, Exposed, bench
 from cloister.attack.table import CELL, Table, spread, tables, title
 from cloister.estimate.pair import predict
@@ -17,7 +19,7 @@ from cloister.protect.automatic.evaluator import NO_GAIN
 from cloister.protect.automatic.whole import MODEL_FILE
 from cloister.protect.mirror import Mirrored, mirror_model
 from cloister.protect.mirror.export import BACKBONE_FILE, CPM_FILE
-from cloister.protect.prune import prune_model
+from cloister.protect.prune import Pruned, prune_model
 from cloister.protect.results import attacks
 from cloister.protect.results.cases import CASES, MODELS, Case
 from cloister.protect.results.context import PLOTS, Context, Record
@@ -67,10 +69,26 @@ def _place(context: Context, case: Case, seed: int, variant: str) -> Path:
 def mirrored(context: Context, case: Case, seed: int, variant: str) -> Mirrored:
     """The pair of that strategy; trained now, or loaded if it was before."""
     return mirror_model(
-        context.victim(case, seed), context.splits(case), settings_of(case, variant, seed, context.epochs),
+        _source(context, case, seed, variant), context.splits(case), settings_of(case, variant, seed, context.epochs),
         folder=context.work / f"mirror-{variant}-{case.name}-{seed}", device=context.device,
         name=f"pair {case.name} ({variant}), seed {seed}", quiet=context.quiet,
     )  # fmt: skip
+
+
+def _pruned(context: Context, case: Case, seed: int, variant: str) -> Pruned:
+    """The victim pruned as that strategy has it: the same for all of a network's, since they have the same share."""
+    return prune_model(
+        context.victim(case, seed), context.splits(case), pruning_of(case, variant, seed, context.epochs),
+        folder=context.work / f"mirror-pruned-{case.name}-{seed}", device=context.device,
+        name=f"pruning {case.name}, seed {seed}", quiet=context.quiet,
+    )  # fmt: skip
+
+
+def _source(context: Context, case: Case, seed: int, variant: str) -> nn.Module:
+    """What that strategy protects."""
+    if STRATEGIES[case.name][variant].pruned is None:
+        return context.victim(case, seed)
+    return _pruned(context, case, seed, variant).module.cpu()
 
 
 def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = ()) -> list[Record]:
@@ -101,8 +119,10 @@ def _measure(context: Context, case: Case, seed: int, variant: str) -> Record:
     found: Record = {
         **{key: made.report[key] for key in ("test", "validation", "macs", "training_s")},
         "epochs": {"together": settings["recipe"]["epochs"], "final": settings["final"]},
-        "predicted": costs.predict(strategy).as_json(),
+        "predicted": costs.predict(strategy, _source(context, case, seed, variant)).as_json(),
     }
+    for split, images in (("test", splits.test), ("validation", splits.validation)):
+        found[split]["victim"] = accuracy(victim, images, splits)  # unpruned
     target: Exposed = made.exposed(variant)
     if not _shows(strategy):
         target, found = BlackBox(made.pair, splits, variant), _guessed(found, splits)
@@ -120,13 +140,9 @@ def _whole(context: Context, case: Case, seed: int, variant: str, costs: Costs) 
     splits, victim = context.splits(case), context.victim(case, seed)
     module, file, found = victim, costs.victim_file("fp32"), {}
     if STRATEGIES[case.name][variant].pruned is not None:
-        smaller = prune_model(
-            victim, splits, pruning_of(case, variant, seed, context.epochs),
-            folder=context.work / f"mirror-{variant}-{case.name}-{seed}", device=context.device,
-            name=f"pruning {case.name} ({variant}), seed {seed}", quiet=context.quiet,
-        )  # fmt: skip
+        smaller = _pruned(context, case, seed, variant)
         module, found = smaller.module, {"macs": smaller.report["macs"], "training_s": smaller.report["training_s"]}
-        file = export_onnx(module, splits.shape, context.work / f"mirror-{variant}-{case.name}-{seed}" / MODEL_FILE)
+        file = export_onnx(module, splits.shape, context.work / f"mirror-pruned-{case.name}-{seed}" / MODEL_FILE)
     shutil.copyfile(file, _place(context, case, seed, variant))
     for split, images in (("test", splits.test), ("validation", splits.validation)):
         found[split] = {"victim": accuracy(victim, images, splits), "pair": accuracy(module, images, splits)}
