@@ -289,6 +289,12 @@ def test_data_that_is_missing_is_named(tmp_path: Path) -> None:
     assert result.exit_code == 1 and "cifar10.npz is missing" in result.output
 
 
+def test_a_strategy_that_was_renamed_meanwhile_is_still_shown(tmp_path: Path) -> None:
+    write([pair_record("vgg7", name, 0, 0.82, 0.02, 1.2) for name in ("cheapest", "renamed")], tmp_path)
+    assert "| vgg7 | renamed | 0 |" in (tmp_path / "results.md").read_text()
+    assert ">renamed</text>" in (tmp_path / "plots" / "mirror-vgg7.svg").read_text()
+
+
 def test_what_was_lost_before_training_is_told(tmp_path: Path) -> None:
     picture = Image.fromarray(np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3))
     for name, form in (("fine", {"quality": 95, "subsampling": 0}), ("coarse", {"quality": 75, "subsampling": 2})):

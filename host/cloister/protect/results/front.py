@@ -10,7 +10,7 @@ from html import escape
 from cloister.svg import document
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 900, 460, 70, 190, 60, 64
-COLOURS = ("#c0504d", "#3f7fbf", "#4f9d52", "#e0913a", "#7a5aa6", "#2b8f96", "#9a6b3f", "#5b6770")
+COLOURS = ("#c0504d", "#3f7fbf", "#4f9d52", "#e0913a", "#7a5aa6", "#2b8f96", "#9a6b3f", "#5b6770", "#b5478f")
 
 
 @dataclass(frozen=True)

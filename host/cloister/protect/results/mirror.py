@@ -428,5 +428,7 @@ def pictures(records: list[Record]) -> dict[str, str]:
             note = f"{name}: {x:+.2%}, ratio {y:.2f}, {sum(lost) / len(lost):.2f} points lost; {own[0]['summary']}"
             points.append(Point(name, x, y, (min(ratios), max(ratios)), sum(lost) / len(lost) <= LOST, note))
         heading = f"{model}: what strategies cost, and what attackers gain"
-        found[_picture(model)] = draw(heading, points, tuple(NAMES), (OVERHEAD, RATIO))
+        # records of strategies that have meanwhile been renamed are shown, too
+        names = tuple(dict.fromkeys((*NAMES, *(point.name for point in points))))
+        found[_picture(model)] = draw(heading, points, names, (OVERHEAD, RATIO))
     return found
