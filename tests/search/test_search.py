@@ -19,6 +19,7 @@ from cloister.protect.strategy import Strategy
 from cloister.search import Budget, Effort, Figures, SearchError, Stage, search
 from cloister.search.book import Book
 from cloister.search.grid import compare, hand_made, run_grid
+from cloister.search.propose import Proposer
 from cloister.search.strategies import point_of, strategy_of, strategy_space
 
 BUDGET = Budget.parse("256KiB", "1%", "1")
@@ -73,6 +74,62 @@ def test_as_good_as_the_grid_with_half_the_trainings() -> None:
     # 30,000 random points, each trained, find no less than a gain of 1 at 0.240 %
     assert found.chosen is not None and found.chosen.figures is not None
     assert found.chosen.figures.gain == 1.0 and found.chosen.figures.overhead < 0.004
+
+
+class Told(Analytic):
+    """Proxies lose and show what a table tells; the others nothing and little. Trainings find the same."""
+
+    def __init__(self, table: dict[Strategy, tuple[float, float]]) -> None:
+        super().__init__()
+        self.table = table
+
+    def truth(self, strategy: Strategy) -> Figures:
+        lost, gained = self.table[strategy]
+        return replace(super().truth(strategy), lost=lost, gain=gained)
+
+    def proxy(self, strategy: Strategy) -> Figures:
+        return self.truth(strategy)
+
+
+def trained_first(table: dict[Strategy, tuple[float, float]], before: int) -> Strategy:
+    """What is trained next where all of the table had proxies, and the first of it trainings."""
+    evaluator, book = Told(table), Book(None, "search")
+    for place, strategy in enumerate(table):
+        point = point_of(strategy, TAPS)
+        book.work(Stage.PROXY, point, evaluator.space, evaluator.proxy, BUDGET)
+        if place < before:
+            book.work(Stage.TRAINING, point, evaluator.space, evaluator.train, BUDGET)
+    proposer = Proposer(book, evaluator, BUDGET, seed=0)
+    proposer.refresh()
+    point = proposer.next_training(proposer.forecast())
+    assert point is not None
+    return evaluator.space.build(point)
+
+
+def one(backbone: str, width: int) -> Strategy:
+    pair = Strategy(taps=("block3",), tail="short", cpm_width=width, cpm_depth=0, pool=2, precision="int8")
+    return replace(pair, backbone=backbone)
+
+
+def test_a_strategy_s_own_proxy_decides_whether_it_is_trained() -> None:
+    # many like it are good, and it is the cheapest: but it was seen to fail
+    good = {one("tampered", width): (0.2, 1.2) for width in (32, 16, 8, 4)}
+    assert trained_first({**good, one("tampered", 2): (45.0, 1.0)}, before=0) != one("tampered", 2)
+    assert trained_first({**good, one("tampered", 2): (0.2, 1.0)}, before=0) == one("tampered", 2)
+
+
+def test_kinds_of_backbones_take_turns_if_they_have_a_chance() -> None:
+    # the truncated one looks useful to an attacker, so that only its turn brings it a training
+    tampered = {one("tampered", width): (0.2, 1.02) for width in (32, 16, 8)}
+    looks_useful = one("truncated", 8)
+    assert trained_first({**tampered, looks_useful: (0.2, 1.6)}, before=1) == one("tampered", 8)
+    assert trained_first({**tampered, looks_useful: (0.2, 1.6)}, before=2) == looks_useful
+    assert trained_first({**tampered, looks_useful: (60.0, 1.6)}, before=2) == one("tampered", 8)
+
+
+def test_what_is_narrowed_has_no_equal_rungs() -> None:
+    for ladder in strategy_space(TAPS, pruned=(None,)).ladders:
+        assert all(point not in ladder[:place] for place, point in enumerate(ladder))
 
 
 def test_what_would_cost_too_much_is_begun_with_smaller() -> None:

@@ -38,6 +38,7 @@ def test_what_is_thrown_away_is_expected_to_be_lost() -> None:
     # a monitor of the image alone has no backbone that could be random
     alone = replace(PAIR, taps=("image",), backbone="random", tail="short")
     assert expected_loss(alone) < expected_loss(replace(alone, taps=("block1",)))
+    assert expected_loss(replace(alone, backbone="tampered")) == expected_loss(alone)
 
 
 @pytest.mark.parametrize("worse", [0.0, 3.0])

@@ -88,6 +88,8 @@ def strategy_space(
         return [point] if all(point[name] in choices[name] for name in choices) else []
 
     ladders = [[point for strategy in ladder for point in inside(strategy)] for ladder in _ladders(taps)]
+    # what is narrowed to one value makes rungs equal
+    ladders = [[point for place, point in enumerate(ladder) if point not in ladder[:place]] for ladder in ladders]
     return Space(choices, build, [ladder for ladder in ladders if ladder])
 
 

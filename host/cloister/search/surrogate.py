@@ -72,7 +72,7 @@ def expected_loss(strategy: Strategy) -> float:
     """A guess at the points that a strategy loses, bent, before anything is trained: what is thrown away is lost."""
     row = describe(strategy)
     if strategy.taps == (IMAGE,):
-        del row["backbone random"]  # it has none
+        row.pop("backbone random", None)  # it has none
     found = sum(LOSES.get(name, 0.0) * value for name, value in row.items())
     return max(0.0, found + (PAIR_LOSES if strategy.kind == "mirror" else 0.0))
 

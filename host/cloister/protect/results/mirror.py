@@ -66,10 +66,10 @@ def _place(context: Context, case: Case, seed: int, variant: str) -> Path:
     return context.work / "wholes" / f"{name}.onnx"
 
 
-def mirrored(context: Context, case: Case, seed: int, variant: str) -> Mirrored:
-    """The pair of that strategy; trained now, or loaded if it was before."""
+def mirrored(context: Context, case: Case, seed: int, variant: str, source: nn.Module) -> Mirrored:
+    """The pair of that strategy, which protects ``source``; trained now, or loaded if it was before."""
     return mirror_model(
-        _source(context, case, seed, variant), context.splits(case), settings_of(case, variant, seed, context.epochs),
+        source, context.splits(case), settings_of(case, variant, seed, context.epochs),
         folder=context.work / f"mirror-{variant}-{case.name}-{seed}", device=context.device,
         name=f"pair {case.name} ({variant}), seed {seed}", quiet=context.quiet,
     )  # fmt: skip
@@ -82,13 +82,6 @@ def _pruned(context: Context, case: Case, seed: int, variant: str) -> Pruned:
         folder=context.work / f"mirror-pruned-{case.name}-{seed}", device=context.device,
         name=f"pruning {case.name}, seed {seed}", quiet=context.quiet,
     )  # fmt: skip
-
-
-def _source(context: Context, case: Case, seed: int, variant: str) -> nn.Module:
-    """What that strategy protects."""
-    if STRATEGIES[case.name][variant].pruned is None:
-        return context.victim(case, seed)
-    return _pruned(context, case, seed, variant).module.cpu()
 
 
 def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = ()) -> list[Record]:
@@ -111,7 +104,8 @@ def _measure(context: Context, case: Case, seed: int, variant: str) -> Record:
     if strategy.kind == "whole":
         # whoever sees nothing and asks for labels is the black box
         return {**about, **_guessed(_whole(context, case, seed, variant, costs), splits), "attacks": []}
-    made = mirrored(context, case, seed, variant)
+    source = victim if strategy.pruned is None else _pruned(context, case, seed, variant).module.cpu()
+    made = mirrored(context, case, seed, variant, source)
     folder = context.work / f"mirror-{variant}-{case.name}-{seed}"
     made.save(folder)
     _keep(folder, costs.victim_file("fp32"), _place(context, case, seed, variant))
@@ -119,10 +113,11 @@ def _measure(context: Context, case: Case, seed: int, variant: str) -> Record:
     found: Record = {
         **{key: made.report[key] for key in ("test", "validation", "macs", "training_s")},
         "epochs": {"together": settings["recipe"]["epochs"], "final": settings["final"]},
-        "predicted": costs.predict(strategy, _source(context, case, seed, variant)).as_json(),
+        "predicted": costs.predict(strategy, source).as_json(),
     }
-    for split, images in (("test", splits.test), ("validation", splits.validation)):
-        found[split]["victim"] = accuracy(victim, images, splits)  # unpruned
+    if source is not victim:  # the report's own "victim" is what was pruned
+        for split, images in (("test", splits.test), ("validation", splits.validation)):
+            found[split]["victim"] = accuracy(victim, images, splits)
     target: Exposed = made.exposed(variant)
     if not _shows(strategy):
         target, found = BlackBox(made.pair, splits, variant), _guessed(found, splits)

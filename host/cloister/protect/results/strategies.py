@@ -92,9 +92,9 @@ SCHEDULES = {
     "vgg7": Schedule(8, 2, 0.05, 4),
     "resnet20": Schedule(6, 0, 0.05, 8),
 }
-#: Of pairs that are trained longer than their network's others: after 8 epochs a CPM about as large as what it replaces
-#: was still learning, and had lost 3 points of validation accuracy behind a tampered backbone, 5 behind a frozen one.
-LONGER = {("vgg7", "cheapest"): Schedule(24, 4, 0.05, 4), ("vgg7", "truncated"): Schedule(24, 4, 0.05, 4)}
+#: Of pairs that are trained longer than their network's others. This one lost 4.3 points of validation accuracy after 8
+#: and 2 epochs, so it was tried; it still loses 3.4.
+LONGER = {("vgg7", "cheapest"): Schedule(24, 4, 0.05, 4)}
 
 
 def settings_of(case: Case, variant: str, seed: int, share: float) -> MirrorSettings:
