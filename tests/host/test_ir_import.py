@@ -181,8 +181,12 @@ def test_external_data_is_read_and_its_absence_refused(tmp_path: Path) -> None:
     x = floats(400, seed=1)
     assert compile_onnx(path).partitions == compile_onnx(model).partitions
     assert_matches(model, {"x": x})
-    (tmp_path / "weights.bin").unlink()
-    with pytest.raises(FormatError):
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(FormatError, match="weights in a file of their own"):
+        compile_onnx(path)
+    weights.unlink()
+    with pytest.raises(FormatError, match=r"weights in a file of their own.*weights\.bin"):
         compile_onnx(path)
 
 

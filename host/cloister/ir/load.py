@@ -53,6 +53,11 @@ def load_model(source: ModelSource) -> onnx.ModelProto:
                 f"{what} has an operator that ONNX has withdrawn from its opset: {first}",
                 "export the model for another opset that has the operator; with GroupNormalization, 21 or newer",
             ) from error
+        if "external data" in first.lower() or "should be stored in" in first:
+            raise FormatError(
+                f"{what} keeps its weights in a file of their own, which is not as it should be: {first}",
+                "put that file beside the model again, as the exporter wrote both",
+            ) from error
         raise FormatError(
             f"{what} is not a valid ONNX model: {first}",
             "export the model again, and look at it with onnx.checker.check_model",
