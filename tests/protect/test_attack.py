@@ -27,6 +27,7 @@ from cloister.attack.attacks.signs import turned_to
 from cloister.attack.surgery import Frozen, fresh, has_normalisation, kept, renormalised, transplanted
 from cloister.cli.main import cloister
 from cloister.protect.edgepro import LockSettings, fold_in, fold_out
+from cloister.protect.edgepro.chance import SeededChance
 from cloister.protect.edgepro.draw import draw_locks
 from cloister.protect.edgepro.exposed import ExposedPrefix, LeakedLock, prefix_before
 from cloister.protect.edgepro.folding import fold_normalisation
@@ -52,7 +53,7 @@ def folded() -> nn.Module:
 @cache
 def lock() -> Locked:
     """Locks as drawn, without lock training: enough for a network that guesses, and whose password is known."""
-    locks = draw_locks(folded(), digits_splits(), LockSettings(constant_share=0.0, hide_skew=0.0))
+    locks = draw_locks(folded(), digits_splits(), LockSettings(constant_share=0.0, hide_skew=0.0), SeededChance(0))
     return Locked(fold_out(folded(), locks), locks, {}, digits_splits().shape)
 
 

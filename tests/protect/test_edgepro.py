@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from functools import cache
@@ -20,11 +21,12 @@ from torch import nn
 from cloister.cli.main import cloister
 from cloister.password import Password
 from cloister.protect.edgepro import LockSettings, authorised, fold_in, fold_out, from_password, lock_model, to_password
+from cloister.protect.edgepro.chance import Chance, SeededChance, SystemChance, normal, permutation, weighted
 from cloister.protect.edgepro.draw import draw_locks, output_statistics
 from cloister.protect.edgepro.exposed import ExposedPrefix, LeakedLock
 from cloister.protect.edgepro.folding import fold_normalisation
 from cloister.protect.edgepro.layers import lockable, width_of
-from cloister.protect.edgepro.lock import Locked
+from cloister.protect.edgepro.lock import DRAWN_FILE, Locked
 from cloister.protect.edgepro.select import channel_scores, draw_channels
 from cloister.protect.training import (
     Augmentation,
@@ -53,7 +55,7 @@ def folded() -> nn.Module:
 
 @cache
 def locked() -> Locked:
-    return lock_model(victim(), digits_splits(), LOCKING, device="cpu", quiet=True)
+    return lock_model(victim(), digits_splits(), LOCKING, device="cpu", quiet=True, chance=SeededChance(0))
 
 
 def images() -> torch.Tensor:
@@ -72,7 +74,7 @@ def test_folding_normalisation_changes_no_answer(name: str) -> None:
 
 
 def test_folding_a_lock_in_is_applying_it_and_folding_it_out_undoes_it() -> None:
-    locks = draw_locks(folded(), digits_splits(), replace(LOCKING, constant_share=0.0))
+    locks = draw_locks(folded(), digits_splits(), replace(LOCKING, constant_share=0.0), SeededChance(0))
     out = fold_out(folded(), locks)
     with torch.no_grad():
         wanted = folded()(images())
@@ -84,7 +86,7 @@ def test_folding_a_lock_in_is_applying_it_and_folding_it_out_undoes_it() -> None
 
 def test_locks_are_drawn_as_the_settings_say() -> None:
     settings = replace(LOCKING, constant_share=0.25, turned_share=0.5, constant_range=(0.5, 2.0))
-    locks = draw_locks(folded(), digits_splits(), settings)
+    locks = draw_locks(folded(), digits_splits(), settings, SeededChance(0))
     statistics = output_statistics(folded(), digits_splits().normalise(digits_splits().train.pixels))
     assert list(locks) == list(lockable(folded()))
     for name, lock in locks.items():
@@ -93,7 +95,7 @@ def test_locks_are_drawn_as_the_settings_say() -> None:
         assert int(constant.sum()) == round(0.25 * width) and int((lock.scales == -1).sum()) == round(0.5 * width)
         ratio = lock.values[constant] / statistics[name][2][lock.channels[constant]]
         assert float(ratio.min()) > 0.3 and float(ratio.max()) < 3, "a lock of 0 is pruning"
-    again, other = (draw_locks(folded(), digits_splits(), replace(settings, seed=seed)) for seed in (0, 1))
+    again, other = (draw_locks(folded(), digits_splits(), settings, SeededChance(seed)) for seed in (0, 1))
     assert all(torch.equal(again[name].values, lock.values) for name, lock in locks.items())
     assert any(not torch.equal(other[name].channels, lock.channels) for name, lock in locks.items())
     some = draw_locks(folded(), digits_splits(), replace(settings, layers=("3",)))
@@ -102,9 +104,39 @@ def test_locks_are_drawn_as_the_settings_say() -> None:
         draw_locks(folded(), digits_splits(), replace(settings, layers=("99",)))
 
 
+def test_who_knows_the_program_and_the_settings_cannot_draw_a_lock_again() -> None:
+    one, other = (draw_locks(folded(), digits_splits(), replace(LOCKING, constant_share=0.0)) for _ in range(2))
+    assert any(not torch.equal(other[name].channels, lock.channels) for name, lock in one.items())
+    assert not any(set(other[name].values.tolist()) & set(lock.values.tolist()) for name, lock in one.items())
+
+
+def test_a_channel_that_is_never_active_is_not_locked_to_what_pruning_gives() -> None:
+    dead = copy.deepcopy(folded())
+    name, layer = next(iter(lockable(dead).items()))
+    with torch.no_grad():
+        layer.weight[:4], layer.bias[:4] = 0, -1
+    locks = draw_locks(dead, digits_splits(), replace(LOCKING, constant_share=1.0, turned_share=0.0, pool=1.0))
+    assert len(locks[name].values) == len(layer.weight) and float(locks[name].values.min()) > 0
+
+
+@pytest.mark.parametrize("chance", [SystemChance(), SeededChance(3)])
+def test_what_locks_are_drawn_by(chance: Chance) -> None:
+    drawn = chance.uniform(20_000)
+    assert drawn.dtype == torch.float64 and float(drawn.min()) > 0 and float(drawn.max()) < 1
+    assert float(drawn.mean()) == pytest.approx(0.5, abs=0.02) and float(drawn.var()) == pytest.approx(1 / 12, abs=0.01)
+    bell = normal(chance, 20_000)
+    assert float(bell.mean()) == pytest.approx(0, abs=0.05) and float(bell.std()) == pytest.approx(1, abs=0.05)
+    assert sorted(permutation(chance, 50).tolist()) == list(range(50))
+    counts = torch.zeros(3)
+    for _ in range(2000):
+        counts[weighted(chance, torch.tensor([1.0, 2.0, 5.0]), 1)] += 1
+    assert torch.allclose(counts / 2000, torch.tensor([1.0, 2.0, 5.0]) / 8, atol=0.06)
+    assert sorted(weighted(chance, torch.tensor([1e-12, 1.0, 1.0]), 2).tolist()) == [1, 2]
+
+
 def test_rankings_and_draws() -> None:
     scores = torch.tensor([0.0, 5.0, 1.0, 4.0, 3.0, 2.0, 0.0, 0.0, 0.0, 0.0])
-    chance = torch.Generator().manual_seed(0)
+    chance = SeededChance(0)
     assert draw_channels(scores, 0.3, 0.3, "top", chance).tolist() == [1, 3, 4]
     seen = torch.zeros(10)
     for _ in range(300):
@@ -142,7 +174,7 @@ def test_the_locked_model_answers_with_the_password_and_guesses_without() -> Non
 
 def test_a_lock_of_constants_alone_works_too() -> None:
     settings = replace(LOCKING, turned_share=0.0, without_features=0.0, without_random=1.0, without_uniform=0.0)
-    made = lock_model(victim(), digits_splits(), settings, device="cpu", quiet=True)
+    made = lock_model(victim(), digits_splits(), settings, device="cpu", quiet=True, chance=SeededChance(0))
     assert made.report["test"]["with_password"] > made.report["test"]["unlocked"] - 0.05
     assert made.report["test"]["without_password"] < 0.3
 
@@ -166,7 +198,12 @@ def moment(z: torch.Tensor) -> torch.Tensor:
 def test_hiding_skewness_takes_away_what_tells_turned_channels_apart() -> None:
     hidden, shown = (
         lock_model(
-            victim(), digits_splits(), replace(LOCKING, constant_share=0.0, hide_skew=weight), device="cpu", quiet=True
+            victim(),
+            digits_splits(),
+            replace(LOCKING, constant_share=0.0, hide_skew=weight),
+            device="cpu",
+            quiet=True,
+            chance=SeededChance(0),
         )
         for weight in (1.0, 0.0)
     )
@@ -175,7 +212,7 @@ def test_hiding_skewness_takes_away_what_tells_turned_channels_apart() -> None:
 
 def test_an_interrupted_lock_training_goes_on(tmp_path: Path) -> None:
     short = replace(LOCKING, recipe=replace(LOCKING.recipe, epochs=2))
-    whole = lock_model(victim(), digits_splits(), short, device="cpu", quiet=True)
+    whole = lock_model(victim(), digits_splits(), short, device="cpu", quiet=True, chance=SeededChance(0))
     clip, calls = torch.nn.utils.clip_grad_norm_, 0
 
     def interrupted(*arguments: object) -> None:
@@ -187,10 +224,12 @@ def test_an_interrupted_lock_training_goes_on(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("cloister.protect.training.loop.nn.utils.clip_grad_norm_", interrupted)
-        lock_model(victim(), digits_splits(), short, folder=tmp_path, device="cpu", quiet=True)
+        lock_model(victim(), digits_splits(), short, folder=tmp_path, device="cpu", quiet=True, chance=SeededChance(0))
+    # without that chance: the locks that training began with are kept
     resumed = lock_model(victim(), digits_splits(), short, folder=tmp_path, device="cpu", quiet=True)
     states = zip(resumed.module.state_dict().values(), whole.module.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in states)
+    assert (tmp_path / DRAWN_FILE).stat().st_mode & 0o077 == 0, "as secret as the password"
 
 
 def test_the_exported_files_agree_with_torch(tmp_path: Path) -> None:
@@ -211,7 +250,7 @@ def test_the_exported_files_agree_with_torch(tmp_path: Path) -> None:
 def test_a_model_that_came_from_onnx_can_be_locked(tmp_path: Path) -> None:
     source = export_onnx(victim(), (1, 8, 8), tmp_path / "victim.onnx")
     settings = replace(LOCKING, constant_share=0.0, recipe=replace(LOCKING.recipe, epochs=1))
-    made = lock_model(load_model(source), digits_splits(), settings, device="cpu", quiet=True)
+    made = lock_model(load_model(source), digits_splits(), settings, device="cpu", quiet=True, chance=SeededChance(0))
     made.save(tmp_path, "digits")
     applied = Password.read(tmp_path / "password.pwd").apply(onnx.load(tmp_path / "locked.onnx"))
     session = onnxruntime.InferenceSession(applied.SerializeToString())
@@ -242,6 +281,8 @@ def test_the_command_locks_a_model_from_a_factory(tmp_path: Path) -> None:
     assert password.model == "out" and all(np.all(lock.scales == -1) for lock in password.locks)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["test"]["with_password"] > 0.9 > report["test"]["without_password"]
+    assert all(set(line) == {"layer", "channels", "constants", "turned"} for line in report["layers"])
+    assert all(line["turned"] == line["channels"] // 2 for line in report["layers"]), "how many, not which"
 
 
 def test_what_is_exposed() -> None:

@@ -157,11 +157,21 @@ def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path: Path) -> Non
         torch.equal(a, b)
         for a, b in zip(whole.pair.state_dict().values(), parts.pair.state_dict().values(), strict=True)
     )
-    with pytest.raises(TrainingError, match="another run"):
-        mirror_model(
-            victim(), digits_splits(), settings(epochs=3, final=2, readers=0.1), folder=tmp_path / "parts",
-            device="cpu", quiet=True,
-        )  # fmt: skip
+    same = settings(epochs=2, final=2, readers=0.1)
+    other_victim = copy.deepcopy(victim())
+    next(other_victim.parameters()).data[0] += 0.01
+    for changed, of, says in (
+        (settings(epochs=3, final=2, readers=0.1), victim(), "epochs 2 there, 3 here"),
+        (
+            settings(replace(STRATEGY, select="first"), epochs=2, final=2, readers=0.1),
+            victim(),
+            "select saliency there",
+        ),
+        (replace(same, poor=0.5), victim(), "poor 1.0 there, 0.5 here"),
+        (same, other_victim, "its model differs"),
+    ):
+        with pytest.raises(TrainingError, match=says):
+            mirror_model(of, digits_splits(), changed, folder=tmp_path / "parts", device="cpu", quiet=True)
 
 
 def test_the_attacker_in_the_loop_is_foiled_where_his_gradient_leads() -> None:

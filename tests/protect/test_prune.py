@@ -142,6 +142,19 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path, monkeypatc
         prune(replace(SETTINGS, target=0.4), folder=tmp_path)
 
 
+def test_what_another_run_chose_and_did_not_train_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_arguments: object, **_named: object) -> None:
+        raise KeyboardInterrupt
+
+    small, large = (replace(SETTINGS, steps=1, target=target, final=0, budget=100.0) for target in (0.1, 0.8))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("cloister.protect.prune.prune.fit", interrupted)
+        prune(small, folder=tmp_path)
+    assert (tmp_path / "step-01" / "step.json").exists()
+    made = prune(large, folder=tmp_path)
+    assert made.final.macs > 0.5 * made.steps[0].macs
+
+
 @pytest.mark.parametrize("criterion", CRITERIA)
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_every_criterion_takes_the_least_worthy_channels(criterion: str, scope: str) -> None:

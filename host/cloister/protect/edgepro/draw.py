@@ -6,6 +6,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from cloister.protect.edgepro.chance import Chance, SystemChance, normal, permutation
 from cloister.protect.edgepro.layers import check_names, lockable
 from cloister.protect.edgepro.locks import LayerLock
 from cloister.protect.edgepro.select import channel_scores, draw_channels
@@ -17,8 +18,14 @@ from cloister.protect.training.errors import TrainingError
 SAMPLE = 1000
 
 
-def draw_locks(module: nn.Module, splits: Splits, settings: LockSettings) -> dict[str, LayerLock]:
+def draw_locks(
+    module: nn.Module, splits: Splits, settings: LockSettings, chance: Chance | None = None
+) -> dict[str, LayerLock]:
     """The locks of ``module`` (normalisation folded), by the path of the layer.
+
+    Args:
+        module, splits, settings: as for ``lock_model``.
+        chance: default: the operating system's generator.
 
     Raises:
         TrainingError: ``settings.layers`` names a layer that is not there or cannot be locked, or no layer can.
@@ -29,9 +36,9 @@ def draw_locks(module: nn.Module, splits: Splits, settings: LockSettings) -> dic
             "the model has no layer that can be locked", "give one with two convolutions or linear layers"
         )
     check_names(settings.layers, layers)
-    generator = torch.Generator().manual_seed(settings.seed)
-    count = len(splits.train)
-    sample = splits.train.take(torch.randperm(count, generator=generator)[:SAMPLE])
+    chance = chance or SystemChance()
+    order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(settings.seed))
+    sample = splits.train.take(order[:SAMPLE])
     scores = channel_scores(module, sample, splits, settings.criterion, settings.layers)
     statistics = output_statistics(module, splits.normalise(sample.pixels))
     locks = {}
@@ -40,16 +47,18 @@ def draw_locks(module: nn.Module, splits: Splits, settings: LockSettings) -> dic
         width = len(mean)
         kinds = torch.zeros(width, dtype=torch.int64)  # 0: not locked, 1: constant, 2: turned
         if settings.constant_share:
-            drawn = draw_channels(scores[name], settings.constant_share, settings.pool, settings.draw, generator)
+            drawn = draw_channels(scores[name], settings.constant_share, settings.pool, settings.draw, chance)
             kinds[drawn] = 1
         if settings.turned_share:
             rest = (kinds == 0).nonzero().flatten()
             wanted = min(len(rest), max(1, round(settings.turned_share * width)))
-            kinds[rest[torch.randperm(len(rest), generator=generator)[:wanted]]] = 2
+            kinds[rest[permutation(chance, len(rest))[:wanted]]] = 2
         low, high = settings.constant_range
-        constants = active * (low + (high - low) * torch.rand(width, generator=generator))
+        # a channel that is never active is locked as an average one: its own mean would give 0, which is pruning
+        usual = torch.where(active > 0, active, active.mean())
+        constants = usual * (low + (high - low) * chance.uniform(width)).to(torch.float32)
         # z' = -z + v. With v twice the mean of z', z has the mean of z': statistics do not tell which are turned.
-        turned = 2 * mean + settings.turned_shift * deviation * torch.randn(width, generator=generator)
+        turned = 2 * mean + settings.turned_shift * deviation * normal(chance, width)
         channels = kinds.nonzero().flatten()
         locks[name] = LayerLock(
             channels,

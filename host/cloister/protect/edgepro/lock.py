@@ -12,12 +12,14 @@ from typing import Any
 from torch import nn
 
 from cloister.password import Password
+from cloister.protect.edgepro.chance import Chance
 from cloister.protect.edgepro.draw import draw_locks
 from cloister.protect.edgepro.folding import fold_normalisation, token_rows
 from cloister.protect.edgepro.layers import lockable, width_of
-from cloister.protect.edgepro.locks import LayerLock, fold_in, fold_out, to_password
+from cloister.protect.edgepro.locks import LayerLock, fold_in, fold_out, from_password, to_password
 from cloister.protect.edgepro.objective import LockObjective
 from cloister.protect.edgepro.settings import LockSettings
+from cloister.protect.training.claim import claim
 from cloister.protect.training.data import Splits
 from cloister.protect.training.evaluate import accuracy
 from cloister.protect.training.export import export_onnx
@@ -25,6 +27,8 @@ from cloister.protect.training.loop import fit
 
 #: Names of the files that :meth:`Locked.save` writes.
 MODEL_FILE, PASSWORD_FILE, REPORT_FILE = "locked.onnx", "password.pwd", "report.json"
+#: Beside the checkpoints: the locks as they were drawn, since nobody can draw them again. As secret as the password.
+DRAWN_FILE = "drawn.pwd"
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +73,7 @@ def lock_model(
     device: str = "auto",
     name: str = "lock",
     quiet: bool = False,
+    chance: Chance | None = None,
 ) -> Locked:
     """Draw locks for a trained model and train them.
 
@@ -78,19 +83,20 @@ def lock_model(
         settings: default: those of :class:`LockSettings`.
         folder: keeps checkpoints; an interrupted run goes on from there.
         device, name, quiet: as for ``fit``.
+        chance: what channels and values are drawn by; default: the operating system's generator, so that no seed tells.
 
     Raises:
         TrainingError: the module cannot be traced, a setting does not fit it, or ``folder`` is of another run.
     """
     return lock_folded(
         fold_normalisation(token_rows(module, splits.shape)).cpu(), splits, settings or LockSettings(), folder=folder,
-        device=device, name=name, quiet=quiet,
+        device=device, name=name, quiet=quiet, chance=chance,
     )  # fmt: skip
 
 
 def lock_folded(
     folded: nn.Module, splits: Splits, settings: LockSettings, *, folder: Path | None, device: str, name: str,
-    quiet: bool,
+    quiet: bool, chance: Chance | None = None,
 ) -> Locked:  # fmt: skip
     """As :func:`lock_model`, for a module without batch normalisation in what is locked; not changed.
 
@@ -98,7 +104,7 @@ def lock_folded(
     """
     began = time.monotonic()
     before = accuracy(folded, splits.test, splits)
-    locks = draw_locks(folded, splits, settings)
+    locks = _drawn(folded, splits, settings, folder, chance)
     start = fold_out(folded, locks)
     objective = LockObjective(folded, locks, settings, len(splits.classes))
     fitted = fit(
@@ -127,11 +133,25 @@ def lock_folded(
     return Locked(locked, locks, report, splits.shape)
 
 
+def _drawn(
+    folded: nn.Module, splits: Splits, settings: LockSettings, folder: Path | None, chance: Chance | None
+) -> dict[str, LayerLock]:
+    """The locks; those that the folder's checkpoints were trained for, if there are any."""
+    if folder is None:
+        return draw_locks(folded, splits, settings, chance)
+    if claim(folder, "locking", folded, splits, asdict(settings)):
+        return from_password(Password.read(folder / DRAWN_FILE))
+    locks = draw_locks(folded, splits, settings, chance)
+    to_password(locks, "drawn").write(folder / DRAWN_FILE)
+    return locks
+
+
 def _layers(module: nn.Module, locks: dict[str, LayerLock]) -> list[dict[str, Any]]:
+    """Numbers of channels; which they are is a secret."""
     layers = []
     for name, layer in lockable(module).items():
         lock = locks.get(name)
-        constants = [] if lock is None else lock.channels[lock.scales == 0].tolist()
-        turned = [] if lock is None else lock.channels[lock.scales != 0].tolist()
+        constants = 0 if lock is None else int((lock.scales == 0).sum())
+        turned = 0 if lock is None else int((lock.scales != 0).sum())
         layers.append({"layer": name, "channels": width_of(layer), "constants": constants, "turned": turned})
     return layers

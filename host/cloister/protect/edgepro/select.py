@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from cloister.protect.edgepro.chance import Chance, weighted
 from cloister.protect.edgepro.layers import lockable
 from cloister.protect.training.data import Images, Splits
 from cloister.protect.training.errors import TrainingError
@@ -70,9 +71,7 @@ def channel_scores(
     return {name: scores[name] for name in layers if name in scores}
 
 
-def draw_channels(
-    scores: torch.Tensor, share: float, pool: float, draw: Draw, generator: torch.Generator
-) -> torch.Tensor:
+def draw_channels(scores: torch.Tensor, share: float, pool: float, draw: Draw, chance: Chance) -> torch.Tensor:
     """Ascending indices of the drawn channels, int64: ``round(share * channels)``, at least one.
 
     Args:
@@ -80,7 +79,7 @@ def draw_channels(
         share: of the layer's channels that are drawn.
         pool: share of the channels, best first, that are drawn from; at least ``share``.
         draw: see :data:`Draw`.
-        generator: chance, on the CPU.
+        chance: gives the numbers.
 
     Raises:
         TrainingError: a share is out of range, or the draw is unknown.
@@ -93,10 +92,10 @@ def draw_channels(
     if draw == "top":
         chosen = best[:count]
     elif draw in ("roulette", "uniform"):
-        chances = scores[best].clamp_min(0) + 1e-6 * float(scores.max()) + 1e-12
+        weights = scores[best].clamp_min(0) + 1e-6 * float(scores.max()) + 1e-12
         if draw == "uniform":
-            chances = torch.ones(len(best))
-        chosen = best[torch.multinomial(chances, count, generator=generator)]
+            weights = torch.ones(len(best))
+        chosen = best[weighted(chance, weights, count)]
     else:
         raise TrainingError(f"no draw is named {draw!r}", "use roulette, top or uniform")
     return chosen.sort().values

@@ -40,7 +40,8 @@ class LockSettings:
         jitter: share of itself by which a value may differ from device to device (``Password.for_device``); training
             draws such differences, so that none of them costs accuracy.
         recipe: of lock training.
-        seed: of the draw of channels and values.
+        seed: of the images that rankings are measured on. Channels and values are drawn by the operating system's
+            generator: a seed would let others draw them again.
         allow_zero: let locking values be 0, which is what pruning the channel gives; only to compare with.
     """
 

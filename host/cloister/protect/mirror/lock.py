@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from cloister.password import Password
+from cloister.protect.edgepro.chance import Chance
 from cloister.protect.edgepro.layers import lockable, width_of
 from cloister.protect.edgepro.lock import PASSWORD_FILE, Locked, lock_folded
 from cloister.protect.edgepro.locks import fold_in, to_password
@@ -81,7 +82,7 @@ class LockedPair:
 
 def lock_pair(
     mirrored: Mirrored, settings: LockSettings | None = None, *, folder: Path | None = None, device: str = "auto",
-    name: str = "lock", quiet: bool = False,
+    name: str = "lock", quiet: bool = False, chance: Chance | None = None,
 ) -> LockedPair:  # fmt: skip
     """Lock the CPM of a trained pair; the backbone is not trained on.
 
@@ -90,6 +91,7 @@ def lock_pair(
         settings: ``layers`` are those of the CPM, as ``lockable(mirrored.cpm)`` names them; empty: all.
         folder: keeps checkpoints; an interrupted run goes on from there.
         device, name, quiet: as for ``fit``.
+        chance: as for ``lock_model``.
 
     Raises:
         TrainingError: the CPM has no such layer or none that can be locked, or ``folder`` is of another run.
@@ -103,8 +105,9 @@ def lock_pair(
             raise TrainingError(f"layers {unknown} of the CPM cannot be locked", f"those that can: {known}")
         layers = wanted
     made = lock_folded(
-        pair, mirrored.splits, replace(settings, layers=layers), folder=folder, device=device, name=name, quiet=quiet
-    )
+        pair, mirrored.splits, replace(settings, layers=layers), folder=folder, device=device, name=name, quiet=quiet,
+        chance=chance,
+    )  # fmt: skip
     assert isinstance(made.module, Pair)
     report = dict(mirrored.report)
     for split in ("test", "validation"):

@@ -26,6 +26,7 @@ from cloister.protect.mirror.saliency import salient_channels
 from cloister.protect.mirror.settings import MirrorSettings
 from cloister.protect.prune.channels import multiply_accumulates
 from cloister.protect.strategy import Strategy
+from cloister.protect.training.claim import claim
 from cloister.protect.training.data import Splits
 from cloister.protect.training.evaluate import accuracy
 from cloister.protect.training.loop import fit
@@ -128,6 +129,8 @@ def mirror_model(
     began = time.monotonic()
     strategy, classes = settings.strategy, len(splits.classes)
     victim = copy.deepcopy(victim).cpu().eval()
+    if folder is not None:
+        claim(folder, "MirrorNet", victim, splits, asdict(settings))
     channels = salient_channels(victim, splits, strategy, settings.seed)
     pair = build_pair(victim, splits.shape, classes, strategy, settings.seed, channels=channels)
     fitted = fit(

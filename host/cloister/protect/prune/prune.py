@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import math
 import sys
@@ -21,14 +20,15 @@ from cloister.protect.prune.choose import choose
 from cloister.protect.prune.criteria import scores
 from cloister.protect.prune.distil import Distillation
 from cloister.protect.prune.settings import PruneSettings
+from cloister.protect.training.claim import claim
 from cloister.protect.training.data import Splits
-from cloister.protect.training.errors import TrainingError
 from cloister.protect.training.evaluate import accuracy
 from cloister.protect.training.export import export_onnx
 from cloister.protect.training.loop import Fitted, fit
+from cloister.seal.files import write_aside
 
 #: Files in a pruning folder.
-MODEL_FILE, STATE_FILE, RUN_FILE, PLAN_FILE = "pruned.onnx", "pruned.pt", "run.json", "step.json"
+MODEL_FILE, STATE_FILE, PLAN_FILE = "pruned.onnx", "pruned.pt", "step.json"
 #: How many times more than it won back before the last fine-tuning is thought to be able to win back.
 HOPE = 1.5
 
@@ -143,45 +143,11 @@ def prune_model(
     return Pruned(final.module, run.steps, final, report, splits.shape)
 
 
-def _claim(folder: Path, module: nn.Module, splits: Splits, settings: PruneSettings) -> None:
-    """Note in ``folder`` what run it belongs to; refuse another's."""
-    digest = hashlib.sha256()
-    for key, value in module.state_dict().items():
-        digest.update(key.encode() + str(tuple(value.shape)).encode() + value.detach().cpu().numpy().tobytes())
-    identity = {
-        "model": digest.hexdigest(),
-        "data": [splits.name, len(splits.train), len(splits.validation)],
-        "settings": json.loads(json.dumps(asdict(settings))),
-    }
-    path = folder / RUN_FILE
-    if not path.exists() or not any(folder.rglob("checkpoint.pt")):  # one that was refused at once leaves no trace
-        _write(path, identity)
-        return
-    try:
-        theirs = json.loads(path.read_text())
-    except ValueError as error:
-        raise TrainingError(f"{path} is damaged: {error}", f"give another folder, or delete {folder}") from error
-    for key, ours in identity.items():
-        if theirs.get(key) != ours:
-            raise TrainingError(
-                f"{folder} holds another pruning run: its {key} differs{_difference(theirs.get(key), ours)}",
-                "give another folder, or delete this one",
-            )
-
-
-def _difference(theirs: Any, ours: Any) -> str:
-    if not isinstance(theirs, dict) or not isinstance(ours, dict):
-        return ""
-    there, here = ({**found, **found.get("recipe", {}), "recipe": None} for found in (theirs, ours))
-    keys = [key for key in here if there.get(key) != here[key]]
-    return " (" + ", ".join(f"{key} {there.get(key)} there, {here[key]} here" for key in keys[:3]) + ")"
-
-
-def _write(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".new")
-    aside.write_text(json.dumps(content, indent=1) + "\n")
-    aside.replace(path)
+def _claim(folder: Path, whole: nn.Module, splits: Splits, settings: PruneSettings) -> None:
+    """As ``claim``; what another run chose to remove, but did not train, is forgotten."""
+    if not claim(folder, "pruning", whole, splits, asdict(settings)):
+        for stale in folder.glob(f"*/{PLAN_FILE}"):
+            stale.unlink()
 
 
 class _Run:
@@ -261,16 +227,17 @@ class _Run:
         """The smaller network before its fine-tuning, and the channels it lacks; read, if they were chosen before."""
         path = None if folder is None else folder / PLAN_FILE
         if path is not None and path.exists():
-            plan: dict[str, Any] = json.loads(path.read_text())
-            if plan["from"] == current.number:
-                return remove(current.module, plan["removed"], self.splits.shape), plan["removed"]
+            known: dict[str, Any] = json.loads(path.read_text())
+            if known["from"] == current.number:
+                return remove(current.module, known["removed"], self.splits.shape), known["removed"]
         groups = [group for group in prunable(current.module, self.splits.shape) if group.layer in self.can]
         worth = scores(
             current.module, groups, self.splits, self.settings, seed=self.settings.seed + number, device=self.device
         )
         smaller, removed = choose(current.module, groups, worth, wanted, self.splits.shape, self.settings)
         if path is not None and removed:
-            _write(path, {"from": current.number, "wanted": wanted, "removed": removed})
+            plan = {"from": current.number, "wanted": wanted, "removed": removed}
+            write_aside(path, (json.dumps(plan, indent=1) + "\n").encode())
         return smaller, removed
 
     def last(self) -> Step:

@@ -9,6 +9,7 @@ import torch
 
 from cloister.attack.table import Table, spread
 from cloister.protect.edgepro import Locked, LockSettings, lock_model
+from cloister.protect.edgepro.chance import SeededChance
 from cloister.protect.results.bars import draw
 from cloister.protect.results.cases import MODELS, Case
 from cloister.protect.results.context import PLOTS, Context, Record
@@ -51,7 +52,7 @@ def locked(context: Context, case: Case, seed: int, variant: str) -> Locked:
     return lock_model(
         context.victim(case, seed), context.splits(case), replace(settings, recipe=context.scaled(recipe), seed=seed),
         folder=context.work / f"edgepro-{variant}-{case.name}-{seed}", device=context.device,
-        name=f"locking {case.name} ({variant}), seed {seed}", quiet=context.quiet,
+        name=f"locking {case.name} ({variant}), seed {seed}", quiet=context.quiet, chance=SeededChance(seed),
     )  # fmt: skip
 
 
@@ -69,8 +70,8 @@ def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = DEF
             return {
                 "test": report["test"],
                 "validation": report["validation"],
-                "constants": sum(len(layer["constants"]) for layer in report["layers"]),
-                "turned": sum(len(layer["turned"]) for layer in report["layers"]),
+                "constants": sum(layer["constants"] for layer in report["layers"]),
+                "turned": sum(layer["turned"] for layer in report["layers"]),
                 "channels": sum(layer["channels"] for layer in report["layers"]),
                 "training_s": round(report["training_s"], 1),
             }
