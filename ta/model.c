@@ -66,11 +66,12 @@ void cl_model_drop(struct cl_session *session)
 
 	if (session->state == CL_STATE_RUNNING)
 		cl_model_refund(model);
-	return_grant(model);
 	cl_cipher_close(&model->cipher);
 	cl_pages_unmap(&session->memory, &model->pages);
 	cl_pages_unmap(&session->memory, &model->manifest_pages);
 	cl_pages_unmap(&session->memory, &model->licence_pages);
+	/* Storage is the normal world's: whatever it answers, or does not, the secrets are gone. */
+	return_grant(model);
 	cl_wipe(model, sizeof(*model));
 	session->memory.peak = session->memory.held;
 	session->memory.limit = 0;

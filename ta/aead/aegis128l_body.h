@@ -303,4 +303,5 @@ void CL_AEGIS(tag)(struct cl_aegis128l *context, uint8_t tag[16])
 		xor_bytes(tag, tag, context->state[0][i]);
 		xor_bytes(tag, tag, context->state[1][i]);
 	}
+	forget(last, sizeof(last));
 }

@@ -17,10 +17,10 @@
 
 /*
  * Largest number of inner steps (multiply-accumulates, comparisons) of one
- * operator. The largest layer of VGG-19 has 2^31; 2^37 are minutes on a slow
- * core, and between two operators the caller can stop.
+ * operator. The largest layer of VGG-19 has 2^31; 2^35 are some ten seconds on
+ * a slow core, and the caller can stop every few operators.
  */
-#define CL_MAX_WORK (UINT64_C(1) << 37)
+#define CL_MAX_WORK (UINT64_C(1) << 35)
 
 /* 1 <= value <= CL_MAX_EXTENT. */
 static inline bool cl_extent_valid(uint32_t value)

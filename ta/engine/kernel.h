@@ -16,6 +16,7 @@ struct cl_memory {
 	const uint8_t *weights; /* valid while checking as well: tables are checked there */
 	size_t weights_size;
 	const struct cl_scaled *scaled; /* NULL: nothing is */
+	uint64_t *scanned; /* elements of tables that checks have read; NULL: nobody counts */
 };
 
 struct cl_kernel_ops {

@@ -66,6 +66,13 @@ static enum cl_status check_op(const struct cl_op *op, size_t left, const struct
 	return kernel->check(op, memory);
 }
 
+/*
+ * Elements of tables that a check may read for each byte of the weights. Operators may share a
+ * table; without a limit, many with one large table would make a check take the square of the
+ * partition's size.
+ */
+#define SCANS_PER_BYTE 64
+
 /* The operators of a partition with a checked header. */
 static enum cl_status check_ops(const struct cl_partition *header, size_t arena_size,
 				const struct cl_scaled *scaled, uint32_t *failed_op)
@@ -73,16 +80,20 @@ static enum cl_status check_ops(const struct cl_partition *header, size_t arena_
 	struct cl_memory memory = {0};
 	size_t position = header->ops_offset;
 	size_t left = header->ops_size;
+	uint64_t scanned = 0;
 	uint32_t i = 0;
 
 	if (header->arena_size > arena_size)
 		return CL_OUT_OF_BOUNDS;
 	cl_partition_memory(header, NULL, &memory);
 	memory.scaled = scaled;
+	memory.scanned = &scanned;
 	for (i = 0; i < header->op_count; i++) {
 		const struct cl_op *op = (const struct cl_op *)((const uint8_t *)header + position);
-		const enum cl_status status = check_op(op, left, &memory);
+		enum cl_status status = check_op(op, left, &memory);
 
+		if (status == CL_OK && scanned / SCANS_PER_BYTE > header->weights_size)
+			status = CL_BAD_FORMAT;
 		if (status != CL_OK) {
 			if (failed_op)
 				*failed_op = i;

@@ -44,6 +44,8 @@ static enum cl_status check(const struct cl_op *op, const struct cl_memory *memo
 		return CL_OUT_OF_BOUNDS;
 	if (!cl_work_valid(out_count, resample->taps))
 		return CL_BAD_FORMAT;
+	if (memory->scanned)
+		*memory->scanned += table;
 	return indices_valid(resample, memory, table) ? CL_OK : CL_OUT_OF_BOUNDS;
 }
 

@@ -66,6 +66,9 @@ static enum cl_status check_site(const struct cl_site *site, const struct cl_mem
 	    site->first > CL_MAX_CHANNELS - site->channels || !site->groups ||
 	    site->channels % site->groups || !site->depth)
 		return CL_BAD_FORMAT;
+	/* One that changes nothing would take time and count for nothing. */
+	if (site->weights.space == CL_SPACE_NONE && site->bias.space == CL_SPACE_NONE)
+		return CL_BAD_FORMAT;
 	if (site->packing == CL_PACKING_PANELS_SCALED && !whole)
 		return CL_BAD_FORMAT;
 	if (is_s8(site) ? !whole || !(site->out_scale > 0) || !cl_is_finite(site->out_scale)

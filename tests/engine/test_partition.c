@@ -57,6 +57,57 @@ static void expect_status(const struct sample *sample, enum cl_status status, ui
 	       status, failed_op);
 }
 
+#define TABLE 64  /* elements */
+#define MANY  300 /* operators */
+
+/* Gathers that all read one table. */
+struct gathers {
+	_Alignas(CL_ALIGN) struct cl_partition header;
+	struct cl_resample ops[MANY];
+	uint8_t padding[CL_ALIGN];
+	_Alignas(CL_ALIGN) int32_t table[TABLE];
+};
+
+static enum cl_status check_gathers(uint32_t count)
+{
+	static struct gathers many;
+	const size_t behind = offsetof(struct gathers, table);
+	uint32_t i = 0;
+
+	memset(&many, 0, sizeof(many));
+	many.header = (struct cl_partition){
+		.magic = CL_MAGIC_PARTITION,
+		.version = CL_FORMAT_VERSION,
+		.header_size = sizeof(struct cl_partition),
+		.total_size = sizeof(many),
+		.op_count = count,
+		.ops_offset = offsetof(struct gathers, ops),
+		.ops_size = count * (uint32_t)sizeof(struct cl_resample),
+		.weights_offset = (uint32_t)behind,
+		.weights_size = sizeof(many.table),
+		.arena_size = 16 + 4 * TABLE,
+	};
+	for (i = 0; i < count; i++)
+		many.ops[i] = (struct cl_resample){
+			.op = {CL_KERNEL_RESAMPLE, sizeof(struct cl_resample), 0},
+			.in = {CL_SPACE_ARENA, 0, 4, 0},
+			.out = {CL_SPACE_ARENA, 16, 4 * TABLE, 0},
+			.index = {CL_SPACE_WEIGHTS, 0, 4 * TABLE, 0},
+			.outer = 1,
+			.in_n = 1,
+			.out_n = TABLE,
+			.inner = 1,
+			.taps = 1,
+		};
+	return cl_partition_check(&many, sizeof(many), many.header.arena_size, NULL);
+}
+
+TEST(partition_whose_check_would_read_one_table_for_ever_is_refused)
+{
+	EXPECT(check_gathers(1) == CL_OK && check_gathers(256) == CL_OK, "tables may be shared");
+	EXPECT(check_gathers(258) == CL_BAD_FORMAT, "by so many");
+}
+
 TEST(partition_runs_its_operators_in_order)
 {
 	struct sample sample = {0};

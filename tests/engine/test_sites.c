@@ -420,6 +420,12 @@ TEST(site_check_refuses_each_bad_field)
 	REFUSE(site.bias.size, 40, CL_OUT_OF_BOUNDS);
 	REFUSE(site.bias.reserved, 1, CL_OUT_OF_BOUNDS);
 	REFUSE(header.site_count, 2, CL_BAD_FORMAT);
+	make(&sample, CL_PACKING_PANELS, 12, 2, 5);
+	memset(&sample.site.weights, 0, sizeof(sample.site.weights));
+	EXPECT(cl_partition_check(&sample, sizeof(sample), 0, NULL) == CL_OK, "biases alone");
+	memset(&sample.site.bias, 0, sizeof(sample.site.bias));
+	EXPECT(cl_partition_check(&sample, sizeof(sample), 0, NULL) == CL_BAD_FORMAT, "nothing");
+	make(&sample, CL_PACKING_PANELS, 12, 2, 5);
 	REFUSE(padding[3], 1, CL_BAD_FORMAT);
 }
 
