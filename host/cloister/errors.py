@@ -23,5 +23,9 @@ class FormatError(CloisterError):
     """A file is not what it should be: truncated, foreign, or of an unknown version."""
 
 
+class PassingError(CloisterError):
+    """Nothing is wrong with what was asked for: once something outside is mended, the same call goes on."""
+
+
 class UnsupportedModelError(CloisterError):
     """The model has operators, attributes, types or shapes that Cloister does not support."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -24,8 +25,10 @@ from cloister.errors import CloisterError
 from cloister.estimate.pair import predict
 from cloister.protect.automatic import Depth, Protected, ProtectSettings, evaluator, protect_model, settings_with
 from cloister.protect.automatic.drawing import draw
+from cloister.protect.automatic.page import page
 from cloister.protect.strategy import Strategy
 from cloister.protect.training import Augmentation, Recipe, TrainingError, fit, network
+from cloister.protect.training.errors import DeviceError
 from cloister.seal import Bundle, VendorKey
 from cloister.search import Budget, BudgetError
 from cloister.search import Effort as SearchEffort
@@ -36,7 +39,7 @@ TINY = Effort(
     shares=(0.1,), queries=(100,), rates=(0.05,), mask_rates=(0.1,), epochs=2, steps=20, trial=5, validation=200
 )
 SETTINGS = ProtectSettings(
-    full=Depth(4, 1, ATTACKS, TINY), proxy=Depth(1, 0, ATTACKS, TINY), batch=64, rate=0.1,
+    full=Depth(4, 1, ATTACKS[1:], TINY), proxy=Depth(1, 0, ATTACKS, TINY), batch=64, rate=0.1,
     search=SearchEffort(estimates=8, proxies=2, trainings=1, start=1), forms=("tampered",),
 )  # fmt: skip
 #: Digits are so small that the boundary alone is a third of the unprotected model.
@@ -50,11 +53,9 @@ def victim() -> nn.Module:
 
 
 def protect(folder: Path, budget: Budget = BUDGET, settings: ProtectSettings = SETTINGS, **given: Any) -> Protected:
-    keys = folder.parent / "keys"
-    VendorKey.load_or_generate(keys)
-    return protect_model(
-        victim(), digits_splits(), budget, folder, settings=settings, keys=keys, device="cpu", quiet=True, **given
-    )
+    given = {"keys": folder.parent / "keys", "device": "cpu", **given}
+    VendorKey.load_or_generate(given["keys"])
+    return protect_model(victim(), digits_splits(), budget, folder, settings=settings, quiet=True, **given)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,45 @@ def test_what_was_done_is_not_done_again(made: Protected, monkeypatch: pytest.Mo
         assert made.bundle.read_bytes() == before, "licences of the bundle would be worth nothing"
         with pytest.raises(AssertionError, match="trained again"):
             protect(made.folder, settings=replace(SETTINGS, search=SearchEffort(8, 3, 1, start=1)))
+
+
+def test_a_bundle_is_compiled_anew_for_other_keys_another_name_or_another_training(
+    made: Protected, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(made.folder, tmp_path / "digits")
+    before = Bundle.load(folder / "pair.clb")
+    keys = shutil.copytree(made.folder.parent / "keys", tmp_path / "keys")
+    protect(folder, keys=keys)
+    assert (folder / "pair.clb").read_bytes() == made.bundle.read_bytes(), "nothing has changed"
+    protect(folder, name="renamed", keys=keys)
+    assert Bundle.load(folder / "pair.clb").name == "renamed" and before.name == "digits"
+    other = VendorKey.load_or_generate(tmp_path / "other").public
+    protect(folder, name="renamed", keys=tmp_path / "other")
+    Bundle.load(folder / "pair.clb").check_signature(other)
+    kept = (folder / "pair.clb").read_bytes()
+    for path in folder.glob("training/*/training/*/cpm.onnx"):
+        path.write_bytes(made.folder.joinpath("cpm.onnx").read_bytes() + b"\x7a\x00")  # an empty metadata entry
+    protect(folder, name="renamed", keys=tmp_path / "other")
+    assert (folder / "pair.clb").read_bytes() != kept
+
+
+def test_what_another_worker_trained_is_trained_here_too(made: Protected, tmp_path: Path) -> None:
+    study = shutil.copy(made.folder / "training" / "study.journal", tmp_path / "shared.journal")
+    mine = protect(tmp_path / "a folder of its own", study=study)
+    assert mine.strategy == made.strategy and mine.found.trainings == 1
+    assert Bundle.load(mine.bundle).is_pair and (mine.folder / "attacks.json").exists()
+
+
+def test_a_device_that_is_not_there_is_told_before_anything_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="no GPU 'cuda:77'"):
+        protect(tmp_path / "out", device="cuda:77")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_measured_overhead_is_held_against_the_budget(made: Protected) -> None:
+    for overhead, mark in ((0.5, '<span class="good">50 %</span>'), (9.9, '<span class="bad">990 %</span>')):
+        measured = {**made.report["prediction"], "overhead": overhead}
+        assert mark in page({**made.report, "measured": measured}, "", "")
 
 
 def test_a_budget_that_cannot_be_kept_is_refused_before_anything_is_trained(tmp_path: Path) -> None:

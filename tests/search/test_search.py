@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 from analytic import TAPS, Analytic
 
-from cloister.errors import CloisterError
+from cloister.errors import CloisterError, PassingError
 from cloister.protect.strategy import Strategy
 from cloister.search import Budget, Effort, Figures, SearchError, Stage, search
 from cloister.search.book import Book
 from cloister.search.grid import compare, hand_made, run_grid
 from cloister.search.propose import Proposer
+from cloister.search.storage import shown
 from cloister.search.strategies import point_of, strategy_of, strategy_space
 
 BUDGET = Budget.parse("256KiB", "1%", "1")
@@ -315,6 +316,25 @@ def test_what_cannot_be_done_is_noted_and_passed_over() -> None:
     assert all(record.reason == "this cannot be lowered" for record in unlowered)
 
 
+def test_what_failed_for_something_outside_is_done_again(tmp_path: Path) -> None:
+    class Full(Analytic):
+        full = True
+
+        def proxy(self, strategy: Strategy) -> Figures:
+            if self.full:
+                raise PassingError("the disk is full", "free some space")
+            return super().proxy(strategy)
+
+    evaluator, study = Full(), tmp_path / "study.journal"
+    with pytest.raises(PassingError, match="the disk is full"):
+        search(evaluator, BUDGET, effort=SMALL, study=study, seed=1)
+    evaluator.full = False
+    found = search(evaluator, BUDGET, effort=SMALL, study=study, seed=1)
+    assert not [record for record in found.study.records(Stage.PROXY) if record.state == "failed"]
+    undisturbed = search(Analytic(), BUDGET, effort=SMALL, seed=1)
+    assert found.proxies == 8 and found.why == undisturbed.why
+
+
 def test_when_everything_fails_the_search_ends() -> None:
     class Broken(Analytic):
         def proxy(self, strategy: Strategy) -> Figures:
@@ -354,3 +374,15 @@ def test_torch_is_not_imported() -> None:
     script = "import sys, cloister.search.grid, cloister.search.picture; sys.exit('torch' in sys.modules)"
     path = os.pathsep.join(sys.path)
     assert subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path}).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://me:hidden@host:port/db", "postgresql://me:hid@hid:den@host/db", "postgresql://me:hid@den@host/db"],
+)
+def test_urls_that_cannot_be_read_are_refused_without_their_password(url: str) -> None:
+    with pytest.raises(SearchError, match="URL cannot be read") as caught:
+        Book(url, "search")
+    assert "a number as port" in caught.value.remedy
+    for told in (str(caught.value), shown(url)):
+        assert "hid" not in told and "den" not in told

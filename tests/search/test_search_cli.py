@@ -32,7 +32,9 @@ def test_run_list_show(tmp_path: Path, capsys: pytest.CaptureFixture[str], monke
     out, err = cloister(capsys, "run", study, *RUN, "--budget-overhead", "1%", "--budget-accuracy", "2")
     assert "Chosen:" in out and "6 short and 2 full trainings" in out
     assert [len(re.findall(rf"\b{what} \d+: ", err)) for what in ("proxy", "training")] == [6, 2]
-    assert err.count("training briefly: ") == 6 and err.count("training in full: ") == 2
+    for place in ("briefly, 1 of 6", "briefly, 6 of 6", "in full, 1 of 2", "in full, 2 of 2"):
+        assert err.count(f"training {place}") == 1
+    assert "in full, 2 of 2, about 1 min left: " in err
     # what was done is not done again, and the budget is remembered
     again, err = cloister(capsys, "run", study, *RUN)
     assert again.splitlines()[-2:] == out.splitlines()[-2:] and "proxy" not in err

@@ -52,7 +52,7 @@ Examples:
     click.option("--study", help="Keep the search in this file or database, for workers on several machines "
                                  "[default: in the output folder]."),
     click.option("--measure", type=click.Choice(["qemu"]),
-                 help="Count what the bundle takes on the emulated device as well."),
+                 help="Count the instructions of what was chosen on the emulated device as well."),
     click.option("--keys", type=click.Path(path_type=Path),
                  help="Directory of the vendor's keys [default: yours; `cloister keys new` makes them]."),
 )  # fmt: skip
@@ -95,6 +95,12 @@ def protect(
         "bundle": f"{made.bundle} ({human(made.bundle.stat().st_size)})",
         "report": made.page,
     }
+    if made.report["measured"] is not None:
+        overhead, limit = made.report["measured"]["overhead"], made.report["budget"]["overhead"]
+        beyond = limit is not None and overhead > limit
+        facts["measured"] = f"{100 * overhead:.2f} % more instructions on the emulated device" + (
+            f": MORE THAN THE BUDGET of {100 * limit:.4g} %; give a smaller one, and run it again" if beyond else ""
+        )
     if made.password is not None:
         facts["password"] = f"{made.password} (secret; goes into licences)"
     facts["next"] = made.licence

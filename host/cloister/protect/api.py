@@ -242,7 +242,8 @@ def protect(
             ``seed``.
         study: a file, or a database's URL for workers on several machines; default: in ``output``.
         time_limit: seconds, after which the search ends with the best so far.
-        measure: also run the bundle on the emulated device; needs a checkout.
+        measure: also count the instructions of what was chosen on the emulated device, everything resident; needs a
+            checkout.
         keys: directory of the vendor's keys (default: the user's).
 
     Raises:

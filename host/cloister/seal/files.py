@@ -8,7 +8,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from cloister.errors import CloisterError
+from cloister.errors import CloisterError, PassingError
 
 
 def write_aside(path: Path, data: bytes, mode: int = 0o644, *, replace: bool = True) -> None:
@@ -17,16 +17,14 @@ def write_aside(path: Path, data: bytes, mode: int = 0o644, *, replace: bool = T
     Without ``replace`` a file that is there stays, even if another process makes it at the same moment.
 
     Raises:
-        CloisterError: the directory cannot be written or the disk is full; an older file at ``path`` is untouched.
+        PassingError: the directory cannot be written or the disk is full; an older file at ``path`` is untouched.
         FileExistsError: there is a file at ``path``, and ``replace`` is false.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
-        raise CloisterError(
-            f"cannot write {path}: {error.strerror}", "choose a directory that you may write"
-        ) from error
+        raise PassingError(f"cannot write {path}: {error.strerror}", "choose a directory that you may write") from error
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -40,7 +38,7 @@ def write_aside(path: Path, data: bytes, mode: int = 0o644, *, replace: bool = T
     except FileExistsError:
         raise
     except OSError as error:
-        raise CloisterError(f"cannot write {path}: {error.strerror}", "free some space and try again") from error
+        raise PassingError(f"cannot write {path}: {error.strerror}", "free some space and try again") from error
     finally:
         with contextlib.suppress(FileNotFoundError):
             Path(name).unlink()

@@ -17,7 +17,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from cloister.errors import CloisterError
+from cloister.errors import CloisterError, PassingError
 from cloister.protect.strategy import Strategy
 from cloister.search.budget import Budget
 from cloister.search.errors import SearchError
@@ -217,6 +217,7 @@ class Book:
         Raises:
             SearchError: the point is not of the space, the evaluator's figures are not complete, or the database was
                 lost.
+            PassingError: the evaluator's; the trial is given up, and may be done again.
         """
         space.check(point)
         study = self._studies[stage]
@@ -240,7 +241,7 @@ class Book:
                 raise optuna.TrialPruned("others have begun enough")
             try:
                 figures = evaluate(strategy)
-            except SearchError:
+            except (SearchError, PassingError):
                 raise
             except CloisterError as error:
                 trial.set_user_attr("error", error.message)

@@ -246,7 +246,9 @@ class _Search:
         evaluate = self._evaluator.proxy if stage is Stage.PROXY else self._evaluator.train
         limit = self._effort.proxies if stage is Stage.PROXY else self._effort.trainings
         briefly = "briefly" if stage is Stage.PROXY else "in full"
-        self._say(f"training {briefly}: {self._evaluator.space.build(point)}")
+        begun = len(self._proposer.proxies if stage is Stage.PROXY else self._proposer.trainings)
+        place = f"{briefly}, {begun + 1} of {limit}{self._outlook()}"
+        self._say(f"training {place}: {self._evaluator.space.build(point)}")
         record = self._book.work(stage, point, self._evaluator.space, evaluate, self._budget, limit=limit)
         if record is None:
             return
@@ -262,6 +264,23 @@ class _Search:
         self._failures = 0
         self._say(f"{stage.value} {record.number}: {record.strategy}: {tell(record.figures)}")
 
+    def _outlook(self) -> str:
+        """How long all that is left will take, once something tells."""
+        proxies, trainings = self._proposer.proxies, self._proposer.trainings
+        short, long = self._takes(proxies, trainings)
+        if not short:
+            return ""
+        left = short * max(0, self._effort.proxies - len(proxies))
+        left += long * max(0, self._effort.trainings - len(trainings))
+        return f", about {max(1, round(min(left, self._left()) / 60))} min left"
+
+    def _takes(self, proxies: list[Record], trainings: list[Record]) -> tuple[float, float]:
+        """Seconds of a proxy and of a training; 0 where nothing tells."""
+        short = [record.seconds for record in proxies if record.figures]
+        long = [record.seconds for record in trainings if record.figures]
+        proxy = sum(short) / len(short) if short else 0.0
+        return proxy, sum(long) / len(long) if long else proxy / max(1e-6, self._evaluator.proxy_share)
+
     def _left(self) -> float:
         return float("inf") if self._end is None else self._end - time.monotonic()
 
@@ -269,10 +288,6 @@ class _Search:
         """Whether there is time for one more; a proxy must leave the time for a first training."""
         if self._end is None:
             return True
-        short = [record.seconds for record in proxies if record.figures]
-        long = [record.seconds for record in trainings if record.figures]
-        proxy = sum(short) / len(short) if short else 0.0
-        share = max(1e-6, self._evaluator.proxy_share)
-        training = sum(long) / len(long) if long else proxy / share
+        proxy, training = self._takes(proxies, trainings)
         needed = training if stage is Stage.TRAINING else proxy + (0.0 if trainings else training)
         return self._left() > needed

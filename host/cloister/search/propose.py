@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import optuna
 
-from cloister.errors import CloisterError
+from cloister.errors import CloisterError, PassingError
 from cloister.protect.strategy import Strategy
 from cloister.search.book import Book, Record, quiet
 from cloister.search.budget import Budget
@@ -127,7 +127,7 @@ class Proposer:
             try:
                 found = self._evaluator.estimate(strategy)
                 found.check([objective.key for objective in COSTS])
-            except SearchError:
+            except (SearchError, PassingError):
                 raise
             except CloisterError as error:
                 found = error.message

@@ -19,6 +19,7 @@ from cloister.attack.attacker import digest_of
 from cloister.attack.bench import Report, bench
 from cloister.attack.exposed import BlackBox, Exposed
 from cloister.compile.arrange import MemoryBudgetError
+from cloister.errors import PassingError
 from cloister.protect.automatic.costs import PRUNED_ERROR, Costs, copied, needs_backbone, same_costs, sketch
 from cloister.protect.automatic.pruned import PrunedVictims
 from cloister.protect.automatic.settings import Depth, ProtectSettings
@@ -70,7 +71,7 @@ class TrainingEvaluator:
         settings: how thoroughly strategies are trained and attacked.
         folder: keeps the victim as ONNX, checkpoints, and what was found.
         memory: of the secure world in bytes, see :class:`Costs`.
-        label: names model and data.
+        label: the model's name, for passwords.
         device: to train on.
         quiet: show no epochs of full trainings.
 
@@ -85,8 +86,8 @@ class TrainingEvaluator:
         self._victim, self._splits, self._settings, self._folder = victim.cpu().eval(), splits, settings, folder
         self._device, self._quiet = device, quiet
         # another machine that works on the same study may hold another training of the model
-        weights = digest_of("", *self._victim.state_dict().values())[:8]
-        self._name = f"{label or 'model'} {weights} on {splits.name}, settings {settings.digest}"
+        weights = digest_of("", *self._victim.state_dict().values())[:16]
+        self._name = f"model {weights} on {splits.name}, settings {settings.digest}"
         self.taps = taps_of(self._victim, splits.shape)
         self.costs = Costs(self._victim, splits, folder, memory)
         self._label = label or "model"
@@ -149,6 +150,10 @@ class TrainingEvaluator:
         """Where a strategy's files are kept."""
         return self._folder / self._settings.digest / stage / strategy.digest
 
+    def holds(self, strategy: Strategy) -> bool:
+        """Whether a strategy was trained in full here: others who work on the same study have folders of their own."""
+        return (self.place(strategy) / FIGURES_FILE).exists()
+
     def estimate(self, strategy: Strategy) -> Figures:
         """Costs; the same for all strategies that differ in weights alone."""
         key = same_costs(strategy)
@@ -186,7 +191,7 @@ class TrainingEvaluator:
             try:
                 return Learned(**json.loads(path.read_text()))
             except (ValueError, TypeError) as error:
-                raise TrainingError(f"{path} is damaged: {error}", "delete it; the rest is kept") from error
+                raise PassingError(f"{path} is damaged: {error}", "delete it; the rest is kept") from error
         found = find()
         write_aside(path, (json.dumps(vars(found), indent=1) + "\n").encode())
         return found
@@ -195,7 +200,8 @@ class TrainingEvaluator:
         place = self.place(strategy, stage)
         name = f"protected {strategy.digest}"
         source = self._source(strategy, stage, depth)
-        victim, attacks = source or self._victim, depth.attacks
+        # the accuracy of what is exposed is always told
+        victim, attacks = source or self._victim, tuple(dict.fromkeys(("direct", *depth.attacks)))
         beside: list[Exposed] = []
         if strategy.kind == "mirror":
             target, beside, right, details = self._pair(victim, strategy, stage, depth, place, name)

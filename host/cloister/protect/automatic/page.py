@@ -80,6 +80,16 @@ def _summary(report: dict[str, Any], budget: Budget) -> str:
         found = tell(figures[key])
         shown = escape(found) if limit is None else _mark(figures[key] <= limit, found)
         rows.append([escape(what), shown, "no limit" if limit is None else escape(tell(limit))])
+    if report["measured"] is not None:
+        found, limit = report["measured"]["overhead"], budget.overhead
+        shown = f"{100 * found:.4g} %"
+        rows.append(
+            [
+                "the same, measured",
+                escape(shown) if limit is None else _mark(found <= limit, shown),
+                "no limit" if limit is None else f"{100 * limit:.4g} %",
+            ]
+        )
     details = figures["details"]
     locked = right["without_password"] is not None
     facts = [

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import sys
@@ -25,6 +26,7 @@ from cloister.protect.automatic.settings import ProtectSettings
 from cloister.protect.automatic.whole import PASSWORD_FILE
 from cloister.protect.strategy import Strategy
 from cloister.protect.training import Splits
+from cloister.protect.training.loop import auto_device
 from cloister.seal import VendorKey
 from cloister.search import Budget, BudgetError, Found, Stage, found_in, search
 from cloister.search.book import Record
@@ -98,13 +100,14 @@ def protect_model(
         study: a file, or a database's URL for workers on several machines; default: a file in ``folder``.
         time_limit: seconds after which the search ends with the best so far. If nothing was trained in full by then,
             what seems best is trained all the same.
-        measure: run the bundle on the emulated device, and put what it takes beside what was predicted.
+        measure: count the instructions of what was chosen on the emulated device, beside what was predicted.
         keys: directory of the vendor's keys.
         device: to train on: "auto", "cpu", "cuda".
         quiet: tell nothing.
 
     Raises:
         KeyFileError: there is no vendor key.
+        DeviceError: there is no such device.
         CloisterError: it is to be measured, and the benchmark is not here or fails.
         TrainingError: the victim cannot be traced or exported.
         BudgetError: nothing keeps the budget; the message says how near one can come. Where that came out only in
@@ -120,7 +123,8 @@ def protect_model(
 
     if measure:
         check_measurable()
-    VendorKey.load(keys)  # it would be late to find out after hours that there is none
+    auto_device(device)
+    vendor = VendorKey.load(keys).public  # it would be late to find out after hours that there is none
     work = folder / "training"
     say("finding what can be tapped, and how far the model can be pruned")
     evaluator = TrainingEvaluator(
@@ -140,6 +144,9 @@ def protect_model(
     chosen = found.chosen
     assert chosen is not None
     place = evaluator.place(chosen.strategy)
+    if chosen.stage is Stage.TRAINING and not evaluator.holds(chosen.strategy):
+        say(f"trained in another folder; training it here too, about {chosen.seconds / 60:.0f} minutes")
+        evaluator.train(chosen.strategy)
     report = report_of(found, evaluator, budget, settings, splits, name, place)
     report["seconds"] = round(time.monotonic() - began, 1)
     if not found.choice.fits:
@@ -149,7 +156,7 @@ def protect_model(
             ("allow that, or give more time: the search was not complete" if not found.complete else "allow that")
             + f"; {folder / 'report.html'} shows all that was tried",
         )  # fmt: skip
-    bundle = _compiled(folder, place, chosen, budget, name, keys, report, say)
+    bundle = _compiled(folder, place, chosen, budget, name, keys, vendor, report, say)
     write_report(folder, report, found, budget, place)
     if measure:
         say("counting its instructions on the emulated device")
@@ -192,8 +199,8 @@ def _trained(found: Found, evaluator: TrainingEvaluator, budget: Budget, say: Sa
 
 
 def _compiled(
-    folder: Path, place: Path, chosen: Record, budget: Budget, name: str, keys: Path | None, report: dict[str, Any],
-    say: Say,
+    folder: Path, place: Path, chosen: Record, budget: Budget, name: str, keys: Path | None, vendor: bytes,
+    report: dict[str, Any], say: Say,
 ) -> Path:  # fmt: skip
     """The bundle, compiled unless it is there already: with a new one, licences would have to be issued anew."""
     from cloister.api import compile as compile_model
@@ -202,9 +209,13 @@ def _compiled(
     password = None
     if chosen.strategy.lock is not None:
         password = folder / PASSWORD_FILE
-        Password.read(place / PASSWORD_FILE).write(password)
+        replace(Password.read(place / PASSWORD_FILE), model=name).write(password)
     bundle = folder / ("pair.clb" if "backbone" in files else "model.clb")
-    made = {"strategy": chosen.strategy.digest, "settings": report["settings_digest"], "memory": budget.memory}
+    sources = [*files.values(), *([] if password is None else [password])]
+    made = {
+        "name": name, "memory": budget.memory, "vendor": vendor.hex(),
+        "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sources},
+    }  # fmt: skip
     report["files"] = {**{what: path.name for what, path in files.items()}, "bundle": bundle.name}
     if password is not None:
         report["files"]["password"] = password.name

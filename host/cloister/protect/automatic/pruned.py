@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
+from cloister.errors import PassingError
 from cloister.protect.automatic.settings import Depth, ProtectSettings
 from cloister.protect.prune import prune_model
 from cloister.protect.prune.channels import multiply_accumulates, prunable, remove
@@ -88,7 +89,9 @@ class PrunedVictims:
                 smaller, removed = choose(self._victim, groups, worth, wanted, shape, settings)
                 reason = self._missed(smaller, share)
                 found[f"{share:g}"] = (None if reason else removed, reason)
-        except TrainingError as error:  # no channel can be removed, or torch-pruning is missing
+        except PassingError:
+            raise
+        except TrainingError as error:  # no channel can be removed
             found |= {f"{share:g}": (None, error.message) for share in shares}
         write_aside(path, json.dumps(found).encode())
         return found

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cloister.protect.training.errors import TrainingError
+from cloister.protect.training.errors import LibraryError, TrainingError
 
 #: Channels to remove, by the path of the layer that makes them.
 Removal = Mapping[str, list[int]]
@@ -56,12 +56,12 @@ def library() -> Any:
     """The module ``torch_pruning``.
 
     Raises:
-        TrainingError: it is not installed.
+        LibraryError: it is not installed.
     """
     try:
         import torch_pruning
     except ImportError as error:
-        raise TrainingError(
+        raise LibraryError(
             "pruning needs torch-pruning", "run build/setup --train, or pip install torch-pruning"
         ) from error
     return torch_pruning

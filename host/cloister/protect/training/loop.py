@@ -20,7 +20,7 @@ from torch import nn
 from cloister.protect.training.augment import Augmentation
 from cloister.protect.training.checkpoint import read_checkpoint, write_checkpoint
 from cloister.protect.training.data import Splits
-from cloister.protect.training.errors import TrainingError
+from cloister.protect.training.errors import DeviceError, TrainingError
 from cloister.protect.training.evaluate import accuracy
 from cloister.protect.training.progress import epochs_progress
 
@@ -119,11 +119,11 @@ def auto_device(device: str = "auto") -> torch.device:
     """``auto`` is the GPU where there is one.
 
     Raises:
-        TrainingError: there is no such device.
+        DeviceError: there is no such device.
     """
     found = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise TrainingError(f"there is no GPU {device!r} here", "choose cpu, or auto for the GPU where there is one")
+        raise DeviceError(f"there is no GPU {device!r} here", "choose cpu, or auto for the GPU where there is one")
     return found
 
 
