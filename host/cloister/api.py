@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cloister.errors import CloisterError
 from cloister.password import Password
 from cloister.protect.api import attack, edgepro, protect, prune
 from cloister.seal import Bundle, Licence, VendorKey, issue_licence, seal_bundle
 from cloister.seal.ciphers import AUTO, choose
 from cloister.seal.keys import load_content_key, save_content_key
+from cloister.seal.licence import device_id
 from cloister.seal.record import DeviceRecord
 
 if TYPE_CHECKING:
@@ -159,6 +161,7 @@ def licence(
     min_version: int | None = None,
     max_version: int | None = None,
     password: Password | Path | str | None = None,
+    personal: bool = False,
     keys: Path | None = None,
 ) -> Licence:
     """Let one device run one bundle; arguments as :func:`cloister.seal.issue_licence` describes them.
@@ -167,8 +170,17 @@ def licence(
         bundle: compiled with the same keys.
         device_key: the device's public key, 32 bytes.
         password: what a locked model needs to answer as its owner's did, or its file.
+        personal: give the device a password of its own, which :meth:`cloister.password.Password.trace` knows again.
         keys: directory of the vendor's keys (default: the user's).
+
+    Raises:
+        CloisterError: ``personal`` without a password.
     """
+    opened = _password(password)
+    if personal and opened is None:
+        raise CloisterError("there is no password to make the device's own from", "give one, or leave personal out")
+    if personal and opened is not None:
+        opened = opened.for_device(device_id(device_key))
     return issue_licence(
         bundle,
         load_content_key(bytes(bundle.header.content_key_id), keys),
@@ -180,7 +192,7 @@ def licence(
         rate_per_minute=rate_per_minute,
         min_version=min_version,
         max_version=max_version,
-        password=_password(password),
+        password=opened,
     )
 
 

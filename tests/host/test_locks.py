@@ -13,11 +13,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from onnx import numpy_helper
 from onnx_models import build, engine, floats, kernels, node
 
+import cloister
 from cloister.compile import CompiledModel, compile_onnx
+from cloister.errors import CloisterError
 from cloister.layers import layer_id, layers_of, pack_password, partition_sites
 from cloister.native import EngineError
 from cloister.password import Lock, Password, PasswordError
-from cloister.seal import Licence, VendorKey, issue_licence, seal_bundle
+from cloister.seal import Bundle, Licence, VendorKey, issue_licence, seal_bundle
 from cloister.seal.licence import LICENCE_DOMAIN, SUITE
 from cloister.wire import C, ffi, unpack
 
@@ -436,6 +438,10 @@ def test_the_command_line(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys
         given = PASSWORD.for_device(Licence(data).device_id) if options else PASSWORD
         words = pack_password(given, compile_onnx(network()).layers)
         assert opened[ffi.sizeof("struct cl_licence_secret") :] == words
+    loaded, given = Bundle.load(bundle), {"keys": tmp_path / "keys", "personal": True}
+    assert cloister.licence(loaded, DEVICE_KEY, password=PASSWORD, **given).has_password
+    with pytest.raises(CloisterError, match="no password to make"):
+        cloister.licence(loaded, DEVICE_KEY, **given)
     capsys.readouterr()
     assert call("inspect", tmp_path / "own.lic") == 0
     assert "password" in capsys.readouterr().out

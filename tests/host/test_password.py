@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
+from cloister.cli.trace import trace
 from cloister.errors import FormatError
 from cloister.password import Lock, Password, PasswordError
+from cloister.seal.licence import device_id
 
 RANDOM = np.random.default_rng(5)
 
@@ -127,6 +131,27 @@ def test_a_devices_password_tells_whose_it_is() -> None:
     assert sorted(np.argsort(scores)[-2:]) == [7, 9], "two who average theirs are both found"
     with pytest.raises(PasswordError, match="different channels"):
         owner.trace(PASSWORD, devices)
+
+
+def test_the_command_tells_whose_password_leaked(tmp_path: Path) -> None:
+    values = RANDOM.normal(size=300).astype(np.float32)
+    owner = Password("m", [Lock("c", np.arange(300, dtype=np.uint16), -np.ones(300, np.float32), values)])
+    keys = [bytes([index + 1]) * 32 for index in range(5)]
+    for index, key in enumerate(keys):
+        (tmp_path / f"device{index}.pub").write_text(key.hex())
+    owner.write(tmp_path / "master.pwd")
+    owner.for_device(device_id(keys[3])).write(tmp_path / "found.pwd")
+
+    def told(*devices: int) -> str:
+        files = [str(tmp_path / f"device{index}.pub") for index in devices]
+        arguments = [str(tmp_path / "found.pwd"), *files, "--password", str(tmp_path / "master.pwd")]
+        return CliRunner().invoke(trace, arguments, catch_exceptions=False).output.replace("\n", "")
+
+    assert re.search(r"made for \S*device3\.pub: a foreign device would have 0", told(0, 1, 2, 3, 4))
+    assert "made for none of these devices" in told(0, 1, 2)
+    PASSWORD.write(tmp_path / "master.pwd")
+    PASSWORD.for_device(device_id(keys[0])).write(tmp_path / "found.pwd")
+    assert "too few to tell" in told(0)
 
 
 def test_a_later_version_is_named(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from cloister.compile import compile_onnx
 from cloister.compile.memory import TA_OWN, manifest_pages, manifest_size, pages, reside
 from cloister.errors import CloisterError
 from cloister.estimate.instructions import constants
+from cloister.estimate.pair import predict
 from cloister.estimate.picture import save_picture
 from cloister.estimate.plan import plan_model
 from cloister.seal import VendorKey, seal_bundle
@@ -170,6 +171,26 @@ def test_the_command_prints_json_and_draws(saved: Path, tmp_path: Path) -> None:
     root = ElementTree.parse(picture).getroot()
     assert root.tag.endswith("svg")
     assert len(root.findall("{http://www.w3.org/2000/svg}path")) == 4
+
+
+def test_the_command_tells_what_protection_adds(saved: Path) -> None:
+    arguments = [str(saved), "--victim", str(saved), "--secure-memory", "64MiB"]
+    text = CliRunner().invoke(plan, arguments, catch_exceptions=False).output
+    wanted = predict(saved, saved, budget=64 << 20)
+    assert f"{wanted.total:,.0f}" in text and f"{100 * wanted.overhead:+.2f} %" in text
+    told = json.loads(CliRunner().invoke(plan, [*arguments, "--json"], catch_exceptions=False).output)
+    assert told["protected"]["total"] == pytest.approx(wanted.total) and told["protected"]["crossings"] == 1
+
+
+def test_with_constants_of_a_board_estimates_are_no_instructions(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = tmp_path / "board.json"
+    board.write_text(json.dumps({**constants(), "unit": "nanoseconds"}))
+    monkeypatch.setenv("CLOISTER_CONSTANTS", str(board))
+    arguments = [str(saved), "--victim", str(saved), "--secure-memory", "64MiB"]
+    text = CliRunner().invoke(plan, arguments, catch_exceptions=False).output
+    assert "nanoseconds  " in text and "instructions  " not in text
 
 
 def test_the_command_fails_where_the_model_does_not_fit(saved: Path) -> None:

@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from cloister.protect.mirror import build_pair, taps_of
 from cloister.protect.mirror.graph import candidates, trace
+from cloister.protect.mirror.narrow import narrowed
 from cloister.protect.prune.channels import multiply_accumulates
 from cloister.protect.strategy import Strategy
 from cloister.protect.training import TrainingError, network
@@ -153,6 +154,51 @@ def test_narrow_backbones_cost_less_than_the_victim(name: str) -> None:
     pair = build_pair(victim(name), SHAPES[name], 10, made)
     assert multiply_accumulates(pair, SHAPES[name]) < 0.6 * multiply_accumulates(victim(name), SHAPES[name])
     assert pair(images(name)).shape == (3, 10)
+
+
+def grouped() -> nn.Module:
+    """32 channels that are normalised in runs of four, and 12 in runs of two."""
+    torch.manual_seed(2)
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3, padding=1), nn.GroupNorm(8, 32), nn.ReLU(), nn.Conv2d(32, 12, 3, padding=1),
+        nn.GroupNorm(6, 12), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10),
+    ).eval()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("share", "left"), [(0.9, (32, 12)), (0.8, (24, 12)), (0.75, (24, 12)), (0.5, (16, 6)), (0.1, (8, 6))]
+)
+def test_narrow_backbones_keep_equally_many_channels_of_each_run(share: float, left: tuple[int, int]) -> None:
+    for kind in ("random", "tampered"):
+        made = Strategy(taps=("2",), backbone=kind, backbone_width=share)  # type: ignore[arg-type]
+        pair = build_pair(grouped(), (1, 8, 8), 10, made)
+        assert pair(images("digits")).shape == (3, 10)
+        found = [layer.num_channels for layer in pair.backbone.modules() if isinstance(layer, nn.GroupNorm)]
+        assert found == list(left[: 2 if kind == "tampered" else 1]), "the other ends behind the tap"
+
+
+def test_the_channels_of_largest_weights_of_each_run_are_kept() -> None:
+    whole = grouped()
+    first = whole.get_submodule("0")
+    small = [run * 4 + run % 4 for run in range(8)]  # one of each run
+    with torch.no_grad():
+        first.weight[small] *= 1e-3  # type: ignore[operator,index]
+    kept = [channel for channel in range(32) if channel not in small]
+    assert torch.equal(narrowed(whole, (1, 8, 8), 0.75).get_submodule("0").weight, first.weight[kept])  # type: ignore[index]
+
+
+def test_a_victim_that_cannot_be_drawn_anew_is_named() -> None:
+    class Frozen(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                raise RuntimeError("never to be trained\nat all")
+            result: torch.Tensor = super().forward(x)
+            return result
+
+    victim = Frozen(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10)).eval()
+    with pytest.raises(TrainingError, match=r"Frozen with weights drawn anew .*: never to be trained") as refused:
+        build_pair(victim, (1, 8, 8), 10, Strategy(taps=("2",), backbone="random"))
+    assert refused.value.remedy and "at all" not in str(refused.value)
 
 
 def test_no_answer_of_the_cpm_reaches_the_backbone() -> None:

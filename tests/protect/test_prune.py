@@ -25,6 +25,7 @@ from cloister.protect.prune import CRITERIA, Pruned, PrunedInClear, PruneSetting
 from cloister.protect.prune.channels import multiply_accumulates, prunable, remove, widths
 from cloister.protect.prune.choose import choose, instructions
 from cloister.protect.prune.criteria import scores
+from cloister.protect.prune.prune import Step
 from cloister.protect.prune.report import full_report, onnx_accuracy, quantise
 from cloister.protect.training import (
     Augmentation,
@@ -290,6 +291,34 @@ def test_the_command_prunes_an_onnx_file(tmp_path: Path) -> None:
     wrong = [*arguments[:-2], "--criterion", "bn", "-o", str(tmp_path / "other")]
     with pytest.raises(TrainingError, match="applies to no layer"):
         CliRunner().invoke(cloister, wrong, catch_exceptions=False)
+
+
+def test_the_command_names_only_what_it_wrote(tmp_path: Path) -> None:
+    splits = digits_splits()
+    whole = {f"{part}_{kind}": getattr(getattr(splits, part), field).numpy()
+             for part in ("train", "test") for kind, field in (("image", "pixels"), ("label", "labels"))}  # fmt: skip
+    np.savez(tmp_path / "digits.npz", **whole)
+    export_onnx(victim(), SHAPE, tmp_path / "victim.onnx")
+    hopeless = [
+        "prune", str(tmp_path / "victim.onnx"), "--data", str(tmp_path / "digits.npz"), "-o", str(tmp_path / "out"),
+        "--budget-accuracy", "0", "--criterion", "random", "--steps", "1", "--target", "0.02", "--epochs", "1",
+        "--rate", "0.000001", "--final", "0", "--device", "cpu",
+    ]  # fmt: skip
+    result = CliRunner().invoke(cloister, hopeless, catch_exceptions=False)
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["final"]["number"] == 0, "nothing to be shown"
+    assert result.exit_code == 0 and "report.svg" in result.output
+    assert "pruned_int8.onnx" not in result.output and not (tmp_path / "out" / "pruned_int8.onnx").exists()
+
+
+def test_8_bits_that_cost_more_than_the_budget_are_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = accuracy(victim(), digits_splits().validation, digits_splits())
+    step = Step(0, victim(), whole, 0.0, True, 1, 1, {}, 0.0, 0, whole)
+    kept = Pruned(victim(), [step], step, {"test": {}, "settings": {"budget": 2.0}}, SHAPE)
+    for lost, named in ((0.019, "| unpruned | int8"), (0.021, "| unpruned (over the budget) | int8")):
+        monkeypatch.setattr("cloister.protect.prune.report.onnx_accuracy", lambda *_, lost=lost: whole - lost)
+        rows = full_report(kept, digits_splits(), tmp_path)["rows"]
+        assert [row["accepted"] for row in rows] == [True, lost < 0.02]
+        assert named in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.parametrize(

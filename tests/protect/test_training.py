@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,8 @@ from cloister.protect.training import (
     logits_of,
     network,
 )
+from cloister.protect.training.data import SAMPLE
+from cloister.protect.training.read import _decode
 from cloister.protect.training.source import check_trained
 
 RECIPE = Recipe(epochs=4, batch=64, rate=0.05, augmentation=Augmentation(crop=1), seed=3)
@@ -169,6 +172,92 @@ def test_an_npz_file_can_bring_the_normalisation_that_its_model_was_trained_with
         np.savez(tmp_path / "own.npz", **arrays, **wrong)
         with pytest.raises(TrainingError, match="images have 1 channels"):
             load_data(tmp_path / "own.npz")
+
+
+def folder_of(root: Path, *pictures: Image.Image, ending: str = "png") -> Path:
+    """A data set of two classes that both have these pictures."""
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            place = root / part / name
+            place.mkdir(parents=True)
+            for index, picture in enumerate(pictures):
+                picture.save(place / f"{index}.{ending}")
+    return root
+
+
+@pytest.mark.parametrize("ending", ["png", "pgm"])
+def test_greys_of_16_bits_are_scaled_to_8(tmp_path: Path, ending: str) -> None:
+    values = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    picture = Image.fromarray(values)
+    assert picture.mode == "I;16"
+    splits = load_data(folder_of(tmp_path, picture, picture, ending=ending))
+    assert splits.shape == (1, 8, 8) and splits.test.pixels.dtype == torch.uint8
+    assert np.array_equal(splits.test.pixels[0, 0].numpy(), np.round(values / 257).astype(np.uint8))
+    data = (tmp_path / "test" / "a" / f"0.{ending}").read_bytes()
+    decoded = _decode(np.frombuffer(data, np.uint8), np.array([0, len(data)]), "data")
+    assert np.array_equal(decoded[0, :, :, 1], splits.test.pixels[0, 0].numpy())
+
+
+def damaged(path: Path, how: str) -> None:
+    data = path.read_bytes()
+    if how == "chunk":
+        place = data.index(b"IDAT")  # its length stands before: what lies behind 10 bytes is no chunk
+        data = data[: place - 4] + (10).to_bytes(4, "big") + data[place:]
+    elif how == "short":
+        data = data[: len(data) // 2]
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["chunk", "short", "floats", "huge"])
+def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    grey = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32), dtype=np.uint8))
+    root = folder_of(tmp_path / "set", grey, grey)
+    wrong = root / "train" / "b" / "1.png"
+    if how == "floats":
+        Image.fromarray(np.ones((32, 32), np.float32)).save(wrong, "tiff")
+    elif how == "huge":
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # twice as many are an error
+        Image.new("L", (40, 40)).save(wrong)
+        for path in root.rglob("*.png"):
+            if path != wrong:
+                Image.new("L", (20, 20)).save(path)
+    damaged(wrong, how)
+    with pytest.raises(TrainingError, match=re.escape(f"{wrong} cannot be read as an image: ")) as caught:
+        load_data(root)
+    assert caught.value.remedy == "remove or replace it"
+    good, bad = (root / "train" / "a" / "0.png").read_bytes(), wrong.read_bytes()
+    both = {"jpeg": np.frombuffer(good + bad, np.uint8), "offset": np.array([0, len(good), len(good + bad)])}
+    arrays = {f"{part}_{key}": value for part in ("train", "test") for key, value in both.items()}
+    np.savez(tmp_path / "set.npz", **arrays, train_label=np.arange(2), test_label=np.arange(2))
+    with pytest.raises(TrainingError, match=r"set.npz\[train_jpeg\]: image 1 cannot be read: ") as caught:
+        load_data(tmp_path / "set.npz")
+    assert caught.value.remedy == "check the offsets"
+
+
+def resized() -> Splits:
+    return load_data(Path("sizes"), size=8)
+
+
+def test_images_of_several_sizes_are_refused_with_a_way_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder_of(tmp_path / "sizes", Image.new("L", (10, 10)), Image.new("L", (12, 8)))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TrainingError, match=r"1.png is \(8, 12\), the images before it \(10, 10\)") as caught:
+        load_data("sizes")
+    assert "load_data(path, size=...)" in caught.value.remedy and "--data package.module:factory" in caught.value.remedy
+    assert load_data("test_training:resized").shape == load_data("sizes", size=8).shape == (1, 8, 8)
+
+
+def test_normalisation_is_measured_on_images_of_all_classes() -> None:
+    labels = torch.arange(SAMPLE + 10_000) // (SAMPLE // 2)  # three classes, the last one dark
+    pixels = torch.where(labels == 2, 0, 200).to(torch.uint8).view(-1, 1, 1, 1)
+    large = Splits.make(Images(pixels, labels), Images(pixels, labels), validation=Images(pixels[:1], labels[:1]))
+    assert large.mean[0] == pytest.approx(float(pixels.float().mean()) / 255, abs=1e-3)
+    pixels, labels = torch.randint(0, 256, (500, 3, 4, 4), dtype=torch.uint8), torch.arange(500) % 2
+    few = Splits.make(Images(pixels, labels), Images(pixels, labels), validation=Images(pixels[:1], labels[:1]))
+    whole = pixels.to(torch.float32) / 255.0
+    assert few.mean == tuple(whole.mean((0, 2, 3)).tolist()) and few.std == tuple(whole.std((0, 2, 3)).tolist())
 
 
 def pair_of_data_sets() -> tuple[object, object]:

@@ -57,8 +57,7 @@ def edgepro(
     output = training.output
     locked = api.edgepro(training.model, training.data, output, name=name, settings=settings, **training.common)
     rows = [
-        (layer["layer"], layer["channels"], layer["constants"], layer["turned"])
-        for layer in locked.report["layers"]
+        (layer["layer"], layer["channels"], layer["constants"], layer["turned"]) for layer in locked.report["layers"]
     ]
     show_table("Locked channels", ["layer", "channels", "constant", "turned"], rows)
     facts: dict[str, object] = {}

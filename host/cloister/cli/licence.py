@@ -21,7 +21,7 @@ Examples:
   cloister licence model.clb device.json -o model.lic
   cloister licence model.clb device.json -o trial.lic --queries 1000 --rate 60
   cloister licence model.clb device.json -o debug.lic --output full
-  cloister licence locked.clb device.json -o full.lic --password locked.pwd
+  cloister licence locked.clb device.json -o full.lic --password locked.pwd --personal
 """
 
 

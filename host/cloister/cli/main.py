@@ -29,6 +29,7 @@ COMMANDS = {
     "provision": ("cloister.cli.provision", "Fetch a device's public key and abilities."),
     "licence": ("cloister.cli.licence", "Let one device run one bundle."),
     "run": ("cloister.cli.run", "Run a bundle on a device."),
+    "trace": ("cloister.cli.trace", "Tell whose password has leaked."),
 }
 
 EXAMPLE = """

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from cloister.cli.common import Dim, Size, compile_progress, human, show_facts, show_json
-from cloister.estimate.instructions import WITH_CRYPTO, WITHOUT_CRYPTO, Extrapolation, Instructions
+from cloister.estimate.instructions import WITH_CRYPTO, WITHOUT_CRYPTO, Extrapolation, Instructions, constants
+from cloister.estimate.pair import Prediction, predict
 from cloister.estimate.plan import MemoryPlan, NormalWorld, plan_model
 from cloister.seal.ciphers import SUITES
 
@@ -18,7 +19,7 @@ EXAMPLE = """
 Examples:
   cloister plan model.onnx --secure-memory 8MiB
   cloister plan model.onnx --secure-memory 8MiB --compiled-for 4MiB   # a bundle made for less
-  cloister plan cpm.onnx --backbone backbone.onnx --secure-memory 2MiB
+  cloister plan cpm.onnx --backbone backbone.onnx --victim model.onnx --secure-memory 2MiB   # what protection adds
   cloister plan model.onnx --secure-memory 8MiB --picture memory.svg --json
 """
 
@@ -30,6 +31,11 @@ Examples:
     type=click.Path(path_type=Path),
     help="MODEL is the CPM of a pair, and this its backbone, which needs no secure memory.",
 )
+@click.option(
+    "--victim",
+    type=click.Path(path_type=Path),
+    help="The unprotected model: tell what protection adds to it, both worlds and the boundary counted.",
+)
 @click.option("--secure-memory", type=Size(), required=True, help="What a session in OP-TEE may take, all included.")
 @click.option("--compiled-for", type=Size(), help="What the bundle is compiled for [default: the same].")
 @click.option("--dim", "dims", type=Dim(), multiple=True, metavar="NAME=N", help="Fix a free dimension (repeatable).")
@@ -39,13 +45,16 @@ Examples:
 @click.option("--picture", type=click.Path(path_type=Path), help="Write memory over time to this SVG file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(
-    model: Path, backbone: Path | None, secure_memory: int, compiled_for: int | None, dims: tuple[tuple[str, int], ...],
-    max_partition: int | None, cipher: str | None, smallest: bool, picture: Path | None, as_json: bool,
+    model: Path, backbone: Path | None, victim: Path | None, secure_memory: int, compiled_for: int | None,
+    dims: tuple[tuple[str, int], ...], max_partition: int | None, cipher: str | None, smallest: bool,
+    picture: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Tell whether and how the ONNX file MODEL fits into secure memory.
 
     Nothing is compiled or written. Exit status: 0 it fits, 1 it does not.
     """
+    if victim is not None and dims:
+        raise click.UsageError("--victim takes files without free dimensions: export all of them with fixed ones")
     with compile_progress(f"planning {model}") as progress:
         found = plan_model(
             model, secure_memory, backbone=backbone, dims=dict(dims), max_partition=max_partition,
@@ -55,10 +64,13 @@ def plan(
         from cloister.estimate.picture import save_picture
 
         save_picture(found, f"{model.name} in {human(secure_memory)}", picture)
+    added = None
+    if victim is not None and found.fits:
+        added = predict(victim, model, backbone, budget=secure_memory, cipher=cipher or WITH_CRYPTO)
     if as_json:
-        show_json(found.as_json())
+        show_json(found.as_json() | ({} if added is None else {"protected": added.as_json()}))
     else:
-        show_facts(facts(found, picture))
+        show_facts(facts(found, picture) | ({} if added is None else added_facts(added)))
     if not found.fits:
         sys.exit(1)
 
@@ -78,7 +90,8 @@ def facts(found: MemoryPlan, picture: Path | None) -> dict[str, object]:
         "resident": f"{found.resident} partitions, {human(found.resident_bytes)}",
         "streamed": f"{human(found.streamed)} ({found.streamed} bytes) at each inference, sealed with {WITH_CRYPTO}",
         "multiply-accumulates": f"{found.macs:,}",
-        "instructions": _told(found.instructions),
+        # nanoseconds where the constants are of a board
+        str(constants()["unit"]): _told(found.instructions),
         "estimate": trust(found.instructions),
         "without crypto": f"{found.instructions_without_crypto.total:,.0f} on a processor without AES instructions, "
         f"sealed with {WITHOUT_CRYPTO}",
@@ -90,6 +103,17 @@ def facts(found: MemoryPlan, picture: Path | None) -> dict[str, object]:
     if picture:
         shown["picture"] = picture
     return shown
+
+
+def added_facts(found: Prediction) -> dict[str, object]:
+    """What protection adds to an inference."""
+    parts = f"normal world {found.normal_world:,.0f}, TA {found.secure_world:,.0f}, boundary {found.boundary:,.0f}"
+    return {
+        "unprotected": f"{found.unprotected:,.0f} {found.unit}",
+        "protected": f"{found.total:,.0f}: {parts}",
+        "added": f"{100 * found.overhead:+.2f} %, within about {100 * found.error:.1f} % of the whole",
+        "crossings": f"{found.crossings} for each inference, {human(found.bytes_in)} into the TA",
+    }
 
 
 def backbone_facts(normal: NormalWorld) -> dict[str, object]:

@@ -81,6 +81,8 @@ def prune(
             listed = ", ".join(report["whole"][:8]) + (", ..." if len(report["whole"]) > 8 else "")
             facts["target"] = f"not reached: no more channels can be removed; whole stay {listed} (see docs/pruning.md)"
     facts["training"] = f"{report['training_s']:.0f} s"
+    # it is written only where something was removed
+    quantised = any((row["step"], row["precision"]) == ("pruned", "int8") for row in report["rows"])
     facts["written"] = f"{output / 'pruned.onnx'} ({human((output / 'pruned.onnx').stat().st_size)}), report.json, " \
-                       "report.md, report.svg" + (", pruned_int8.onnx" if int8 else "")  # fmt: skip
+                       "report.md, report.svg" + (", pruned_int8.onnx" if quantised else "")  # fmt: skip
     show_facts(facts)

@@ -51,6 +51,7 @@ class Prediction:
         evaluation: how far predictions were off of strategies that were measured whole and are no part of the
             calibration: by what is predicted (``total``, ``secure world``, ...) ``median``, ``worst`` and ``mean``, as
             the table keeps them; None where its constants were not held against any.
+        unit: of the costs.
     """
 
     unprotected: float
@@ -64,6 +65,7 @@ class Prediction:
     error: float
     extrapolations: tuple[Extrapolation, ...]
     evaluation: Mapping[str, Any] | None = None
+    unit: str = "instructions"
 
     @property
     def total(self) -> float:
@@ -154,6 +156,7 @@ def predict(
         error=every.error,
         extrapolations=every.extrapolations,
         evaluation=(table or constants()).get("evaluation"),
+        unit=(table or constants()).get("unit", "instructions"),
     )
 
 

@@ -4,7 +4,7 @@
 >>> import cloister                                                          # doctest: +SKIP
 >>> cloister.prune("my_models:network", "images/", "pruned", checkpoint="trained.pt")  # doctest: +SKIP
 >>> cloister.edgepro("pruned/pruned.onnx", "images/", "locked")              # doctest: +SKIP
->>> bundle = cloister.compile("locked/locked.onnx", name="model")            # doctest: +SKIP
+>>> bundle = cloister.compile("locked/locked.onnx", name="model", password="locked/password.pwd")  # doctest: +SKIP
 
 Importing this needs no torch; calling does (the extra ``train``).
 """
@@ -298,7 +298,7 @@ def _model(model: str | Path | nn.Module, checkpoint: str | Path | None, splits:
     from cloister.protect.training import load_model
     from cloister.protect.training.source import check_model
 
-    module = load_model(model, None if checkpoint is None else Path(checkpoint))
+    module = load_model(model, None if checkpoint is None else Path(checkpoint), splits.shape)
     check_model(module, splits, str(model) if isinstance(model, str | Path) else type(model).__name__)
     return module
 

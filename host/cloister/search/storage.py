@@ -54,10 +54,17 @@ def shown(place: str | Path) -> str:
     """The place as it may be printed: without a password."""
     if not is_url(place):
         return str(place)
+    url = _parsed(str(place))
+    return str(place).split("://")[0] + "://..." if url is None else str(url.render_as_string(hide_password=True))
+
+
+def _parsed(url: str) -> sqlalchemy.URL | None:
+    """None where it cannot be read, or not safely: what a password has behind an @ would be the host's, and shown."""
     try:
-        return str(sqlalchemy.make_url(str(place)).render_as_string(hide_password=True))
-    except sqlalchemy.exc.ArgumentError:
-        return str(place).split("://")[0] + "://..."
+        found = sqlalchemy.make_url(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # ValueError: a port that is no number
+        return None
+    return None if "@" in (found.host or "") else found
 
 
 def open_storage(place: str | Path, *, create: bool = True) -> BaseStorage:
@@ -113,6 +120,12 @@ def _database(url: str) -> BaseStorage:
     # psycopg 3 is what the extra installs; SQLAlchemy before 2.1 takes psycopg2 where no driver is named
     scheme, _, rest = url.partition("://")
     url = f"postgresql+psycopg://{rest}" if scheme in ("postgres", "postgresql") else url
+    if _parsed(url) is None:  # not with SQLAlchemy's own words, which tell parts of it
+        raise SearchError(
+            f"{shown(url)}: the URL cannot be read",
+            "write it as postgresql://user:password@host:port/database with a number as port, and in a password %40 "
+            "for @",
+        )
     for attempt in range(TRIES):
         try:
             with warnings.catch_warnings():

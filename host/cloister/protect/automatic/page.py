@@ -141,7 +141,7 @@ def _costs(report: dict[str, Any]) -> str:
     lines = (
         ("unprotected model", "unprotected"), ("normal world", "normal_world"), ("secure world", "secure_world"),
         ("boundary", "boundary"), ("together", "total"), ("overhead", "overhead"), ("secure memory", "secure_memory"),
-        ("bytes into the secure world", "bytes_in"),
+        ("bytes into the secure world", "bytes_in"), ("invocations of the TA", "crossings"),
     )  # fmt: skip
     rows = []
     for what, key in lines:
@@ -151,7 +151,7 @@ def _costs(report: dict[str, Any]) -> str:
             near = found is not None and bool(found) and key != "overhead"
             row += ["" if found is None else _cost(key, found), f"{told[key] / found - 1:+.1%}" if near else ""]
         rows.append(row)
-    heads = ["instructions, unless it says else", "predicted", *(["measured", "prediction off by"] if measured else [])]
+    heads = [f"{told['unit']}, unless it says else", "predicted", *(["measured", "prediction off by"] if measured else [])]
     text = f"<p>The prediction is about {told['error']:.1%} off in two of three cases, by its calibration"
     if held := (told.get("evaluation") or {}).get("total"):
         text += (

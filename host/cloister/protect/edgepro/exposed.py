@@ -12,6 +12,9 @@ from cloister.protect.edgepro.layers import called, lockable, traced
 from cloister.protect.edgepro.lock import Locked
 from cloister.protect.training.data import Splits
 
+#: Images that the device is asked about at a time: an attacker may ask about all that there are.
+BATCH = 250
+
 
 class LeakedLock:
     """The worst case: all locked weights in clear, without the password, and a device to ask.
@@ -36,8 +39,8 @@ class LeakedLock:
     @torch.no_grad()
     def query(self, pixels: torch.Tensor) -> torch.Tensor:
         """Labels int64 (N,) that a licensed device answers to images (N, C, H, W) as the data set has them."""
-        labels: torch.Tensor = self._authorised(self._splits.normalise(pixels.cpu())).argmax(1)
-        return labels
+        parts = pixels.cpu().split(BATCH)
+        return torch.cat([self._authorised(self._splits.normalise(part)).argmax(1) for part in parts])
 
 
 class ExposedPrefix(LeakedLock):

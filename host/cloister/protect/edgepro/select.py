@@ -17,6 +17,8 @@ from cloister.protect.training.errors import TrainingError
 #: How channels are ranked. "mean": mean activation, what EdgePro's published code uses; "variance" of the activation
 #: over the images; "saliency": mean of |activation x gradient of the loss|, what the answer depends on; "random".
 Criterion = Literal["mean", "variance", "saliency", "random"]
+#: Images at a time: gradients of a thousand at once take too much memory where images are large.
+BATCH = 250
 #: How channels are drawn. "roulette": of the best ``pool``, with chances in proportion to the ranking (EdgePro); "top":
 #: the best; "uniform": of the best ``pool`` with equal chances.
 Draw = Literal["roulette", "top", "uniform"]
@@ -46,29 +48,58 @@ def channel_scores(
 
         handles.append(layer.register_forward_hook(hook))
     device = next(module.parameters()).device
+    sums: dict[str, _Sums] = {}
     try:
-        logits = module.eval()(splits.normalise(images.pixels.to(device)))
-        nn.functional.cross_entropy(logits, images.labels.to(device)).backward()
+        for pixels, labels in zip(images.pixels.split(BATCH), images.labels.split(BATCH), strict=True):
+            logits = module.eval()(splits.normalise(pixels.to(device)))
+            loss = nn.functional.cross_entropy(logits, labels.to(device), reduction="sum") / len(images)
+            loss.backward()
+            for name, output in kept.items():
+                sums.setdefault(name, _Sums()).add(_worths(output, criterion))
+            kept.clear()
+            module.zero_grad(set_to_none=True)
     finally:
         for handle in handles:
             handle.remove()
-    module.zero_grad(set_to_none=True)
-    scores = {}
-    for name, output in kept.items():
-        active = torch.relu(output.detach()).flatten(2) if output.ndim == 4 else torch.relu(output.detach())[..., None]
-        if criterion == "mean":
-            score = active.mean((0, 2))
-        elif criterion == "variance":
-            score = active.mean(2).var(0)
-        elif criterion == "saliency":
-            gradient = output.grad.flatten(2) if output.ndim == 4 else output.grad[..., None]
-            score = (active * gradient).sum(2).abs().mean(0)
-        elif criterion == "random":
-            score = torch.ones(active.shape[1])
-        else:
-            raise TrainingError(f"no ranking is named {criterion!r}", "use mean, variance, saliency or random")
-        scores[name] = score.to(torch.float32).cpu()
+    scores = {name: found.variance() if criterion == "variance" else found.mean() for name, found in sums.items()}
     return {name: scores[name] for name in layers if name in scores}
+
+
+def _worths(output: torch.Tensor, criterion: Criterion) -> torch.Tensor:
+    """What is summed up of each channel: (rows, channels), of a layer's output (N, C, H, W) or (rows, C)."""
+    active = torch.relu(output.detach()).flatten(2) if output.ndim == 4 else torch.relu(output.detach())[..., None]
+    if criterion in ("mean", "variance"):
+        return active.mean(2)
+    if criterion == "saliency":
+        gradient = output.grad.flatten(2) if output.ndim == 4 else output.grad[..., None]
+        return (active * gradient).sum(2).abs()
+    if criterion == "random":
+        return torch.ones(active.shape[:2])
+    raise TrainingError(f"no ranking is named {criterion!r}", "use mean, variance, saliency or random")
+
+
+class _Sums:
+    """Mean and variance of rows that come in batches; in doubles, so that the difference of squares keeps digits."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._total = self._squares = torch.zeros((), dtype=torch.float64)
+
+    def add(self, rows: torch.Tensor) -> None:
+        """Rows (n, channels)."""
+        rows = rows.to("cpu", torch.float64)
+        self._count += len(rows)
+        self._total = self._total + rows.sum(0)
+        self._squares = self._squares + rows.square().sum(0)
+
+    def mean(self) -> torch.Tensor:
+        """float32 (channels,)."""
+        return (self._total / self._count).to(torch.float32)
+
+    def variance(self) -> torch.Tensor:
+        """float32 (channels,), over the rows but one."""
+        spread = self._squares - self._total.square() / self._count
+        return (spread / (self._count - 1)).clamp_min(0).to(torch.float32)
 
 
 def draw_channels(scores: torch.Tensor, share: float, pool: float, draw: Draw, chance: Chance) -> torch.Tensor:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 
 from cloister.attack.surgery import fresh
 from cloister.protect.prune.channels import Group, prunable, remove
+from cloister.protect.training.errors import TrainingError
 
 #: Layers of at least so many channels keep a multiple of it: the engine computes channels in fours.
 MULTIPLE = 4
@@ -18,7 +20,9 @@ SYNTHETIC = 256
 
 
 def narrowed(module: nn.Module, shape: tuple[int, int, int], share: float) -> nn.Module:
-    """A copy in which each layer but the last has ``share`` of its channels: those of the largest weights.
+    """A copy in which each layer but the last has about ``share`` of its channels: those of the largest weights.
+
+    Of layers that group normalisation takes in runs, each run keeps as many.
 
     Args:
         module: on the CPU.
@@ -31,11 +35,12 @@ def narrowed(module: nn.Module, shape: tuple[int, int, int], share: float) -> nn
     removal = {}
     for group in prunable(module, shape):
         wanted = max(1, round(share * group.width))
-        if wanted >= MULTIPLE:
-            wanted = MULTIPLE * round(wanted / MULTIPLE)
+        multiple = math.lcm(MULTIPLE, group.sections)
+        if wanted < multiple:
+            multiple = group.sections
+        wanted = max(multiple, multiple * round(wanted / multiple))
         if wanted < group.width:
-            order = torch.argsort(_weights(module, group), stable=True)
-            removal[group.layer] = sorted(order[: group.width - wanted].tolist())
+            removal[group.layer] = group.lowest(_weights(module, group), group.width - wanted)
     return remove(module, removal, shape)
 
 
@@ -71,15 +76,26 @@ def synthetic(shape: tuple[int, int, int], count: int, seed: int) -> torch.Tenso
 
 @torch.no_grad()
 def drawn(module: nn.Module, shape: tuple[int, int, int], seed: int) -> nn.Module:
-    """A copy that no private data went into: weights drawn, normalisation measured on :func:`synthetic` images."""
+    """A copy that no private data went into: weights drawn, normalisation measured on :func:`synthetic` images.
+
+    Raises:
+        TrainingError: it cannot be run on images of that shape.
+    """
     made = fresh(module, seed)
     norms = [layer for layer in made.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
         layer.momentum = None  # the plain mean of what is seen
     images = synthetic(shape, SYNTHETIC, seed)
-    for part in images.split(64):
-        made.train()(part)
+    try:
+        for part in images.split(64):
+            made.train()(part)
+    except Exception as error:  # whatever the module's forward raises
+        told = (str(error) or repr(error)).splitlines()[0]
+        raise TrainingError(
+            f"{type(module).__name__} with weights drawn anew cannot be run on images {shape} in training mode: {told}",
+            "give a module that can, or choose a backbone that is not random",
+        ) from error
     _restore(norms, momenta)
     return made.eval()
 

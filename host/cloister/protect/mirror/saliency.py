@@ -13,6 +13,8 @@ from cloister.protect.training.data import Splits
 
 #: Training images that it is measured on.
 SAMPLE = 1000
+#: Of these at a time: gradients of all at once take too much memory where images are large.
+BATCH = 250
 
 
 def salient_channels(victim: nn.Module, splits: Splits, strategy: Strategy, seed: int) -> dict[str, list[int]]:
@@ -34,12 +36,16 @@ def salient_channels(victim: nn.Module, splits: Splits, strategy: Strategy, seed
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:SAMPLE]
     sample = splits.train.take(order.to(splits.train.pixels.device))
     net = with_outputs(graph, [answer_node(graph), *(tensor.node for tensor in tensors)])
-    logits, *tapped = net(splits.normalise(sample.pixels.cpu()))
-    loss = nn.functional.cross_entropy(logits, sample.labels.cpu(), reduction="sum")
-    gradients = torch.autograd.grad(loss, tapped)
+    totals = [torch.zeros(())] * len(tensors)
+    for pixels, labels in zip(sample.pixels.split(BATCH), sample.labels.split(BATCH), strict=True):
+        logits, *tapped = net(splits.normalise(pixels.cpu()))
+        loss = nn.functional.cross_entropy(logits, labels.cpu(), reduction="sum")
+        gradients = torch.autograd.grad(loss, tapped)
+        for place, (tap, gradient) in enumerate(zip(tapped, gradients, strict=True)):
+            score = (tap.detach() * gradient).flatten(2).sum(2) if tap.ndim == 4 else tap.detach() * gradient
+            totals[place] = totals[place] + score.abs().sum(0)
     found = {}
-    for tensor, tap, gradient in zip(tensors, tapped, gradients, strict=True):
-        score = (tap * gradient).flatten(2).sum(2) if tap.ndim == 4 else tap * gradient
-        best = torch.argsort(score.abs().mean(0), descending=True, stable=True)
+    for tensor, total in zip(tensors, totals, strict=True):  # the mean has the same order
+        best = torch.argsort(total, descending=True, stable=True)
         found[tensor.name] = sorted(best[: kept(tensor.shape[0], strategy)].tolist())
     return found

@@ -10,6 +10,9 @@ from torch import nn
 
 from cloister.protect.training.data import Splits
 
+#: Images that the device is asked about at a time: an attacker may ask about all that there are.
+BATCH = 250
+
 
 class PrunedInClear:
     """The worst case: the pruned network's weights in clear. In Cloister they lie sealed in the bundle."""
@@ -28,5 +31,5 @@ class PrunedInClear:
     @torch.no_grad()
     def query(self, pixels: torch.Tensor) -> torch.Tensor:
         """Labels int64 (N,) that the device answers to images (N, C, H, W) as the data set has them."""
-        labels: torch.Tensor = self._module(self._splits.normalise(pixels.cpu())).argmax(1)
-        return labels
+        parts = pixels.cpu().split(BATCH)
+        return torch.cat([self._module(self._splits.normalise(part)).argmax(1) for part in parts])

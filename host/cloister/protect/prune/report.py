@@ -72,13 +72,14 @@ def full_report(pruned: Pruned, splits: Splits, folder: Path, *, int8: bool = Tr
     Args:
         pruned: what ``prune_model`` made.
         splits: of the data it was pruned on.
-        folder: gets ``report.json``, ``report.md``, ``report.svg``, ``pruned_int8.onnx``, and in ``models`` every
-            network of the table as ONNX.
+        folder: gets ``report.json``, ``report.md``, ``report.svg``, ``pruned_int8.onnx`` where any channel was removed,
+            and in ``models`` every network of the table as ONNX.
         int8: also tell of the unpruned and the pruned network in 8 bits.
         measure: count the instructions of every network on the emulated device, beside the estimate.
 
     Returns:
-        ``pruned.report`` and ``rows``: step, precision, accuracies and costs.
+        ``pruned.report`` and ``rows``: step, precision, accuracies and costs. ``accepted`` is, of steps, whether
+        pruning went on from there; of 8 bits, whether what was lost is within the budget.
 
     Raises:
         TrainingError: measuring failed.
@@ -99,8 +100,9 @@ def full_report(pruned: Pruned, splits: Splits, folder: Path, *, int8: bool = Tr
         if int8 and label in ("unpruned", "pruned"):
             small = quantise(file, splits, models / f"{label}-int8.onnx")
             validation = onnx_accuracy(small, splits.validation, splits)
+            lost = 100 * (pruned.steps[0].validation - validation)
             figures = {
-                "validation": validation, "lost": 100 * (pruned.steps[0].validation - validation), "accepted": True,
+                "validation": validation, "lost": lost, "accepted": lost <= pruned.report["settings"]["budget"],
                 "test": onnx_accuracy(small, splits.test, splits),
             }  # fmt: skip
             rows.append({"step": label, "precision": "int8", "file": small.name, **figures, **about, **costs(small)})
@@ -136,7 +138,8 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     whole = rows[0]["macs"]
     table = []
     for row in rows:
-        name = row["step"] if row["accepted"] else f"{row['step']} (refused)"
+        fault = "over the budget" if row["precision"] == "int8" else "refused"
+        name = row["step"] if row["accepted"] else f"{row['step']} ({fault})"
         line = [
             name, row["precision"], f"{row['validation']:.2%}", f"{row['lost']:.2f}",
             f"{row['test']:.2%}" if "test" in row else "", f"{row['macs']:,}", f"{row['macs'] / whole:.3f}",

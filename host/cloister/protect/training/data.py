@@ -15,6 +15,9 @@ import torch
 
 from cloister.protect.training.errors import TrainingError
 
+#: Training images that mean and deviation are measured on, at most.
+SAMPLE = 20000
+
 
 @dataclass(frozen=True)
 class Images:
@@ -146,7 +149,9 @@ class Splits:
                 "number the classes from 0, without gaps, and give each two images or more",
             )
         scale = 255.0 if train.pixels.dtype == torch.uint8 else 1.0
-        sample = train.pixels[:20000].to(torch.float32) / scale
+        wanted = min(len(train), SAMPLE)
+        spread = torch.arange(wanted) * len(train) // wanted  # a folder's first images are of its first classes only
+        sample = train.pixels[spread.to(train.pixels.device)].to(torch.float32) / scale
         mean, std = sample.mean((0, 2, 3)), sample.std((0, 2, 3)).clamp_min(1e-3)
         return Splits(train, validation, test, tuple(mean.tolist()), tuple(std.tolist()), names, name)
 

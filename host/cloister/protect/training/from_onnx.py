@@ -8,6 +8,7 @@ import importlib
 import math
 import sys
 import types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,16 @@ from cloister.protect.training.errors import TrainingError
 from cloister.protect.training.static import rows_of_tokens, settle
 
 
-def convert(path: Path) -> nn.Module:
+def convert(path: Path, shape: Sequence[int] = ()) -> nn.Module:
     """A trainable torch module (torch.fx.GraphModule) of an ONNX file, for batches of any size.
 
     Its answer is held against onnxruntime's. A softmax at the end is left out, as losses take logits; the label stays
     the same.
+
+    Args:
+        path: of the file.
+        shape: of an image, such as channels, height and width: what dimensions are that the file leaves free. Without
+            it they are taken as 1, and what depends on them stays as it is.
 
     Raises:
         TrainingError: the file is no ONNX model, has an operator that cannot be converted, or answers differently.
@@ -36,6 +42,7 @@ def convert(path: Path) -> nn.Module:
         raise TrainingError(f"{path} is no ONNX model: {str(error).splitlines()[0]}", "check the path") from error
     _drop_softmax(model)
     _free_batch(model)
+    _size(model, shape)
     _unstride(model)
     _flatten(model)
     rows_of_tokens(model)
@@ -53,13 +60,27 @@ def convert(path: Path) -> nn.Module:
     return module
 
 
-def _settle(module: nn.Module, model: Any) -> None:
+def _images(model: Any) -> list[Any]:
+    """The dimensions of each of the model's inputs, the batch first."""
     constants = {tensor.name for tensor in model.graph.initializer}
-    dims = [info.type.tensor_type.shape.dim for info in model.graph.input if info.name not in constants]
-    if len(dims) == 1 and isinstance(module, fx.GraphModule):
+    return [info.type.tensor_type.shape.dim for info in model.graph.input if info.name not in constants]
+
+
+def _size(model: Any, shape: Sequence[int]) -> None:
+    """Free dimensions of the images as in ``shape``, in place; what the file fixes stays, the data may not fit it."""
+    for dims in _images(model):
+        if len(dims) == len(shape) + 1:
+            for dim, size in zip(dims[1:], shape, strict=True):
+                dim.dim_value = dim.dim_value or size
+
+
+def _settle(module: nn.Module, model: Any) -> None:
+    dims = _images(model)
+    # what is measured at a size that was guessed would be wrong at any other
+    if len(dims) == 1 and all(dim.dim_value for dim in dims[0][1:]) and isinstance(module, fx.GraphModule):
         aside = copy.deepcopy(module)
         try:
-            changed = settle(aside, tuple(dim.dim_value or 1 for dim in dims[0][1:]))
+            changed = settle(aside, tuple(dim.dim_value for dim in dims[0][1:]))
         except Exception:  # such as a batch that is fixed inside: the check tells
             return
         if changed:
@@ -197,10 +218,19 @@ def _check(path: Path, model: Any, module: nn.Module) -> None:
         expected = torch.from_numpy(session.run(None, {inputs[0].name: images.numpy()})[0])
         with torch.no_grad():
             got = module.eval()(images)
-    except Exception as error:  # a fixed batch inside, such as in a Reshape
+    except Exception as error:  # a fixed batch inside, such as in a Reshape, or images of another size than it takes
+        told, size = (str(error) or repr(error)).splitlines()[0], " x ".join(map(str, shape[1:]))
+        free = [dim.dim_param or "unnamed" for dim in _images(model)[0][1:] if not dim.dim_value]
+        if free:
+            raise TrainingError(
+                f"{path} leaves dimensions of its images free ({', '.join(free)}), and cannot be run with 1 for each, "
+                f"on a batch of {size}: {told}",
+                "export it for images of one size, or load it with theirs: cloister.protect.training.load_model(path, "
+                "shape=(channels, height, width))",
+            ) from error
         raise TrainingError(
-            f"{path} cannot be run on a batch of images: {str(error).splitlines()[0]}",
-            "export it with a free batch dimension",
+            f"{path} cannot be run on a batch of images of {size}: {told}",
+            "export it with a free batch dimension, and for images of that size",
         ) from error
     if len(expected) != len(images) or got.shape != expected.shape:
         raise TrainingError(

@@ -20,6 +20,8 @@ from cloister.protect.training.errors import TrainingError
 from cloister.protect.training.source import call_factory, is_factory
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".webp")
+#: What Pillow raises where a file is damaged; beside these its DecompressionBombError.
+_BROKEN = (OSError, SyntaxError, ValueError)
 _FORMS = (
     "x_train, y_train, x_test, y_test; train_image, train_label, test_image, test_label; or "
     "train_jpeg, train_offset, train_label and the same with test_"
@@ -91,21 +93,41 @@ def _read_folder(root: Path, classes: Sequence[str], size: int | None) -> Images
                 continue
             try:
                 with image.open(path) as opened:
-                    picture = opened.convert("L" if opened.mode in ("1", "L", "I;16") else "RGB")
+                    picture = _bytes(image, opened)
                     if size is not None:
                         picture = picture.resize((size, size))
                     arrays.append(np.asarray(picture, np.uint8))
-            except OSError as error:
+            except (*_BROKEN, image.DecompressionBombError) as error:
                 raise TrainingError(f"{path} cannot be read as an image: {error}", "remove or replace it") from error
             labels.append(label)
             if arrays[-1].shape != arrays[0].shape:
                 raise TrainingError(
                     f"{path} is {arrays[-1].shape}, the images before it {arrays[0].shape}",
-                    "bring all images to one size and mode, or give the size to resize to",
+                    "bring all images to one size and mode; cloister.protect.training.load_data(path, size=...) "
+                    "resizes them: give what it returns as data in Python, or a function of yours that returns it as "
+                    "--data package.module:factory",
                 )
     if not arrays:
         raise TrainingError(f"{root} has no images", f"endings that are read: {', '.join(_ENDINGS)}")
     return _images(np.stack(arrays), np.array(labels), str(root))
+
+
+def _bytes(image: Any, opened: Any) -> Any:
+    """A picture of mode "L" or "RGB". Greys of 16 bits are scaled, as Pillow's own conversion cuts them off at 255.
+
+    Args:
+        image: the module ``PIL.Image``.
+        opened: a picture of any mode.
+
+    Raises:
+        ValueError: its values are floats, or have more than 16 bits: it does not say which is white.
+    """
+    if opened.mode != "F" and not opened.mode.startswith("I"):
+        return opened.convert("L" if opened.mode in ("1", "L") else "RGB")
+    values = np.asarray(opened)
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 0xFFFF:
+        raise ValueError("its values are not of 8 or 16 bits")
+    return image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))  # 65535 is 255 * 257
 
 
 def _images(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], what: str) -> Images:
@@ -191,8 +213,8 @@ def _decode(jpeg: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], what: s
     for index, (begin, end) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
         try:
             with image.open(io.BytesIO(data[begin:end])) as opened:
-                pictures.append(np.asarray(opened.convert("RGB"), np.uint8))
-        except OSError as error:
+                pictures.append(np.asarray(_bytes(image, opened).convert("RGB"), np.uint8))
+        except (*_BROKEN, image.DecompressionBombError) as error:
             raise TrainingError(f"{what}: image {index} cannot be read: {error}", "check the offsets") from error
     return np.stack(pictures)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}"
 
 
-def load_model(source: str | Path | nn.Module, checkpoint: Path | None = None) -> nn.Module:
+def load_model(source: str | Path | nn.Module, checkpoint: Path | None = None, shape: Sequence[int] = ()) -> nn.Module:
     """A torch module to train, prune or lock.
 
     Args:
@@ -72,6 +73,7 @@ def load_model(source: str | Path | nn.Module, checkpoint: Path | None = None) -
             path of an ONNX file, which is converted with onnx2torch.
         checkpoint: the module's state: a file of ``torch.save(module.state_dict())``, or a checkpoint that
             :func:`~cloister.protect.training.loop.fit` wrote.
+        shape: channels, height and width of an image: what an ONNX file is loaded for that leaves them free.
 
     Raises:
         TrainingError: the source is none of these, or the checkpoint does not fit.
@@ -84,7 +86,7 @@ def load_model(source: str | Path | nn.Module, checkpoint: Path | None = None) -
             raise TrainingError(f"{source} returned {type(made).__name__}", "return a torch.nn.Module")
         module = made
     elif Path(source).suffix == ".onnx":
-        module = _from_onnx(Path(source))
+        module = _from_onnx(Path(source), shape)
     else:
         raise TrainingError(f"{source} is no package.module:factory and no .onnx file", "check the name")
     if checkpoint is not None:
@@ -184,7 +186,7 @@ def load_checkpoint(module: nn.Module, path: Path) -> None:
         raise TrainingError(f"{path} does not fit the model: {told}", "give the checkpoint of this model") from error
 
 
-def _from_onnx(path: Path) -> nn.Module:
+def _from_onnx(path: Path, shape: Sequence[int]) -> nn.Module:
     from cloister.protect.training.from_onnx import convert
 
-    return convert(path)
+    return convert(path, shape)
