@@ -172,9 +172,9 @@ def test_a_wrong_model_is_named(name: str, arguments: list[str], says: str) -> N
         ("gaps.npz", "gaps: no training images are left of 5 of 15 classes: 0, 1, 2, 3, 4"),
         ("text.npz", "text.npz cannot be read"),
         ("folder", "folder has no folder 'train'"),
-        ("wrong_models:empty", "returned a data set without images"),
+        ("wrong_models:empty", "what wrong_models:empty returned holds a data set without images"),
         ("wrong_models:broken", "failed: ValueError: no weights here"),
-        ("wrong_models:nothing", "returned NoneType, no data set"),
+        ("wrong_models:nothing", "what wrong_models:nothing returned is NoneType, no data set"),
     ],
 )
 def test_wrong_data_are_named(data: str, says: str) -> None:

@@ -119,6 +119,17 @@ def test_a_channel_that_is_never_active_is_not_locked_to_what_pruning_gives() ->
     assert len(locks[name].values) == len(layer.weight) and float(locks[name].values.min()) > 0
 
 
+def test_statistics_are_those_of_all_images_at_once() -> None:
+    module, data = folded(), digits_splits().normalise(digits_splits().train.pixels[:600])
+    name, layer = next(iter(lockable(module).items()))
+    with torch.no_grad():
+        rows = layer(data).transpose(0, 1).flatten(1)
+    for found, wanted in zip(
+        output_statistics(module, data)[name], (rows.mean(1), rows.std(1), torch.relu(rows).mean(1)), strict=True
+    ):
+        assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("chance", [SystemChance(), SeededChance(3)])
 def test_what_locks_are_drawn_by(chance: Chance) -> None:
     drawn = chance.uniform(20_000)

@@ -367,3 +367,14 @@ def test_a_good_model_of_unbalanced_classes_is_told_from_a_guess() -> None:
         check_trained(Bright(1e6), splits, "net")
     one = replace(splits, validation=splits.validation.take(splits.validation.labels.nonzero().flatten()))
     assert check_trained(Bright(middle), one, "net") > 0.9, "a validation split may have a single class"
+
+
+def test_data_sets_can_be_given_as_they_are() -> None:
+    items = [(torch.full((1, 4, 4), index / 40), index % 2) for index in range(40)]
+    pair = load_data((items[:30], items[30:]), validation=0.2)
+    assert (len(pair.train), len(pair.validation), len(pair.test)) == (24, 6, 10) and pair.shape == (1, 4, 4)
+    assert sorted(pair.test.pixels[:, 0, 0, 0].tolist()) == pytest.approx([index / 40 for index in range(30, 40)])
+    whole = load_data(items)
+    assert len(whole.test) == 8 and load_data(whole) is whole
+    with pytest.raises(TrainingError, match="the data given is int, no data set"):
+        load_data((items, 7))

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from cloister.protect.automatic import Protected, ProtectSettings
     from cloister.protect.edgepro import Locked, LockSettings
     from cloister.protect.prune import Pruned, PruneSettings
-    from cloister.protect.training import Splits
+    from cloister.protect.training import DataSource, Splits
     from cloister.search import Budget
 
 
 def edgepro(
     model: str | Path | nn.Module,
-    data: str | Path | Splits,
+    data: DataSource,
     output: str | Path,
     *,
     checkpoint: str | Path | None = None,
@@ -53,7 +53,7 @@ def edgepro(
         model: an ONNX file, ``package.module:factory``, or a torch module; logits (N, classes) from normalised images
             (N, C, H, W). It is not changed.
         data: what it was trained on: a folder of images, an ``.npz`` file, ``package.module:factory`` of torch data
-            sets, or ``Splits``.
+            sets, what such a factory returns (a pair of torch data sets, or one), or ``Splits``.
         output: folder that gets ``locked.onnx``, ``password.pwd`` (secret), ``report.json``, and checkpoints in
             ``training``: interrupted, the same call goes on where it was.
         checkpoint: the model's state, as ``torch.save(module.state_dict())`` writes it.
@@ -91,7 +91,7 @@ def edgepro(
 
 def prune(
     model: str | Path | nn.Module,
-    data: str | Path | Splits,
+    data: DataSource,
     output: str | Path,
     *,
     checkpoint: str | Path | None = None,
@@ -139,7 +139,7 @@ def prune(
 
 def attack(
     victim: str | Path | nn.Module,
-    data: str | Path | Splits,
+    data: DataSource,
     output: str | Path,
     *,
     checkpoint: str | Path | None = None,
@@ -204,7 +204,7 @@ def attack(
 
 def protect(
     model: str | Path | nn.Module,
-    data: str | Path | Splits,
+    data: DataSource,
     output: str | Path,
     *,
     budget: Budget | None = None,
@@ -287,10 +287,10 @@ def _folder(output: str | Path) -> Path:
     return folder
 
 
-def _splits(data: str | Path | Splits, validation: float, seed: int) -> Splits:
-    from cloister.protect.training import Splits, load_data
+def _splits(data: DataSource, validation: float, seed: int) -> Splits:
+    from cloister.protect.training import load_data
 
-    return data if isinstance(data, Splits) else load_data(data, validation=validation, seed=seed)
+    return load_data(data, validation=validation, seed=seed)
 
 
 def _model(model: str | Path | nn.Module, checkpoint: str | Path | None, splits: Splits) -> nn.Module:

@@ -151,7 +151,11 @@ def _costs(report: dict[str, Any]) -> str:
             near = found is not None and bool(found) and key != "overhead"
             row += ["" if found is None else _cost(key, found), f"{told[key] / found - 1:+.1%}" if near else ""]
         rows.append(row)
-    heads = [f"{told['unit']}, unless it says else", "predicted", *(["measured", "prediction off by"] if measured else [])]
+    heads = [
+        f"{told['unit']}, unless it says else",
+        "predicted",
+        *(["measured", "prediction off by"] if measured else []),
+    ]
     text = f"<p>The prediction is about {told['error']:.1%} off in two of three cases, by its calibration"
     if held := (told.get("evaluation") or {}).get("total"):
         text += (

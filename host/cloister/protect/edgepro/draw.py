@@ -13,6 +13,7 @@ from cloister.protect.edgepro.select import channel_scores, draw_channels
 from cloister.protect.edgepro.settings import LockSettings
 from cloister.protect.training.data import Splits
 from cloister.protect.training.errors import TrainingError
+from cloister.protect.training.evaluate import BATCH
 
 #: Training images that rankings and statistics are measured on.
 SAMPLE = 1000
@@ -78,19 +79,28 @@ def output_statistics(
         module: any.
         images: normalised, (N, C, H, W).
     """
-    found = {}
+    sums: dict[str, list[torch.Tensor]] = {}
     handles = []
     for name, layer in lockable(module).items():
 
         def hook(_layer: nn.Module, _inputs: object, output: torch.Tensor, name: str = name) -> None:
-            rows = output.transpose(0, 1).flatten(1).to(torch.float32)
-            found[name] = (rows.mean(1).cpu(), rows.std(1).cpu(), torch.relu(rows).mean(1).cpu())
+            rows = output.transpose(0, 1).flatten(1).to(torch.float64)
+            found = [torch.tensor(rows.shape[1]), rows.sum(1), rows.square().sum(1), torch.relu(rows).sum(1)]
+            found = [part.cpu() for part in found]
+            sums[name] = [a + b for a, b in zip(sums.get(name, [torch.zeros(())] * 4), found, strict=True)]
 
         handles.append(layer.register_forward_hook(hook))
     try:
         device = next(module.parameters()).device
-        module.eval()(images.to(device))
+        module.eval()
+        for part in images.split(BATCH):
+            module(part.to(device))
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    statistics = {}
+    for name, (count, total, squares, active) in sums.items():
+        mean = total / count
+        deviation = ((squares / count - mean.square()).clamp_min(0) * count / (count - 1).clamp_min(1)).sqrt()
+        statistics[name] = (mean.to(torch.float32), deviation.to(torch.float32), (active / count).to(torch.float32))
+    return statistics

@@ -9,7 +9,7 @@ from torch import nn
 from cloister.protect.training.data import Images, Splits
 
 #: Images at a time; more does not make a CPU faster and takes memory.
-BATCH = 1000
+BATCH = 250
 
 
 @torch.no_grad()

@@ -28,15 +28,20 @@ _FORMS = (
 )
 
 
-def load_data(where: str | Path, *, validation: float = 0.1, seed: int = 0, size: int | None = None) -> Splits:
+#: Where data come from; a torch data set is anything with a length and items (image, label).
+DataSource = str | Path | Splits | Sequence[Any]
+
+
+def load_data(where: DataSource, *, validation: float = 0.1, seed: int = 0, size: int | None = None) -> Splits:
     """Read a data set and cut its validation split off.
 
     Args:
         where: a folder with ``train/CLASS/*.png`` and ``test/CLASS/*.png`` (any format that Pillow reads); an ``.npz``
             file with arrays of images, or JPEG bytes and offsets; or ``package.module:factory``, called without
             arguments, which returns :class:`Splits`, a pair of torch data sets (training, test), or one data set, of
-            which a fifth becomes the test split. A data set's items are (image, label). An ``.npz`` file may hold
-            ``mean`` and ``std`` for each channel, if the model was trained with others than :class:`Splits` measures.
+            which a fifth becomes the test split; or what such a factory returns. A data set's items are (image,
+            label). An ``.npz`` file may hold ``mean`` and ``std`` for each channel, if the model was trained with
+            others than :class:`Splits` measures.
         validation: share of the training images that choices are made on; ignored where the data bring their own.
         seed: decides which images those are.
         size: images of a folder are resized to this height and width.
@@ -44,6 +49,8 @@ def load_data(where: str | Path, *, validation: float = 0.1, seed: int = 0, size
     Raises:
         TrainingError: names what is missing or does not fit.
     """
+    if not isinstance(where, str | Path):
+        return _given(where, "the data given", "data", validation, seed)
     text = str(where)
     path = Path(where)
     if path.is_dir():
@@ -220,14 +227,18 @@ def _decode(jpeg: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64], what: s
 
 
 def _factory(name: str, validation: float, seed: int) -> Splits:
-    made = call_factory(name)
+    return _given(call_factory(name), f"what {name} returned", name.rpartition(":")[2], validation, seed)
+
+
+def _given(made: Any, what: str, name: str, validation: float, seed: int) -> Splits:
+    """Splits as they are; of data sets those that they make."""
     if isinstance(made, Splits):
         return made
     if isinstance(made, tuple) and len(made) == 2:
-        train, test = (_data_set(entry, name) for entry in made)
+        train, test = (_data_set(entry, what) for entry in made)
     else:
-        test, train = _data_set(made, name).divide(0.2, seed)
-    return Splits.make(train, test, validation=validation, seed=seed, name=name.rpartition(":")[2])
+        test, train = _data_set(made, what).divide(0.2, seed)
+    return Splits.make(train, test, validation=validation, seed=seed, name=name)
 
 
 def _data_set(data: Any, name: str) -> Images:
@@ -236,7 +247,7 @@ def _data_set(data: Any, name: str) -> Images:
         return data
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         raise TrainingError(
-            f"{name} returned {type(data).__name__}, no data set", "return Splits, a torch Dataset, or a pair of them"
+            f"{name} is {type(data).__name__}, no data set", "give Splits, a torch Dataset, or a pair of them"
         )
     arrays, labels = [], []
     for index in range(len(data)):
@@ -253,5 +264,5 @@ def _data_set(data: Any, name: str) -> Images:
                 f"{name}: image {index} is {array.shape}, the first {arrays[0].shape}", "bring all images to one size"
             )
     if not arrays:
-        raise TrainingError(f"{name} returned a data set without images", "return one that has some")
+        raise TrainingError(f"{name} holds a data set without images", "give one that has some")
     return _images(np.stack(arrays), np.array(labels), name)
