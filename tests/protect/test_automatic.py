@@ -83,7 +83,7 @@ def test_the_report_holds_the_figures_and_fetches_nothing(made: Protected) -> No
     names = {record["target"] for record in report["attacks"]["records"]}
     assert len(names) == 3, "the protected model between both bounds"
     page = (made.folder / "report.html").read_text()
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4
     assert not re.search(r"""(src|href)\s*=|@import|url\(|<script""", page)
     for text in (str(made.strategy), f"{report['accuracy']['protected']:.2%}", f"{report['prediction']['total']:,.0f}"):
         assert text in page
@@ -150,7 +150,7 @@ def test_a_device_that_is_not_there_is_told_before_anything_is_kept(tmp_path: Pa
 def test_the_measured_overhead_is_held_against_the_budget(made: Protected) -> None:
     for overhead, mark in ((0.5, '<span class="good">50 %</span>'), (9.9, '<span class="bad">990 %</span>')):
         measured = {**made.report["prediction"], "overhead": overhead}
-        assert mark in page({**made.report, "measured": measured}, "", "")
+        assert mark in page({**made.report, "measured": measured}, "", "", "")
 
 
 def test_a_budget_that_cannot_be_kept_is_refused_before_anything_is_trained(tmp_path: Path) -> None:

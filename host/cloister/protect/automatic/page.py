@@ -22,13 +22,14 @@ th:first-child,td:first-child{text-align:left}svg{max-width:100%;min-width:680px
 """
 
 
-def page(report: dict[str, Any], front: str, attacks: str) -> str:
+def page(report: dict[str, Any], front: str, curves: str, attacks: str) -> str:
     """The HTML text.
 
     Args:
         report: as ``report.json`` has it.
         front: picture of the front, SVG.
-        attacks: picture of the attacks, SVG.
+        curves: how the attacks grow with what an attacker has, SVG.
+        attacks: picture of all attacks, SVG.
     """
     budget, chosen = Budget(**report["budget"]), report["chosen"]
     name, network = escape(report["model"]), report["network"]
@@ -49,6 +50,7 @@ def page(report: dict[str, Any], front: str, attacks: str) -> str:
         _costs(report),
         "<h2>Attacks, between their two bounds</h2>",
         _bounds(report),
+        f'<div class="wide">{curves}</div>',
         f'<div class="wide">{attacks}</div>',
         "<h2>All that was trained</h2>",
         _tried(report),

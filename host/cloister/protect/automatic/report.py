@@ -88,6 +88,7 @@ def strategy_of(report: dict[str, Any]) -> Strategy:
 
 def write_report(folder: Path, report: dict[str, Any], found: Found, budget: Budget, place: Path) -> None:
     """Write ``report.json``, ``report.html``, ``attacks.json``, ``attacks.md``, ``attacks.svg``, ``front.svg``."""
+    from cloister.attack.curves import draw as draw_curves
     from cloister.attack.picture import draw as draw_attacks
     from cloister.protect.automatic.page import page
     from cloister.search.picture import draw as draw_front
@@ -97,6 +98,7 @@ def write_report(folder: Path, report: dict[str, Any], found: Found, budget: Bud
     records = [record for stage in (Stage.PROXY, Stage.TRAINING) for record in found.study.records(stage)]
     front = draw_front(records, budget, found.chosen, "What the attacker gains, over what protection costs")
     attacks = draw_attacks(report["attacks"]["records"], f"Attacks, {report['data']['name']}")
+    curves = draw_curves(report["attacks"]["records"], report["attacks"]["about"], "Attacks by what they take")
     write_aside(folder / "front.svg", front.encode())
     write_aside(folder / REPORT_FILE, (json.dumps(report, indent=1) + "\n").encode())
-    write_aside(folder / PAGE_FILE, page(report, front, attacks).encode())
+    write_aside(folder / PAGE_FILE, page(report, front, curves, attacks).encode())
