@@ -21,7 +21,7 @@ from torch import nn
 import cloister
 from cloister.attack import Effort
 from cloister.cli.main import cloister as command
-from cloister.errors import CloisterError
+from cloister.errors import CloisterError, FormatError
 from cloister.estimate.pair import predict
 from cloister.protect.automatic import Depth, Protected, ProtectSettings, evaluator, protect_model, settings_with
 from cloister.protect.automatic.drawing import draw
@@ -139,6 +139,26 @@ def test_what_another_worker_trained_is_trained_here_too(made: Protected, tmp_pa
     mine = protect(tmp_path / "a folder of its own", study=study)
     assert mine.strategy == made.strategy and mine.found.trainings == 1
     assert Bundle.load(mine.bundle).is_pair and (mine.folder / "attacks.json").exists()
+
+
+def test_what_was_protected_can_be_attacked_again(made: Protected, tmp_path: Path) -> None:
+    def attack(module: nn.Module, folder: Path) -> list[dict[str, Any]]:
+        given = {"attacks": ["direct", "finetune"], "effort": TINY, "device": "cpu", "quiet": True}
+        return cloister.attack(module, digits_splits(), tmp_path / "out", protected=[folder], **given).records
+
+    records = attack(victim(), made.folder)
+    found = {record["attack"]: record for record in records if record["target"] == f"digits {made.strategy.digest}"}
+    before = {record["attack"]: record for record in made.report["attacks"]["records"]
+              if record["target"].startswith("protected")}  # fmt: skip
+    for name in ("direct", "finetune"):
+        assert found[name]["accuracy"] == before[name]["accuracy"]
+    other = copy.deepcopy(victim())
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.01)
+    with pytest.raises(TrainingError, match="its model differs"):
+        attack(other, made.folder)
+    with pytest.raises(FormatError, match="no report of `cloister protect`"):
+        attack(victim(), tmp_path)
 
 
 def test_a_device_that_is_not_there_is_told_before_anything_is_kept(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ Examples:
   cloister attack my_models:network --checkpoint trained.pt --data images/ -o attacks/ --attacks observe \\
       --locked locked/locked.onnx --password locked/password.pwd --seen all
   cloister attack model.onnx --data data.npz --pruned pruned.onnx --attacks direct,finetune,steal -o attacks/
+  cloister attack my_models:network --checkpoint trained.pt --data images/ --protected protected/ -o attacks/
   cloister attack my_models:network --checkpoint trained.pt --data data.npz --target my_protection:exposed -o attacks/
 """
 
@@ -40,6 +41,8 @@ Examples:
         "the compiler does. Adds the attack observe.",
     ),
     click.option("--pruned", type=click.Path(path_type=Path), multiple=True, help="ONNX file that is exposed whole."),
+    click.option("--protected", type=click.Path(path_type=Path), multiple=True,
+                 help="Output folder of `cloister protect`: what attackers see of the pair, or of the whole model."),
     click.option("--target", "targets", multiple=True, help="Own protection: package.module:factory of an Exposed."),
     click.option("--attacks", help="Names with commas [default: all; docs/attacks.md lists them]."),
     click.option("--steps", type=click.IntRange(1), help="Of each training [default: 2000]."),
@@ -49,7 +52,7 @@ Examples:
 )  # fmt: skip
 def attack(
     training: Training, locked: Path | None, password: Path | None, seen: tuple[str, ...], pruned: tuple[Path, ...],
-    targets: tuple[str, ...], attacks: str | None, steps: int | None, rates: str | None,
+    protected: tuple[Path, ...], targets: tuple[str, ...], attacks: str | None, steps: int | None, rates: str | None,
     precision: Literal["auto", "float32", "bfloat16"],
 ) -> None:  # fmt: skip
     """Attack what is exposed of a protected MODEL, between the unprotected MODEL and one that can only be asked.
@@ -70,7 +73,7 @@ def attack(
         effort = replace(effort, steps=steps, trial=min(steps, effort.trial))
     report = api.attack(
         training.model, training.data, training.output, locked=locked, password=password, seen=seen, pruned=pruned,
-        targets=[_target(name) for name in targets], effort=effort,
+        protected=protected, targets=[_target(name) for name in targets], effort=effort,
         attacks=None if attacks is None else [name.strip() for name in attacks.split(",") if name.strip()],
         **training.common,
     )  # fmt: skip

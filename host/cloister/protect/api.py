@@ -147,6 +147,7 @@ def attack(
     password: Password | str | Path | None = None,
     seen: Sequence[str] = (),
     pruned: Sequence[str | Path] = (),
+    protected: Sequence[str | Path] = (),
     targets: Sequence[Exposed] = (),
     attacks: Sequence[str] | None = None,
     effort: Effort | None = None,
@@ -165,6 +166,7 @@ def attack(
         password: of ``locked``, for the device's answers.
         seen: tensors of ``locked`` that authorised runs show, or "all" for those that are locked.
         pruned: ONNX files that are exposed whole.
+        protected: output folders of :func:`protect`, of the same victim and data.
         targets: own protections; docs/attacks.md describes the interface.
         attacks: names (default: all).
         effort: what attackers have (default: ``Effort()``).
@@ -173,7 +175,8 @@ def attack(
         CloisterError: torch is missing, ``locked`` and ``password`` are not given together, or no target shows runs
             that could be observed.
         PasswordError: the password is of another model.
-        TrainingError: a model or the data cannot be used.
+        FormatError: a folder of ``protected`` holds no report.
+        TrainingError: a model or the data cannot be used, or a folder of ``protected`` is of another model.
         AttackError: an attack or a tensor that is not there, or a target that does not fit the data.
     """
     need_torch()
@@ -191,6 +194,11 @@ def attack(
         opened = password if isinstance(password, Password) else Password.read(Path(password))
         found.append(leaked_file(Path(locked), opened, splits, seen))
     found += [exposed_file(Path(path), splits) for path in pruned]
+    if protected:
+        from cloister.protect.automatic.again import exposed_again
+
+        for path in protected:
+            found += exposed_again(Path(path), module, splits, device)
     if attacks is not None and "observe" in attacks and not any(hasattr(one, "observed") for one in [*found, *targets]):
         raise CloisterError("there are no authorised runs to observe", "name the tensors that are seen (--seen all)")
     _trained(victim, module, splits)

@@ -198,23 +198,10 @@ class TrainingEvaluator:
 
     def _learn(self, strategy: Strategy, stage: str, depth: Depth) -> Learned:
         place = self.place(strategy, stage)
-        name = f"protected {strategy.digest}"
         source = self._source(strategy, stage, depth)
         # the accuracy of what is exposed is always told
-        victim, attacks = source or self._victim, tuple(dict.fromkeys(("direct", *depth.attacks)))
-        beside: list[Exposed] = []
-        if strategy.kind == "mirror":
-            target, beside, right, details = self._pair(victim, strategy, stage, depth, place, name)
-        elif strategy.lock is not None:
-            quiet = self._quiet or stage != "training"
-            target, right, details = locked_model(
-                victim, self._splits, strategy, self._settings.lock(strategy.lock, depth), place, name=name,
-                label=self._label, device=self._device, quiet=quiet,
-            )  # fmt: skip
-        elif source is not None:
-            target, right, details = pruned_model(source, self._splits, strategy, place, name)
-        else:
-            target, right, details = self._whole(strategy, place, name)
+        attacks = tuple(dict.fromkeys(("direct", *depth.attacks)))
+        target, beside, right, details = self._trained(strategy, stage, depth, source)
         if strategy.lock is not None and stage == "training":
             attacks = (*attacks, *(attack for attack in LOCK_ATTACKS if attack not in attacks))
         details["victim_test"] = self._tested
@@ -237,7 +224,7 @@ class TrainingEvaluator:
         strongest = max(
             (record for record in report.records if record["target"] in names), key=lambda record: record["validation"]
         )
-        direct = report.find(name, "direct")
+        direct = report.find(target.name, "direct")
         details |= {
             "gain_test": max(gain["test"] for gain in gains),
             "strongest": max(gains, key=lambda gain: gain["validation"]),
@@ -248,6 +235,30 @@ class TrainingEvaluator:
             100 * (self._right - right), max(gain["validation"] for gain in gains), right,
             strongest["validation"], details,
         )  # fmt: skip
+
+    def exposed(self, strategy: Strategy) -> list[Exposed]:
+        """What attackers of a strategy that is trained in full may begin with, and what the device answers."""
+        depth = self._settings.full
+        target, beside, _, _ = self._trained(strategy, "training", depth, self._source(strategy, "training", depth))
+        return [target, *beside]
+
+    def _trained(
+        self, strategy: Strategy, stage: str, depth: Depth, source: nn.Module | None
+    ) -> tuple[Exposed, list[Exposed], float, dict[str, Any]]:
+        """As :meth:`_pair`, for any strategy; trained now, or loaded if it was before."""
+        place, name, victim = self.place(strategy, stage), f"protected {strategy.digest}", source or self._victim
+        if strategy.kind == "mirror":
+            return self._pair(victim, strategy, stage, depth, place, name)
+        if strategy.lock is not None:
+            target, right, details = locked_model(
+                victim, self._splits, strategy, self._settings.lock(strategy.lock, depth), place, name=name,
+                label=self._label, device=self._device, quiet=self._quiet or stage != "training",
+            )  # fmt: skip
+        elif source is not None:
+            target, right, details = pruned_model(source, self._splits, strategy, place, name)
+        else:
+            target, right, details = self._whole(strategy, place, name)
+        return target, [], right, details
 
     @cached_property
     def _tested(self) -> float:
