@@ -35,9 +35,8 @@ def check_measurable() -> None:
 
 
 def measured(folder: Path, place: Path, strategy: Strategy, victim: Path) -> dict[str, float]:
-    """Instructions of one inference, by the names that a prediction has.
+    """Instructions of one inference and the memory that USAGE tells, by the names that a prediction has.
 
-    Secure memory is left out: the benchmark's peak is what lies beside the TA, a prediction's is all of the session.
     Everything stays resident: where the budget makes the TA swap partitions, that is not measured here.
 
     Args:
@@ -86,6 +85,7 @@ def _of_pair(found: Mapping[tuple[str, str, str], float], name: str) -> dict[str
         "boundary": boundary,
         "total": total,
         "overhead": total / victim - 1,
+        "loaded": found[name, "", "peak"],
         "bytes_in": found[name, "", "taps"],
     }
 
@@ -98,4 +98,5 @@ def _of_model(found: Mapping[tuple[str, str, str], float]) -> dict[str, float]:
         "normal_world": 0.0,
         "total": total,
         "overhead": total / victim - 1,
+        "loaded": found[PROTECTED, "ta", "peak"],
     }

@@ -143,6 +143,7 @@ def _costs(report: dict[str, Any]) -> str:
     lines = (
         ("unprotected model", "unprotected"), ("normal world", "normal_world"), ("secure world", "secure_world"),
         ("boundary", "boundary"), ("together", "total"), ("overhead", "overhead"), ("secure memory", "secure_memory"),
+        ("of it what lies beside the TA's own", "loaded"),
         ("bytes into the secure world", "bytes_in"), ("invocations of the TA", "crossings"),
     )  # fmt: skip
     rows = []
@@ -174,7 +175,7 @@ def _costs(report: dict[str, Any]) -> str:
 def _cost(key: str, value: float) -> str:
     if key == "overhead":
         return f"{100 * value:.2f} %"
-    return size(value) if key == "secure_memory" else f"{value:,.0f}"
+    return size(value) if key in ("secure_memory", "loaded") else f"{value:,.0f}"
 
 
 def _bounds(report: dict[str, Any]) -> str:
