@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -11,10 +12,12 @@ from digits_data import digits_splits
 from foreign_styles import PreActivation, Tokens
 from torch import nn
 
-from cloister.attack import AttackError, Effort, bench
+from cloister.attack import AttackError, BlackBox, Effort, bench
+from cloister.attack.attacker import Attacker
 from cloister.attack.attacks.head import parts_of
 from cloister.attack.exposed import WhiteBox
-from cloister.attack.surgery import fresh
+from cloister.attack.surgery import fresh, transplanted
+from cloister.attack.table import markdown
 from cloister.protect.edgepro import LockSettings, lock_model
 from cloister.protect.edgepro.exposed import LeakedLock
 from cloister.protect.mirror import MirrorSettings, lock_pair, mirror_model
@@ -68,6 +71,47 @@ def test_pairs_of_networks_on_tokens_are_locked_and_attacked() -> None:
     report = bench(targets, splits, victim, attacks=attacks, effort=LITTLE, device="cpu", quiet=True, white=False)
     for target in targets:
         assert {record["attack"] for record in report.records if record["target"] == target.name} >= {*attacks}
+
+
+def test_a_part_of_a_network_without_normalisation_is_begun_with() -> None:
+    torch.manual_seed(0)
+    splits, layers = digits_splits(), [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)]
+    victim = nn.Sequential(*layers).eval()
+
+    class Part(BlackBox):
+        """Exposes some layers and no network."""
+
+        def __init__(self, name: str, part: nn.Module) -> None:
+            super().__init__(victim, splits, name)
+            self.part = part
+
+        def features(self) -> nn.Module:
+            return copy.deepcopy(self.part)
+
+    fits, renamed = Part("prefix", victim[:2]), Part("renamed", nn.Sequential(nn.Sequential(*layers[:2])))
+    targets = [fits, renamed, Part("no weights", nn.Flatten())]
+    attacks = ["finetune", "steal"]
+    report = bench(targets, splits, victim, attacks=attacks, effort=LITTLE, device="cpu", quiet=True, white=False)
+    assert report.find("prefix", "finetune")["start"] == "exposed part"
+    assert any(tried.startswith("exposed part at") for tried in report.find("prefix", "steal")["tried"])
+    assert report.find("renamed", "finetune")["start"].startswith("scratch")
+    told = {(record["target"], record["attack"]) for record in report.records if "note" in record}
+    assert told == {("renamed", "finetune"), ("renamed", "steal")}, "who gave weights in vain"
+    page = markdown(report.records, report.about)
+    assert "## Notes" in page and "- renamed, fine-tuning: the exposed part has no place in the architecture" in page
+
+    attacker = Attacker(fits, splits, lambda seed: fresh(victim, seed), LITTLE, 0, None, "cpu", splits.train)
+    state = attacker.starts(splits.train)["exposed part"].state_dict()
+    assert torch.equal(state["0.0.weight"], layers[0].weight) and "0.1.running_mean" in state
+    assert not torch.equal(state["3.weight"], layers[3].weight)
+
+
+def test_a_part_finds_no_place_in_a_network_that_cannot_be_traced_but_by_its_names() -> None:
+    own, part = Branching(), nn.Sequential()
+    part.conv = nn.Conv2d(1, 4, 3)
+    whole = transplanted(part, own)
+    assert whole is not None and torch.equal(whole.conv.weight, part.conv.weight)
+    assert transplanted(nn.Sequential(part.conv), own) is None
 
 
 def test_a_network_that_cannot_be_traced_is_refused_before_anything_is_trained() -> None:

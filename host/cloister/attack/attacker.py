@@ -38,9 +38,13 @@ Record = dict[str, Any]
 FINALISTS = 3
 #: Draws of weights that training from scratch chooses from: of the architecture, and with normalisation everywhere.
 DRAWS, NORMALISED = 2, 3
+#: Images, at most, that statistics are measured on.
+SAMPLE = 1000
+#: What a record says where a part is exposed that the attacker could not begin with.
+NO_PLACE = "the exposed part has no place in the architecture, and every training began with fresh weights"
 #: What attackers do, for whoever keeps their figures: figures of another one are not comparable, and are made anew.
 #: Raise the first number when attacks or their starts change.
-METHOD = f"3, {FINALISTS} of {DRAWS} and {NORMALISED}"
+METHOD = f"4, {FINALISTS} of {DRAWS} and {NORMALISED}"
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class Attacker:
         folder: where checkpoints go; None keeps none.
         device: to train on.
         pool: images that he can ask about, without labels.
+        bare: as ``architecture``, with tensors named as the victim's are, where normalisation was put into that one:
+            what exposed parts are put into. None: ``architecture``.
     """
 
     target: Exposed
@@ -85,6 +91,7 @@ class Attacker:
     folder: Path | None
     device: str
     pool: Images
+    bare: Callable[[int], nn.Module] | None = None
     _labels: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def share(self, share: float) -> Images:
@@ -92,10 +99,24 @@ class Attacker:
         return self.splits.train.share(share, self.seed)
 
     def most(self) -> tuple[float, Images, torch.Tensor]:
-        """The largest share, its images, and up to 1000 of them as a network takes them, on the CPU."""
+        """The largest share, its images, and a sample of them as a network takes them, on the CPU."""
         share = max(self.effort.shares)
         images = self.share(share)
-        return share, images, self.splits.normalise(images.pixels[:1000].cpu())
+        return share, images, self._normalised(images)
+
+    def sample(self, images: Images, count: int = SAMPLE) -> Images:
+        """At most ``count`` of them, drawn by the seed, in their order.
+
+        The first ones would not do: folders of images are read class after class.
+        """
+        if len(images) <= count:
+            return images
+        drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed))[:count]
+        return images.take(drawn.sort().values)
+
+    def _normalised(self, images: Images) -> torch.Tensor:
+        """What statistics are measured on: a sample, as a network takes it, on the CPU."""
+        return self.splits.normalise(self.sample(images).pixels.cpu())
 
     def locked(self) -> nn.Module | None:
         """A fresh copy of an exposed network that may be locked, on the CPU; None: no such network, or no lock."""
@@ -128,9 +149,19 @@ class Attacker:
         module = self.target.module()
         if module is not None:
             return self.prepared(self._rows(module), images, "exposed")
-        part = getattr(self.target, "features", lambda: None)()
-        whole = None if part is None else transplanted(part.cpu(), self.architecture(self.seed + 3000))
+        part = self._part()
+        whole = None if part is None else transplanted(part, (self.bare or self.architecture)(self.seed + 3000))
         return {} if whole is None else {"exposed part": self.renormal(whole, images)}
+
+    def _part(self) -> nn.Module | None:
+        """A fresh copy of the part that is given, on the CPU."""
+        part: nn.Module | None = getattr(self.target, "features", lambda: None)()
+        return None if part is None else part.cpu()
+
+    def note(self, starts: Mapping[str, nn.Module]) -> dict[str, str]:
+        """For the record, where none of ``starts`` could be made of an exposed part that has weights."""
+        part = None if starts else self._part()
+        return {} if part is None or not part.state_dict() else {"note": NO_PLACE}
 
     def prepared(self, module: nn.Module, images: Images, name: str) -> dict[str, nn.Module]:
         """Ways to go on from a network: as it is; with normalisation; with its later layers drawn anew."""
@@ -150,7 +181,7 @@ class Attacker:
 
     def renormal(self, module: nn.Module, images: Images, anew: bool = False) -> nn.Module:
         """See :func:`~cloister.attack.surgery.renormalised`; statistics are of his images."""
-        return renormalised(module, self.splits.normalise(images.pixels[:1000].cpu()), anew)
+        return renormalised(module, self._normalised(images), anew)
 
     def train(
         self, starts: Mapping[str, nn.Module], images: Images, key: str, rates: tuple[float, ...] = ()
@@ -171,8 +202,10 @@ class Attacker:
         pairs = [(start, rate) for start in starts for rate in rates or self.effort.rates]
         tried: dict[str, float] = {}
         if len(pairs) > FINALISTS:
-            trials = {pair: self._trial(starts[pair[0]], *pair, images, key, self.effort.trial) for pair in pairs}
-            scores = {pair: -1.0 if fitted is None else fitted.score for pair, fitted in trials.items()}
+            scores = {}
+            for pair in pairs:  # of their networks none is kept
+                trial = self._trial(starts[pair[0]], *pair, images, key, self.effort.trial)
+                scores[pair] = -1.0 if trial is None else trial.score
             tried = {f"{start} at {rate:g}, short": round(score, 4) for (start, rate), score in scores.items()}
             pairs = sorted(pairs, key=lambda pair: -scores[pair])[:FINALISTS]
         best: Outcome | None = None
@@ -200,9 +233,10 @@ class Attacker:
         folder = None
         if self.folder is not None:
             # named by all that goes in: targets that give the same labels or weights share their trainings
-            tensors = (images.pixels, images.labels, *module.state_dict().values())
-            digest = digest_of(repr((recipe, len(repeated), len(data.validation))), *tensors)
-            folder = self.folder / "training" / file_name(f"{key}_{start}_{rate:g}_{digest[:12]}")
+            choosing = data.validation
+            about = (recipe, len(repeated), data.mean, data.std, network_digest(module, data.shape))
+            digest = digest_of(repr(about), images.pixels, images.labels, choosing.pixels, choosing.labels)
+            folder = self.folder / "training" / _plain(f"{key}_{start}_{rate:g}_{digest[:12]}")
         try:
             return fit(copy.deepcopy(module), data, recipe, folder=folder, device=self.device, quiet=True)
         except TrainingError as error:
@@ -259,13 +293,37 @@ class Attacker:
 
 
 def file_name(text: str) -> str:
-    """``text`` as a name of a file."""
+    """``text`` as a name of a file; where that loses something, with a digest, so that no other text has it too."""
+    plain = _plain(text)
+    return plain if plain == text else f"{plain}-{digest_of(text)[:8]}"
+
+
+def _plain(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.=_]+", "-", text).strip("-")
+
+
+@torch.no_grad()
+def network_digest(module: nn.Module, shape: tuple[int, int, int]) -> str:
+    """A digest of a network's tensors, by their names, and of its answer to noise: layers without tensors show there.
+
+    Args:
+        module: on the CPU; it is not changed.
+        shape: channels, height and width of an image.
+
+    Raises:
+        TypeError: it answers something else than a tensor.
+    """
+    state = module.state_dict()
+    answer = copy.deepcopy(module).eval()(torch.randn(4, *shape, generator=torch.Generator().manual_seed(0)))
+    if not isinstance(answer, torch.Tensor):
+        raise TypeError(f"a {type(answer).__name__} is answered, not a tensor")
+    shapes = [(name, str(tensor.dtype), tuple(tensor.shape)) for name, tensor in state.items()]
+    return digest_of(repr((shapes, tuple(answer.shape))), *state.values(), answer)
 
 
 def digest_of(text: str, *tensors: torch.Tensor) -> str:
     """SHA-256 of a text and tensors' bytes, in hexadecimal."""
     found = hashlib.sha256(text.encode())
-    for tensor in tensors:
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for tensor in tensors:  # as bytes, since numpy has no bfloat16
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return found.hexdigest()

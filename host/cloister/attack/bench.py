@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from cloister.attack.attacker import METHOD, Attacker, Record, digest_of, file_name
+from cloister.attack.attacker import Attacker, Record
 from cloister.attack.attacks import ATTACKS
 from cloister.attack.attacks.head import parts_of
 from cloister.attack.effort import Effort
 from cloister.attack.errors import AttackError
 from cloister.attack.exposed import BlackBox, Exposed, WhiteBox
+from cloister.attack.kept import data_identity, identity_of, once, write_text
 from cloister.attack.surgery import fresh, renormalised
 from cloister.protect.edgepro.folding import token_rows
 from cloister.protect.training import Images, Splits, TrainingError
@@ -63,7 +64,7 @@ class Report:
             ("attacks.md", markdown(self.records, self.about)),
             ("attacks.svg", draw(self.records, f"Attacks, {self.about['data']}")),
         ):
-            _write(folder / name, text)
+            write_text(folder / name, text)
             written.append(folder / name)
         return written
 
@@ -96,15 +97,16 @@ def bench(
         architecture: from a seed to a fresh network, for attackers who start from nothing; default: the victim's with
             weights drawn anew, and with batch normalisation put in if it has none.
         pool: images that queries are drawn from; their labels are not looked at. Default: ``splits.train``.
-        folder: keeps checkpoints and records; the same call goes on there after an interruption. Records of attackers
-            who did something else (:data:`~cloister.attack.attacker.METHOD`) are made anew.
+        folder: keeps checkpoints and records; the same call goes on there after an interruption. Records are only
+            taken for the targets, images and effort that they were made of; those of attackers who did something else
+            (:data:`~cloister.attack.attacker.METHOD`) are made anew.
         device: to train on: "auto", "cpu", "cuda".
         quiet: show no progress.
         white: attack the victim in clear as well.
 
     Raises:
         AttackError: an unknown attack, two targets of one name, a target that answers something else than it should,
-            or a folder of other targets.
+            or a folder of other targets, images or effort.
     """
     targets = list(exposed) if isinstance(exposed, Sequence) else [exposed]
     chosen = list(ATTACKS) if attacks is None else list(attacks)
@@ -124,7 +126,9 @@ def bench(
         _check(target, splits)
         if "head" in chosen:
             _check_parts(target)
+    bare: Callable[[int], nn.Module] | None = None
     if architecture is None:
+        bare = lambda number: fresh(victim, number)  # noqa: E731 - closes over the network
         plain = renormalised(victim, splits.normalise(splits.validation.pixels[:100].cpu()))
         architecture = lambda number: fresh(plain, number)  # noqa: E731 - closes over the network
     cells = [
@@ -139,12 +143,14 @@ def bench(
     place = folder if temporary is None else Path(temporary.name)
     assert place is not None
     attackers = {
-        target.name: Attacker(target, splits, architecture, effort, seed, place, device, pool or splits.train)
+        target.name: Attacker(target, splits, architecture, effort, seed, place, device, pool or splits.train, bare)
         for target in every
     }
+    data = data_identity(splits, pool or None)
+    identities = {name: identity_of(attacker, data) for name, attacker in attackers.items()}
     with epochs_progress("attacks", 0, len(cells), quiet) as report:
         for done, (target, attack) in enumerate(cells, 1):
-            records += _once(attackers[target.name], attack, place)
+            records += once(attackers[target.name], attack, identities[target.name], place)
             report(done, f"{attack} of {target.name}")
     if temporary is not None:
         temporary.cleanup()
@@ -178,34 +184,6 @@ def compare(records: Sequence[Record], black: str) -> None:
 def _needed(chosen: Sequence[str]) -> set[str]:
     needed = {"direct"} | {name for name in chosen if name in _BASELINES}
     return needed | {"finetune"} if set(chosen) & {"head", "mask", "prune", "signs"} else needed
-
-
-def _once(attacker: Attacker, attack: str, folder: Path) -> list[Record]:
-    module = attacker.target.module()
-    tensors = [] if module is None else list(module.state_dict().values())
-    effort = {**asdict(attacker.effort), "shares": list(attacker.effort.shares)}
-    identity = {
-        "target": digest_of("target", attacker.answers(), *tensors),
-        "effort": json.loads(json.dumps(effort)),
-        "pool": len(attacker.pool),
-        "data": [attacker.splits.name, len(attacker.splits.train)],
-    }
-    path = folder / "records" / f"{file_name(attacker.target.name)}_{attack}_{attacker.seed}.json"
-    if path.exists():
-        try:
-            saved = json.loads(path.read_text())
-        except ValueError as error:
-            raise AttackError(f"{path} is damaged: {error}", "delete it; the rest is kept") from error
-        different = [key for key in identity if saved["identity"].get(key) != identity[key]]
-        if different:
-            raise AttackError(f"{path} is of another {', '.join(different)}", "give another folder, or delete that one")
-        if saved.get("method") == METHOD:
-            records: list[Record] = saved["records"]
-            return records
-    records = ATTACKS[attack].run(attacker)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, json.dumps({"identity": identity, "method": METHOD, "records": records}, indent=1) + "\n")
-    return records
 
 
 def _check(target: Exposed, splits: Splits) -> None:
@@ -244,9 +222,3 @@ def _check_parts(target: Exposed) -> None:
         raise AttackError(
             f"{target.name}: {error.message}", f"{error.remedy}; or leave new heads out: --attacks {others}"
         ) from error
-
-
-def _write(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".new")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)

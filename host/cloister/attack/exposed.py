@@ -27,7 +27,8 @@ class Exposed(Protocol):
 
     Four more may be there, and are used where they are:
 
-    - ``features() -> nn.Module | None``: a fresh copy of an exposed part that ends in a tensor (N, ...).
+    - ``features() -> nn.Module | None``: a fresh copy of an exposed part that ends in a tensor (N, ...). Without
+      ``module`` it is trained on in a fresh network, where its tensors bear the architecture's names.
     - ``observed(pixels) -> dict[str, Tensor]``: tensors (N, ...) that the normal world sees in an authorised run, by
       the names that ``export_onnx`` gives them (``P:out`` for the layer at module path P).
     - ``lock: bool``: whether the attacks on locks make sense. True where it is missing.
@@ -61,7 +62,7 @@ class BlackBox:
     @torch.no_grad()
     def query(self, pixels: torch.Tensor) -> torch.Tensor:
         """See :class:`Exposed`."""
-        parts = pixels.cpu().split(1000)
+        parts = pixels.cpu().split(250)
         return torch.cat([self._module(self._splits.normalise(part)).argmax(1) for part in parts])
 
 

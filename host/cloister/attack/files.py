@@ -30,7 +30,7 @@ def exposed_file(path: Path, splits: Splits) -> WhiteBox:
     Raises:
         TrainingError: the file cannot be read or converted, or does not fit the data.
     """
-    module = convert(path)
+    module = convert(path, splits.shape)
     check_model(module, splits, str(path))
     return WhiteBox(module, splits, f"pruned {path.stem}")
 
@@ -49,14 +49,14 @@ def leaked_file(path: Path, password: Password, splits: Splits, seen: Sequence[s
         PasswordError: the password is of another model.
         AttackError: there is no such tensor.
     """
-    module = convert(path)
+    module = convert(path, splits.shape)
     check_model(module, splits, str(path))
     model = onnx.load(str(path))
     opened = password.apply(model)
     with tempfile.TemporaryDirectory(prefix="cloister-attack-") as folder:
         aside = Path(folder) / "authorised.onnx"
         onnx.save(opened, str(aside))
-        authorised = convert(aside)
+        authorised = convert(aside, splits.shape)
     if not seen:
         return LeakedFile(module, authorised, splits, f"locked {path.stem}")
     wanted = [lock.tensor for lock in password.locks] if ALL in seen else list(seen)

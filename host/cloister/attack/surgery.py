@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from cloister.protect.edgepro.folding import fold_normalisation
-from cloister.protect.edgepro.layers import lockable, width_of
+from cloister.protect.edgepro.layers import lockable
+from cloister.protect.training.errors import TrainingError
+
+#: Images at a time, at most: what a layer gives for 1000 large images takes tens of GB.
+BATCH = 250
 
 
 @torch.no_grad()
@@ -40,8 +45,54 @@ def has_normalisation(module: nn.Module) -> bool:
     return any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
 
 
-#: Makes what is put behind a layer, from the layer and its outputs (N, channels, ...).
-Make = Callable[[nn.Module, torch.Tensor], nn.Module]
+def batches(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """``images`` in parts of about the same size, none of more than :data:`BATCH`."""
+    parts: tuple[torch.Tensor, ...] = images.chunk(max(1, -(-len(images) // BATCH)))
+    return parts
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a layer gives for some images.
+
+    Attributes:
+        ndim: 4 for (N, channels, H, W), 2 for (N, channels).
+        count: values of a channel.
+        mean, squares: of each channel the mean, and the sum of squares about it; float64 (channels,).
+    """
+
+    ndim: int
+    count: int
+    mean: torch.Tensor
+    squares: torch.Tensor
+
+    @staticmethod
+    def of(output: torch.Tensor) -> Outputs:
+        """Of the images of one batch; ``output`` is (N, channels, ...)."""
+        count = output.numel() // output.shape[1]
+        others = [dim for dim in range(output.ndim) if dim != 1]
+        variance, mean = torch.var_mean(output, dim=others, correction=0)
+        return Outputs(output.ndim, count, mean.double(), count * variance.double())
+
+    def __add__(self, other: Outputs) -> Outputs:
+        """Of both batches (Chan et al., "Updating Formulae and a Pairwise Algorithm", 1979)."""
+        count, off = self.count + other.count, other.mean - self.mean
+        squares = self.squares + other.squares + off.square() * (self.count * other.count / count)
+        return Outputs(self.ndim, count, self.mean + off * (other.count / count), squares)
+
+    def normalisation(self) -> nn.modules.batchnorm._BatchNorm:
+        """Batch normalisation with these statistics, which changes nothing in evaluation mode."""
+        normal = (nn.BatchNorm2d if self.ndim == 4 else nn.BatchNorm1d)(len(self.mean))
+        with torch.no_grad():
+            normal.running_mean.copy_(self.mean)
+            normal.running_var.copy_(self.squares / (self.count - 1))
+            normal.weight.copy_((normal.running_var + normal.eps).sqrt())
+            normal.bias.copy_(normal.running_mean)
+        return normal
+
+
+#: Makes what is put behind a layer, from the layer and what it gives.
+Make = Callable[[nn.Module, Outputs], nn.Module]
 
 
 def behind_layers(module: nn.Module, make: Make, images: torch.Tensor, layers: Collection[str] | None = None) -> None:
@@ -49,11 +100,12 @@ def behind_layers(module: nn.Module, make: Make, images: torch.Tensor, layers: C
 
     Args:
         module: on the CPU.
-        make: gets the layer and its outputs on ``images``, (N, channels, ...).
+        make: gets the layer and what it gives for ``images``.
         images: normalised, (N, C, H, W).
         layers: their paths.
     """
-    outputs: dict[str, torch.Tensor] = {}
+    outputs: dict[str, Outputs] = {}
+    latest: dict[str, Outputs] = {}
     handles = []
     for name, layer in lockable(module).items():
         if layers is not None and name not in layers:
@@ -61,12 +113,15 @@ def behind_layers(module: nn.Module, make: Make, images: torch.Tensor, layers: C
 
         def hook(_layer: nn.Module, _inputs: object, output: torch.Tensor, name: str = name) -> None:
             if output.ndim in (2, 4):  # tokens that could not be made rows have channels elsewhere
-                outputs[name] = output
+                latest[name] = Outputs.of(output)  # of its last call, where it is called several times
 
         handles.append(layer.register_forward_hook(hook))
     try:
         with torch.no_grad():
-            module.eval()(images)
+            for part in batches(images):
+                module.eval()(part)
+                outputs |= {name: outputs[name] + one if name in outputs else one for name, one in latest.items()}
+                latest.clear()
     finally:
         for handle in handles:
             handle.remove()
@@ -92,15 +147,11 @@ def renormalised(module: nn.Module, images: torch.Tensor, anew: bool = False) ->
     if has_normalisation(copied):
         return copied
 
-    def normalisation(layer: nn.Module, output: torch.Tensor) -> nn.Module:
-        kind = nn.BatchNorm2d if output.ndim == 4 else nn.BatchNorm1d
-        normal = kind(width_of(layer))
-        rows = output.transpose(0, 1).flatten(1)
-        normal.running_mean.copy_(rows.mean(1))
-        normal.running_var.copy_(rows.var(1))
-        if not anew:
-            normal.weight.copy_((normal.running_var + normal.eps).sqrt())
-            normal.bias.copy_(normal.running_mean)
+    def normalisation(_layer: nn.Module, outputs: Outputs) -> nn.Module:
+        normal = outputs.normalisation()
+        if anew:
+            nn.init.ones_(normal.weight)
+            nn.init.zeros_(normal.bias)
         return normal
 
     behind_layers(copied, normalisation, images)
@@ -156,6 +207,8 @@ class Frozen(nn.Module):
 def transplanted(part: nn.Module, whole: nn.Module) -> nn.Module | None:
     """A fresh network with the weights of an exposed part in their places; None where they have no such place.
 
+    A network that cannot be traced cannot be folded, and takes parts that have its own names only.
+
     Args:
         part: its tensors' names are those of ``whole``, or of ``whole`` with normalisation folded.
         whole: with fresh weights.
@@ -163,7 +216,11 @@ def transplanted(part: nn.Module, whole: nn.Module) -> nn.Module | None:
     state = part.state_dict()
     if not state:
         return None
-    for candidate in (copy.deepcopy(whole), fold_normalisation(whole)):
+    for make in (copy.deepcopy, fold_normalisation):
+        try:
+            candidate: nn.Module = make(whole)
+        except TrainingError:
+            continue
         if _fits(state, candidate.state_dict()):
             candidate.load_state_dict(state, strict=False)
             return candidate

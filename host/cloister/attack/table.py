@@ -111,6 +111,12 @@ def _cell(own: Sequence[Record]) -> str:
     return f"{accuracy} / {fidelity:.1%}{ratio}"
 
 
+def notes(records: Sequence[Record]) -> list[str]:
+    """What records note beside their figures, a line for each target and attack."""
+    told = {(r["target"], r["attack"], r["note"]): None for r in records if "note" in r}
+    return [f"{target}, {title(attack)}: {note}." for target, attack, note in told]
+
+
 def markdown(records: Sequence[Record], about: dict[str, Any]) -> str:
     """The report's page."""
     lines = [
@@ -121,4 +127,6 @@ def markdown(records: Sequence[Record], about: dict[str, Any]) -> str:
     ]  # fmt: skip
     for table in tables(records, about.get("black_box", "")):
         lines += ["", f"## {table.title}", "", *table.lines()]
+    if told := notes(records):
+        lines += ["", "## Notes", "", *(f"- {line}" for line in told)]
     return "\n".join([*lines, ""])

@@ -63,7 +63,7 @@ def attack(
     from dataclasses import replace
 
     from cloister.attack import Effort
-    from cloister.attack.table import CELL, tables
+    from cloister.attack.table import CELL, notes, tables
     from cloister.protect import api
 
     effort = Effort(augmentation=training.augmentation, precision=precision)
@@ -80,6 +80,8 @@ def attack(
     click.echo(f"Each cell: {CELL}.")
     for table in tables(report.records, report.about["black_box"]):
         show_table(table.title, table.heads, table.rows)
+    for note in notes(report.records):
+        click.echo(note)
     written = [training.output / f"attacks.{ending}" for ending in ("json", "md", "svg")]
     show_facts({"written": ", ".join(str(path) for path in written)})
 

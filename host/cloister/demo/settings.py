@@ -51,7 +51,7 @@ class DemoSettings:
     attack_steps: int = 50
     validation: float = 0.15
     seed: int = 0
-    attackers: str = "3, 3 of 2 and 3"
+    attackers: str = "4, 3 of 2 and 3"
 
     @property
     def digest(self) -> str:

@@ -28,5 +28,6 @@ def run(attacker: Attacker) -> list[Record]:
         starts = attacker.starts(images)
         key = f"share-{share:g}"
         outcome = attacker.train(starts, images, f"finetune-{key}") if starts else attacker.scratch(images, key)
-        records.append(attacker.record("finetune", budget(share), outcome, began, images=len(images)))
+        about = {"images": len(images), **attacker.note(starts)}
+        records.append(attacker.record("finetune", budget(share), outcome, began, **about))
     return records

@@ -12,7 +12,7 @@ from torch import nn
 
 from cloister.attack.attacker import Attacker, Record
 from cloister.attack.attacks.finetune import budget
-from cloister.attack.surgery import behind_layers, has_normalisation
+from cloister.attack.surgery import Outputs, behind_layers, has_normalisation
 from cloister.protect.edgepro.layers import width_of
 
 TITLE = "gradient search for a mask"
@@ -53,20 +53,14 @@ def masked(
     copied = copy.deepcopy(module)
     generator = torch.Generator().manual_seed(seed)
 
-    def learned(layer: nn.Module, output: torch.Tensor) -> nn.Module:
+    def learned(layer: nn.Module, outputs: Outputs) -> nn.Module:
         width = width_of(layer)
         if how == "plain":
             return Affine(torch.ones(width), torch.zeros(width))
-        normal = (nn.BatchNorm2d if output.ndim == 4 else nn.BatchNorm1d)(width)
-        with torch.no_grad():
-            rows = output.transpose(0, 1).flatten(1)
-            mean, variance = rows.mean(1), rows.var(1)
-            normal.running_mean.copy_(mean)
-            normal.running_var.copy_(variance)
-            normal.weight.copy_((variance + normal.eps).sqrt())
-            if how == "undecided":
+        normal = outputs.normalisation()
+        if how == "undecided":
+            with torch.no_grad():
                 normal.weight.mul_(0.3 * torch.randn(width, generator=generator))
-            normal.bias.copy_(mean)
         return normal
 
     copied.requires_grad_(False)

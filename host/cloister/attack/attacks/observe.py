@@ -17,6 +17,8 @@ TITLE = "reading an authorised run"
 SOURCE = "the weak point of EdgePro that docs/edgepro.md names: a line fitted to two tensors around a lock"
 #: Images that are run; without labels.
 IMAGES = 200
+#: Channels that lines are fitted to at a time, in doubles.
+CHANNELS = 16
 
 
 @torch.no_grad()
@@ -39,12 +41,9 @@ def read_locks(module: nn.Module, images: torch.Tensor, seen: dict[str, torch.Te
 
         def hook(_layer: nn.Module, _inputs: object, output: torch.Tensor, name: str = name) -> torch.Tensor:
             right = seen[layer_tensor(name)].to(output)
-            x, y = output.transpose(0, 1).flatten(1).double(), right.transpose(0, 1).flatten(1).double()
-            centred = x - x.mean(1, keepdim=True)
-            power = centred.square().sum(1)
-            scales = torch.where(power > 1e-9, (centred * y).sum(1) / power.clamp_min(1e-9), 0.0)
-            values = y.mean(1) - scales * x.mean(1)
-            found[name] = LayerLock(torch.arange(len(scales)), scales.float(), values.float())
+            parts = zip(output.split(CHANNELS, 1), right.split(CHANNELS, 1), strict=True)
+            scales, values = map(torch.cat, zip(*(_line(x, y) for x, y in parts), strict=True))
+            found[name] = LayerLock(torch.arange(len(scales)), scales, values)
             return right
 
         handles.append(layer.register_forward_hook(hook))
@@ -56,6 +55,16 @@ def read_locks(module: nn.Module, images: torch.Tensor, seen: dict[str, torch.Te
     return found
 
 
+def _line(x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and value of each channel, by which ``y`` follows from ``x``; both (N, channels, ...)."""
+    x, y = (tensor.transpose(0, 1).flatten(1).double() for tensor in (x, y))
+    centred = x - x.mean(1, keepdim=True)
+    power = centred.square().sum(1)
+    scales = torch.where(power > 1e-9, (centred * y).sum(1) / power.clamp_min(1e-9), 0.0)
+    values = y.mean(1) - scales * x.mean(1)
+    return scales.float(), values.float()
+
+
 def run(attacker: Attacker) -> list[Record]:
     """One record; none where nothing is seen, or no network is exposed that it could be read into."""
     module = attacker.target.module()
@@ -64,7 +73,7 @@ def run(attacker: Attacker) -> list[Record]:
         return []
     module = module.cpu()
     began = time.monotonic()
-    pixels = attacker.pool.pixels[:IMAGES].cpu()
+    pixels = attacker.sample(attacker.pool, IMAGES).pixels.cpu()
     locks = read_locks(module, attacker.splits.normalise(pixels), watch(pixels))
     opened = fold_in(module, locks)
     outcome = Outcome(opened, f"{len(locks)} layers read", 0.0, attacker.validate(opened), {})

@@ -12,6 +12,7 @@ from torch import nn
 
 from cloister.attack.attacker import Attacker, Outcome, Record
 from cloister.attack.attacks.finetune import budget
+from cloister.attack.surgery import batches
 from cloister.protect.edgepro.draw import output_statistics
 
 TITLE = "pruning by activation"
@@ -48,26 +49,44 @@ def pruned(
     return copied
 
 
+def activations_of(module: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Mean activation of each channel, by layer: float32 (channels,).
+
+    Args:
+        module: on the CPU.
+        images: normalised, (N, C, H, W).
+    """
+    found: dict[str, torch.Tensor] = {}
+    for part in batches(images):
+        for name, (_, _, active) in output_statistics(module, part).items():
+            found[name] = found.get(name, 0) + active.double() * (len(part) / len(images))
+    return {name: active.to(torch.float32) for name, active in found.items()}
+
+
 def run(attacker: Attacker) -> list[Record]:
-    """Two records, with the largest share of the data: pruned alone, and trained on after it."""
+    """Two records, with the largest share of the data: pruned alone, and trained on after it.
+
+    None where no share is to be tried.
+    """
     module = attacker.locked()
-    if module is None:
+    if module is None or not attacker.effort.pruned:
         return []
     began = time.monotonic()
     share, images, sample = attacker.most()
-    statistics = output_statistics(module, sample)
-    activations = {name: statistics[name][2] for name in attacker.lockable(module)}
+    every = activations_of(module, sample)
+    activations = {name: every[name] for name in attacker.lockable(module)}
     orders: tuple[Order, ...] = ("most active", "least active")
     fills: tuple[Fill, ...] = ("0", "mean")
-    found: dict[str, tuple[float, nn.Module]] = {}
+    tried: dict[str, float] = {}
+    name, score, best = "", -1.0, module
     for part in attacker.effort.pruned:
         for order in orders:
             for fill in fills:
                 candidate = pruned(module, activations, part, order, fill)
-                found[f"{100 * part:g} % {order} set to {fill}"] = (attacker.validate(candidate), candidate)
-    name = max(found, key=lambda key: found[key][0])
-    score, best = found[name]
-    tried = {key: round(value, 4) for key, (value, _) in found.items()}
+                how, right = f"{100 * part:g} % {order} set to {fill}", attacker.validate(candidate)
+                tried[how] = round(right, 4)
+                if right > score:
+                    name, score, best = how, right, candidate
     outcome = Outcome(best, name, 0.0, score, tried)
     records = [attacker.record("prune", budget(share), outcome, began, images=len(images))]
     began = time.monotonic()

@@ -12,10 +12,42 @@ from torch import nn
 
 from cloister.attack.attacker import Attacker, Outcome, Record
 from cloister.attack.attacks.finetune import budget
+from cloister.attack.surgery import batches
 from cloister.protect.edgepro.locks import LayerLock, fold_in
 
 TITLE = "signs guessed from skewness"
 SOURCE = "this project's own, against turned channels: outputs of a trained layer are mostly skewed to one side"
+
+
+@torch.no_grad()
+def moments_of(module: nn.Module, layer: str, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean, and third moment about it, of each channel of a layer's first call: float32 (channels,).
+
+    Args:
+        module: on the CPU.
+        layer: its path.
+        images: normalised, (N, C, H, W).
+    """
+    outputs: list[torch.Tensor] = []
+    handle = module.get_submodule(layer).register_forward_hook(
+        lambda _layer, _inputs, output: outputs.append(output) if not outputs else None
+    )
+    count, middle, powers = 0, torch.zeros(()), torch.zeros((), dtype=torch.float64)
+    try:
+        for part in batches(images):
+            outputs.clear()
+            module(part)
+            rows = outputs[0].transpose(0, 1).flatten(1)
+            if not count:
+                middle = rows.mean(1, keepdim=True)  # near the mean, so that little cancels below
+            off = rows - middle
+            powers = powers + torch.stack([off.pow(power).sum(1) for power in (1, 2, 3)]).double()
+            count += rows.shape[1]
+    finally:
+        handle.remove()
+    first, second, third = powers / count
+    mean = middle[:, 0].double() + first
+    return mean.to(torch.float32), (third - 3 * first * second + 2 * first.pow(3)).to(torch.float32)
 
 
 @torch.no_grad()
@@ -32,17 +64,8 @@ def turned_to(module: nn.Module, images: torch.Tensor, side: int, layers: Collec
     """
     guessed = copy.deepcopy(module).eval()
     for name in layers:
-        outputs: list[torch.Tensor] = []
-        handle = guessed.get_submodule(name).register_forward_hook(
-            lambda _layer, _inputs, output, outputs=outputs: outputs.append(output)
-        )
-        try:
-            guessed(images)
-        finally:
-            handle.remove()
-        rows = outputs[0].transpose(0, 1).flatten(1)
-        mean = rows.mean(1)
-        against = (side * (rows - mean[:, None]).pow(3).mean(1) < 0).nonzero().flatten()
+        mean, skew = moments_of(guessed, name, images)
+        against = (side * skew < 0).nonzero().flatten()
         lock = LayerLock(against, -torch.ones(len(against)), 2 * mean[against])
         guessed = fold_in(guessed, {name: lock})
     return guessed

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import torch
 
@@ -34,12 +35,12 @@ def run(attacker: Attacker) -> list[Record]:
         pixels = attacker.pool.take(order[:count]).pixels
         images = Images(pixels, attacker.target.query(pixels).to(pixels.device))
         key = f"queries-{count}"
-        outcome, scratch = attacker.scratch(images, key), None
+        outcome = attacker.scratch(images, key)
         starts = attacker.starts(images)
         if starts:
-            scratch, outcome = outcome, attacker.train(starts, images, f"steal-{key}")
-            if scratch.validation > outcome.validation:
-                outcome = scratch
-            outcome.tried.update(scratch.tried)
-        records.append(attacker.record("steal", budget(count), outcome, began, asked=len(images)))
+            scratch, tuned = outcome, attacker.train(starts, images, f"steal-{key}")
+            better = scratch if scratch.validation > tuned.validation else tuned
+            outcome = replace(better, tried={**tuned.tried, **scratch.tried})
+        about = {"asked": len(images), **attacker.note(starts)}
+        records.append(attacker.record("steal", budget(count), outcome, began, **about))
     return records

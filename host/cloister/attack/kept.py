@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Finished records in a folder, and what they are of: a record is only taken for what it was made of."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cloister.attack.attacker import METHOD, Attacker, Record, digest_of, file_name, network_digest
+from cloister.attack.attacks import ATTACKS
+from cloister.attack.errors import AttackError
+from cloister.attack.exposed import Exposed
+from cloister.protect.training import Images, Splits, TrainingError
+
+#: What a record depends on, by words for messages; what JSON has.
+Identity = dict[str, Any]
+#: Validation images that authorised runs are told apart by.
+IMAGES = 4
+
+
+def data_identity(splits: Splits, pool: Images | None) -> Identity:
+    """What is attacked with: images, labels and normalisation, and the images that are asked about."""
+    parts = {
+        "training images": splits.train,
+        "validation images": splits.validation,
+        "test images": splits.test,
+    }
+    return {
+        "data": [splits.name, len(splits.train)],
+        **{name: _digest(len(splits.classes), images.pixels, images.labels) for name, images in parts.items()},
+        "normalisation": [list(splits.mean), list(splits.std)],
+        "pool": None if pool is None else _digest(None, pool.pixels),  # None: the training images
+    }
+
+
+def identity_of(attacker: Attacker, data: Identity) -> Identity:
+    """What all records of an attacker depend on.
+
+    Args:
+        attacker: of one target.
+        data: as :func:`data_identity` gives it, which takes long for many images.
+
+    Raises:
+        AttackError: ``features`` of the target fails, or what that returns.
+    """
+    target, splits = attacker.target, attacker.splits
+    module, layers = target.module(), getattr(target, "layers", None)
+    fresh = attacker.architecture(attacker.seed).state_dict()
+    return {
+        **data,
+        "target": _digest("none" if module is None else network_digest(module.cpu(), splits.shape), attacker.answers()),
+        "exposed part": _part(target, splits.shape),
+        "lock": [bool(getattr(target, "lock", True)), None if layers is None else list(layers)],
+        "architecture": _digest([(name, *tensor.shape) for name, tensor in fresh.items()]),
+        "effort": json.loads(json.dumps(asdict(attacker.effort))),
+    }
+
+
+def once(attacker: Attacker, attack: str, identity: Identity, folder: Path) -> list[Record]:
+    """The records of an attack: those that the folder has, or new ones, which are kept there.
+
+    Records of attackers who did something else (:data:`~cloister.attack.attacker.METHOD`) are made anew.
+
+    Args:
+        attacker: of one target.
+        attack: a name of :data:`~cloister.attack.attacks.ATTACKS`.
+        identity: as :func:`identity_of` gives it.
+        folder: of the bench.
+
+    Raises:
+        AttackError: the folder's are damaged, or of something else; ``observed`` of the target fails.
+    """
+    if attack == "observe":
+        identity = {**identity, "seen run": _seen(attacker.target, attacker.splits.validation.pixels[:IMAGES].cpu())}
+    path = folder / "records" / f"{file_name(attacker.target.name)}_{attack}_{attacker.seed}.json"
+    records = _read(path, identity)
+    if records is None:
+        records = ATTACKS[attack].run(attacker)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = {"identity": identity, "method": METHOD, "records": records}
+        write_text(path, json.dumps(kept, indent=1) + "\n")
+    return records
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    aside = path.with_name(path.name + ".new")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)
+
+
+def _read(path: Path, identity: Identity) -> list[Record] | None:
+    """What is kept there; None where nothing is, or what other attackers did: they noted another identity, too."""
+    if not path.exists():
+        return None
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if saved.get("method") != METHOD:
+            return None
+        theirs: Identity = saved["identity"]
+        different = [key for key, value in identity.items() if theirs.get(key) != value]
+        records: list[Record] = saved["records"]
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise AttackError(f"{path} is damaged: {error}", "delete it; the rest is kept") from error
+    if different:
+        raise AttackError(f"{path} is of another {', '.join(different)}", "give another folder, or delete that one")
+    return records
+
+
+def _part(target: Exposed, shape: tuple[int, int, int]) -> str:
+    """A digest of the part that a target gives."""
+    try:
+        part: nn.Module | None = getattr(target, "features", lambda: None)()
+        return "none" if part is None else network_digest(part.cpu(), shape)
+    except TrainingError:  # it cannot be traced, which only `head` needs, and refuses
+        return "none"
+    except Exception as error:  # a protection of the user's own
+        raise AttackError(f"features of {target.name!r} failed: {error}", "mend it, or what it returns") from error
+
+
+def _seen(target: Exposed, pixels: torch.Tensor) -> str:
+    """A digest of what an authorised run shows."""
+    watch = getattr(target, "observed", None)
+    if watch is None:
+        return "none"
+    try:
+        seen: dict[str, torch.Tensor] = watch(pixels)
+        return _digest(list(seen), *seen.values())
+    except Exception as error:  # a protection of the user's own, or its device
+        raise AttackError(f"observed of {target.name!r} failed: {error}", "mend it, or what it asks") from error
+
+
+def _digest(about: object, *tensors: torch.Tensor) -> str:
+    """As :func:`digest_of`, with types and shapes."""
+    return digest_of(repr((about, [(str(tensor.dtype), tuple(tensor.shape)) for tensor in tensors])), *tensors)
