@@ -14,8 +14,10 @@ from cloister.teec.memory import SharedMemory
 from cloister.teec.native import load
 from cloister.teec.params import Parameter, RegisteredMemory, Undo
 
-#: How often a request for cancellation is repeated while :meth:`Operation.cancel` waits, in seconds.
-CANCEL_INTERVAL = 0.02
+#: Seconds after which a request for cancellation is repeated first while :meth:`Operation.cancel` waits; then after
+#: twice as many, and so on. On a slow machine a call that was cancelled needs some time to be seen to have ended, and
+#: a request that OP-TEE gets behind its end cancels the session's next call.
+CANCEL_INTERVAL = 0.1
 
 
 class Operation:
@@ -59,7 +61,8 @@ class Operation:
 
         Whether the call ends early is the TA's choice: it must unmask cancellation. If no call was made yet, the
         first one raises :class:`Cancel`; after the last one, nothing happens. libteec cannot cancel the opening
-        of a session.
+        of a session. OP-TEE keeps a request that reaches it just behind the call's end, and cancels the session's
+        next call by it; so whoever goes on with a session after this may have to repeat one call.
 
         Args:
             wait: seconds to wait for the end of the call, the request being repeated meanwhile. A single request
@@ -69,7 +72,7 @@ class Operation:
             Whether no call is running any more.
         """
         _, lib = load()
-        remaining = wait
+        remaining, pause = wait, CANCEL_INTERVAL
         while True:
             with self._lock:
                 if not self._busy:
@@ -82,9 +85,10 @@ class Operation:
                     self._cancelled = True
             if remaining <= 0:
                 return False
-            if self._ended.wait(min(CANCEL_INTERVAL, remaining)):
+            if self._ended.wait(min(pause, remaining)):
                 return True
-            remaining -= CANCEL_INTERVAL
+            remaining -= pause
+            pause *= 2
 
     def run(self, where: Callable[[], str], uuid: UUID, call: Callable[[Any, Any], int]) -> tuple[Any, ...]:
         """Make a call with the parameters; for :class:`Session` and :class:`Context`.
