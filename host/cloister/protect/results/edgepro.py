@@ -29,6 +29,8 @@ DEFAULT = ("turned", "mixed", "published")
 OWN = ("turned", "mixed")
 #: Aims: points lost with the password, accuracy without it.
 LOST, LEFT = 1.0, 0.12
+#: How locks are drawn here; records without it are of a version that drew from the same distributions otherwise.
+DRAWN = "SeededChance"
 #: The plot's file.
 PICTURE = "edgepro.svg"
 #: Accuracies in a record's "test".
@@ -74,6 +76,7 @@ def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = DEF
                 "turned": sum(layer["turned"] for layer in report["layers"]),
                 "channels": sum(layer["channels"] for layer in report["layers"]),
                 "training_s": round(report["training_s"], 1),
+                "drawn": DRAWN,
             }
 
         records.append(context.once("edgepro", case, seed, measure, variant=variant))
@@ -130,11 +133,23 @@ def parts(records: list[Record]) -> list[str | Table]:
     return [
         "`turned` and `mixed` (the default) are this project's locks, `constants` its constants alone, `published` "
         "what the published code does ([edgepro.md](edgepro.md)). `reached` counts the seeds that lose less than "
-        f"{LOST:g} point with the password and have at most {LEFT:.0%} without it.",
+        f"{LOST:g} point with the password and have at most {LEFT:.0%} without it. Here locks are drawn by a seed, so "
+        "that they can be had again; `cloister edgepro` asks the operating system." + _older(records),
         Table("", heads, means), f"![accuracy with and without the password]({PLOTS}/{PICTURE})",
         "### EdgePro, each seed",
         Table("", ["network", "lock", "seed", *heads[3:7], "channels: constant + turned", "seconds of training"], each),
     ]  # fmt: skip
+
+
+def _older(records: list[Record]) -> str:
+    """A sentence on records that would be drawn otherwise now."""
+    older = sum(record.get("drawn") != DRAWN for record in records)
+    return (
+        f" {older} of the {len(records)} records are of a version that drew from the same distributions by another "
+        "generator: made again, they have other locks."
+        if older
+        else ""
+    )
 
 
 def pictures(records: list[Record]) -> dict[str, str]:
