@@ -17,8 +17,8 @@
 
 /*
  * Largest number of inner steps (multiply-accumulates, comparisons) of one
- * operator. The largest layer of VGG-19 has 2^31; 2^35 are some ten seconds on
- * a slow core, and the caller can stop every few operators.
+ * operator. The largest layer of VGG-19 has 2^31; 2^35 can be minutes on a slow
+ * core, and the caller can stop every few operators.
  */
 #define CL_MAX_WORK (UINT64_C(1) << 35)
 

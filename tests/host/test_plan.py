@@ -178,6 +178,8 @@ def test_the_command_tells_what_protection_adds(saved: Path) -> None:
     text = CliRunner().invoke(plan, arguments, catch_exceptions=False).output
     wanted = predict(saved, saved, budget=64 << 20)
     assert f"{wanted.total:,.0f}" in text and f"{100 * wanted.overhead:+.2f} %" in text
+    refused = CliRunner().invoke(plan, [*arguments, "--dim", "batch=1"])
+    assert refused.exit_code == 2 and "without free dimensions" in refused.output
     told = json.loads(CliRunner().invoke(plan, [*arguments, "--json"], catch_exceptions=False).output)
     assert told["protected"]["total"] == pytest.approx(wanted.total) and told["protected"]["crossings"] == 1
 

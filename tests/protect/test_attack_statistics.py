@@ -18,7 +18,6 @@ from cloister.attack.attacker import FINALISTS, SAMPLE, Attacker
 from cloister.attack.attacks import observe, prune
 from cloister.attack.attacks.mask import masked
 from cloister.attack.attacks.observe import CHANNELS, read_locks
-from cloister.attack.attacks.prune import activations_of
 from cloister.attack.attacks.signs import moments_of, turned_to
 from cloister.attack.surgery import BATCH, batches, renormalised
 from cloister.protect.edgepro.draw import output_statistics
@@ -137,7 +136,7 @@ def test_images_are_gone_through_in_batches_and_nothing_else_comes_out() -> None
     means, deviations = ({name: getattr(out, kind)(1) for name, out in rows.items()} for kind in ("mean", "std"))
     with counted() as found:
         put, undecided = renormalised(module, images), masked(module, images, "undecided", 3)
-        activations = activations_of(module, images)
+        activations = {name: active for name, (_, _, active) in output_statistics(module, images).items()}
         moments = {name: moments_of(module, name, images) for name in rows}
         turned_to(module, images, 1, lockable(module))
     assert max(found) <= BATCH

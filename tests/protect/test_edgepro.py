@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
-from digits_data import digits_splits
+from digits_data import digits_file, digits_splits
 from torch import nn
 
 from cloister.cli.main import cloister
@@ -276,10 +276,7 @@ def test_a_password_comes_back_as_the_same_locks() -> None:
 
 
 def test_the_command_locks_a_model_from_a_factory(tmp_path: Path) -> None:
-    splits = digits_splits()
-    whole = {f"{part}_{kind}": getattr(getattr(splits, part), field).numpy()
-             for part in ("train", "test") for kind, field in (("image", "pixels"), ("label", "labels"))}  # fmt: skip
-    np.savez(tmp_path / "digits.npz", **whole)
+    digits_file(tmp_path / "digits.npz")
     torch.save(victim().state_dict(), tmp_path / "victim.pt")
     arguments = [
         "edgepro", "cloister.protect.training.networks:Digits", "--checkpoint", str(tmp_path / "victim.pt"),

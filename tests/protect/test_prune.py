@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
-from digits_data import digits_splits
+from digits_data import digits_file, digits_splits
 from torch import nn
 
 from cloister.cli.main import cloister
@@ -271,10 +271,7 @@ def test_the_report_tells_of_every_step(tmp_path: Path) -> None:
 
 
 def test_the_command_prunes_an_onnx_file(tmp_path: Path) -> None:
-    splits = digits_splits()
-    whole = {f"{part}_{kind}": getattr(getattr(splits, part), field).numpy()
-             for part in ("train", "test") for kind, field in (("image", "pixels"), ("label", "labels"))}  # fmt: skip
-    np.savez(tmp_path / "digits.npz", **whole)
+    digits_file(tmp_path / "digits.npz")
     export_onnx(victim(), SHAPE, tmp_path / "victim.onnx")
     arguments = [
         "prune", str(tmp_path / "victim.onnx"), "--data", str(tmp_path / "digits.npz"), "-o", str(tmp_path / "out"),
@@ -294,10 +291,7 @@ def test_the_command_prunes_an_onnx_file(tmp_path: Path) -> None:
 
 
 def test_the_command_names_only_what_it_wrote(tmp_path: Path) -> None:
-    splits = digits_splits()
-    whole = {f"{part}_{kind}": getattr(getattr(splits, part), field).numpy()
-             for part in ("train", "test") for kind, field in (("image", "pixels"), ("label", "labels"))}  # fmt: skip
-    np.savez(tmp_path / "digits.npz", **whole)
+    digits_file(tmp_path / "digits.npz")
     export_onnx(victim(), SHAPE, tmp_path / "victim.onnx")
     hopeless = [
         "prune", str(tmp_path / "victim.onnx"), "--data", str(tmp_path / "digits.npz"), "-o", str(tmp_path / "out"),

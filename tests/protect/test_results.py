@@ -306,3 +306,10 @@ def test_what_was_lost_before_training_is_told(tmp_path: Path) -> None:
     assert kept_as(tmp_path / "coarse.npz") == "JPEG, colours 4:2:0, brightness in steps of 5 to 61"
     assert "4:4:4" in kept_as(tmp_path / "fine.npz")
     assert kept_as(tmp_path / "pixels.npz") == kept_as(tmp_path / "digits") == "as they were"
+
+
+def test_a_variant_of_no_chosen_experiment_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    arguments = ["--docs", str(tmp_path / "docs"), "--work", str(tmp_path / "work"), "--only", "mirror"]
+    result = CliRunner().invoke(main, [*arguments, "--variant", "last,whole"])
+    assert result.exit_code == 2 and "'last,whole' is none of" in result.output and "pruned-last" in result.output
+    assert list(tmp_path.iterdir()) == []

@@ -19,11 +19,12 @@ from cloister.attack.attacks.head import parts_of
 from cloister.attack.effort import Effort
 from cloister.attack.errors import AttackError
 from cloister.attack.exposed import BlackBox, Exposed, WhiteBox
-from cloister.attack.kept import data_identity, identity_of, once, write_text
+from cloister.attack.kept import data_identity, identity_of, once
 from cloister.attack.surgery import fresh, renormalised
 from cloister.protect.edgepro.folding import token_rows
 from cloister.protect.training import Images, Splits, TrainingError
 from cloister.protect.training.progress import epochs_progress
+from cloister.seal.files import write_aside
 
 #: Attacks that give the black box its figures; they are always run on it.
 _BASELINES = ("direct", "finetune", "steal")
@@ -64,7 +65,7 @@ class Report:
             ("attacks.md", markdown(self.records, self.about)),
             ("attacks.svg", draw(self.records, f"Attacks, {self.about['data']}")),
         ):
-            write_text(folder / name, text)
+            write_aside(folder / name, text.encode())
             written.append(folder / name)
         return written
 

@@ -19,6 +19,7 @@ from cloister.protect.edgepro.layers import traced
 from cloister.protect.edgepro.lock import Locked
 from cloister.protect.edgepro.locks import authorised
 from cloister.protect.training import Splits
+from cloister.protect.training.evaluate import BATCH
 from cloister.protect.training.export import layer_tensor
 
 
@@ -62,7 +63,7 @@ class BlackBox:
     @torch.no_grad()
     def query(self, pixels: torch.Tensor) -> torch.Tensor:
         """See :class:`Exposed`."""
-        parts = pixels.cpu().split(250)
+        parts = pixels.cpu().split(BATCH)
         return torch.cat([self._module(self._splits.normalise(part)).argmax(1) for part in parts])
 
 

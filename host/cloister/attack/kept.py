@@ -16,6 +16,7 @@ from cloister.attack.attacks import ATTACKS
 from cloister.attack.errors import AttackError
 from cloister.attack.exposed import Exposed
 from cloister.protect.training import Images, Splits, TrainingError
+from cloister.seal.files import write_aside
 
 #: What a record depends on, by words for messages; what JSON has.
 Identity = dict[str, Any]
@@ -81,17 +82,9 @@ def once(attacker: Attacker, attack: str, identity: Identity, folder: Path) -> l
     records = _read(path, identity)
     if records is None:
         records = ATTACKS[attack].run(attacker)
-        path.parent.mkdir(parents=True, exist_ok=True)
         kept = {"identity": identity, "method": METHOD, "records": records}
-        write_text(path, json.dumps(kept, indent=1) + "\n")
+        write_aside(path, (json.dumps(kept, indent=1) + "\n").encode())
     return records
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    aside = path.with_name(path.name + ".new")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
 
 
 def _read(path: Path, identity: Identity) -> list[Record] | None:

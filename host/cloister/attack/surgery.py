@@ -13,9 +13,7 @@ from torch import nn
 from cloister.protect.edgepro.folding import fold_normalisation
 from cloister.protect.edgepro.layers import lockable
 from cloister.protect.training.errors import TrainingError
-
-#: Images at a time, at most: what a layer gives for 1000 large images takes tens of GB.
-BATCH = 250
+from cloister.protect.training.evaluate import BATCH
 
 
 @torch.no_grad()

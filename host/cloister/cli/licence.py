@@ -7,13 +7,14 @@ from pathlib import Path
 
 import click
 
+from cloister.api import licence as issue
 from cloister.cli.common import show_facts
 from cloister.cli.keys import DIRECTORY
 from cloister.cli.provision import read_device_key
 from cloister.password import Password
 from cloister.seal.bundle import Bundle
-from cloister.seal.keys import VendorKey, load_content_key
-from cloister.seal.licence import OUTPUTS, device_id, issue_licence
+from cloister.seal.keys import VendorKey
+from cloister.seal.licence import OUTPUTS
 
 EXAMPLE = """
 \b
@@ -58,19 +59,14 @@ def licence(
 ) -> None:  # fmt: skip
     """Let the device of DEVICE_KEY (from 'cloister provision') run BUNDLE."""
     opened = Bundle.load(bundle)
-    vendor = VendorKey.load(directory)
-    opened.check_signature(vendor.public)
+    opened.check_signature(VendorKey.load(directory).public)
     key = read_device_key(device_key)
     locks = None if password is None else Password.read(password)
     if personal and locks is None:
         raise click.UsageError("--personal needs --password")
-    if personal and locks is not None:
-        locks = locks.for_device(device_id(key))
-    made = issue_licence(
+    made = issue(
         opened,
-        load_content_key(bytes(opened.header.content_key_id), directory),
         key,
-        vendor,
         output=output,
         top_k=top_k or 0,
         queries=queries,
@@ -78,6 +74,8 @@ def licence(
         min_version=min_version,
         max_version=max_version,
         password=locks,
+        personal=personal,
+        keys=directory,
     )
     made.save(output_file)
     show_facts({

@@ -12,7 +12,6 @@ from torch import nn
 
 from cloister.attack.attacker import Attacker, Outcome, Record
 from cloister.attack.attacks.finetune import budget
-from cloister.attack.surgery import batches
 from cloister.protect.edgepro.draw import output_statistics
 
 TITLE = "pruning by activation"
@@ -49,20 +48,6 @@ def pruned(
     return copied
 
 
-def activations_of(module: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Mean activation of each channel, by layer: float32 (channels,).
-
-    Args:
-        module: on the CPU.
-        images: normalised, (N, C, H, W).
-    """
-    found: dict[str, torch.Tensor] = {}
-    for part in batches(images):
-        for name, (_, _, active) in output_statistics(module, part).items():
-            found[name] = found.get(name, 0) + active.double() * (len(part) / len(images))
-    return {name: active.to(torch.float32) for name, active in found.items()}
-
-
 def run(attacker: Attacker) -> list[Record]:
     """Two records, with the largest share of the data: pruned alone, and trained on after it.
 
@@ -73,8 +58,8 @@ def run(attacker: Attacker) -> list[Record]:
         return []
     began = time.monotonic()
     share, images, sample = attacker.most()
-    every = activations_of(module, sample)
-    activations = {name: every[name] for name in attacker.lockable(module)}
+    statistics = output_statistics(module, sample)
+    activations = {name: statistics[name][2] for name in attacker.lockable(module)}
     orders: tuple[Order, ...] = ("most active", "least active")
     fills: tuple[Fill, ...] = ("0", "mean")
     tried: dict[str, float] = {}

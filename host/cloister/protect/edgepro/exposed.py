@@ -11,9 +11,7 @@ from torch import fx, nn
 from cloister.protect.edgepro.layers import called, lockable, traced
 from cloister.protect.edgepro.lock import Locked
 from cloister.protect.training.data import Splits
-
-#: Images that the device is asked about at a time: an attacker may ask about all that there are.
-BATCH = 250
+from cloister.protect.training.evaluate import BATCH
 
 
 class LeakedLock:

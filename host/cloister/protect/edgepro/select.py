@@ -13,12 +13,11 @@ from cloister.protect.edgepro.chance import Chance, weighted
 from cloister.protect.edgepro.layers import lockable
 from cloister.protect.training.data import Images, Splits
 from cloister.protect.training.errors import TrainingError
+from cloister.protect.training.evaluate import BATCH
 
 #: How channels are ranked. "mean": mean activation, what EdgePro's published code uses; "variance" of the activation
 #: over the images; "saliency": mean of |activation x gradient of the loss|, what the answer depends on; "random".
 Criterion = Literal["mean", "variance", "saliency", "random"]
-#: Images at a time: gradients of a thousand at once take too much memory where images are large.
-BATCH = 250
 #: How channels are drawn. "roulette": of the best ``pool``, with chances in proportion to the ranking (EdgePro); "top":
 #: the best; "uniform": of the best ``pool`` with equal chances.
 Draw = Literal["roulette", "top", "uniform"]

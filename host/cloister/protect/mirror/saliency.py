@@ -10,11 +10,10 @@ from cloister.protect.mirror.graph import answer_node, resolve, trace, with_outp
 from cloister.protect.mirror.reduce import kept
 from cloister.protect.strategy import IMAGE, LOGITS, Strategy
 from cloister.protect.training.data import Splits
+from cloister.protect.training.evaluate import BATCH
 
 #: Training images that it is measured on.
 SAMPLE = 1000
-#: Of these at a time: gradients of all at once take too much memory where images are large.
-BATCH = 250
 
 
 def salient_channels(victim: nn.Module, splits: Splits, strategy: Strategy, seed: int) -> dict[str, list[int]]:

@@ -14,10 +14,8 @@ from cloister.protect.prune.channels import Group, library
 from cloister.protect.prune.settings import PruneSettings
 from cloister.protect.training.data import Splits
 from cloister.protect.training.errors import TrainingError
+from cloister.protect.training.evaluate import BATCH
 from cloister.protect.training.loop import auto_device
-
-#: Images of a backward pass.
-BATCH = 250
 
 
 def scores(

@@ -9,9 +9,7 @@ import torch
 from torch import nn
 
 from cloister.protect.training.data import Splits
-
-#: Images that the device is asked about at a time: an attacker may ask about all that there are.
-BATCH = 250
+from cloister.protect.training.evaluate import BATCH
 
 
 class PrunedInClear:

@@ -11,7 +11,7 @@ from cloister.errors import CloisterError
 from cloister.protect.results import mirror, pruning
 from cloister.protect.results.cases import CASES, MODELS, SEEDS
 from cloister.protect.results.context import Context
-from cloister.protect.results.page import EXPERIMENTS, write
+from cloister.protect.results.page import EXPERIMENTS, VARIANTS, write
 
 
 @click.command()
@@ -68,6 +68,10 @@ def main(
         numbers = [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise click.BadParameter(f"{seeds!r}: write numbers with commas, such as 0,1,2") from None
+    there = dict.fromkeys(variant for name in only or EXPERIMENTS for variant in VARIANTS[name])
+    for variant in variants:
+        if variant not in there:
+            raise click.BadParameter(f"{variant!r} is none of {', '.join(there)}", param_hint="--variant")
     try:
         for model in () if write_only else models or MODELS:
             for seed in numbers:

@@ -8,7 +8,8 @@ from torch import nn
 
 from cloister.protect.training.data import Images, Splits
 
-#: Images at a time; more does not make a CPU faster and takes memory.
+#: Images at a time, wherever a network looks at many: more does not make a CPU faster, and what a layer gives for 1000
+#: large images takes tens of GB.
 BATCH = 250
 
 
