@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 from torch import nn
 
 import cloister
@@ -191,6 +192,10 @@ def test_wrong_data_are_named(data: str, says: str) -> None:
         ("edgepro", ["--device", "gpu"], "'gpu' is no device"),
         ("edgepro", ["--device", "cuda:99"], "there is no GPU 'cuda:99' here"),
         ("edgepro", ["--validation", "0"], "0.0 is not in the range 0<x<1"),
+        ("edgepro", ["--mean", "grey", "--std", "1"], "'grey': write a number for each channel"),
+        ("edgepro", ["--mean", "0.5"], "data: mean and std are (0.5,), (), the images have 1 channels"),
+        ("edgepro", ["--mean", "0,0,0", "--std", "1,1,1"], "the images have 1 channels"),
+        ("edgepro", ["--size", "8"], "data.npz: only a folder's images are resized"),
         ("edgepro", ["--rate", "-1"], "-1.0 is not in the range x>0"),
         ("edgepro", ["-o", "data.npz"], "data.npz cannot be made"),
         ("prune", ["--criterion", "foo"], "'foo' is not one of 'taylor', 'l1'"),
@@ -222,6 +227,26 @@ def test_a_wrong_setting_is_named(name: str, arguments: list[str], says: str) ->
 
 
 @pytest.mark.usefixtures("place")
+def test_a_folder_of_larger_images_is_resized_and_normalised_as_the_model_was_trained() -> None:
+    x, y, x_test, y_test = digits()
+    for part, images, labels in (("train", x, y), ("test", x_test, y_test)):
+        for number, (image, label) in enumerate(zip(images[:200], labels[:200], strict=True)):
+            path = Path("pictures", part, str(label), f"{number:03}.png")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((image[0] * 255).astype(np.uint8).repeat(2, 0).repeat(2, 1)).save(path)
+    given = ["wrong_models:net", "--checkpoint", "net.pt", "--data", "pictures"]
+    assert "cannot be run on images (1, 16, 16) of pictures" in refusal("attack", *given)
+    said = refusal("attack", *given, "--size", "8", "--mean", "9", "--std", "0.1")
+    assert "about what guessing gets" in said and "with mean 9 and std 0.1; give others by --mean and --std" in said
+    arguments = ["attack", *given, *QUICK["attack"], "--device", "cpu", "-o", "resized", "--size", "8"]
+    result = CliRunner().invoke(command, [*arguments, "--mean", "0", "--std", "1"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    report = json.loads(Path("resized", "attacks.json").read_text())
+    found = next(line for line in report["records"] if line["attack"] == "direct" and "white" in line["target"])
+    assert found["accuracy"] > 0.75
+
+
+@pytest.mark.usefixtures("place")
 def test_models_that_cannot_be_protected_are_refused_before_training() -> None:
     for name, says in (("edgepro", "cannot be traced"), ("prune", "cannot be exported")):
         assert says in refusal(name, "wrong_models:Branches", "--data", "data.npz")
@@ -239,6 +264,7 @@ def test_a_folder_of_another_run_is_refused(place: Path) -> None:
     for changed, says in (
         ({"model": "wrong_models:net", "checkpoint": None}, "mine/training holds checkpoints of another model"),
         ({"seed": 1}, "mine/training holds checkpoints of other data or another seed"),
+        ({"data": load_data("data.npz", mean=[0.5], std=[1.0])}, "of images that were normalised otherwise"),
         ({"settings": LockSettings(recipe=Recipe(2, 64, 0.02, clip=5.0))}, "epochs 1 there, 2 here"),
         ({"settings": LockSettings(constant_share=0.0, recipe=settings.recipe)}, "constant_share 0.1 there, 0.0 here"),
         ({"settings": LockSettings(draw="top", recipe=settings.recipe)}, "draw roulette there, top here"),

@@ -172,6 +172,12 @@ def test_an_npz_file_can_bring_the_normalisation_that_its_model_was_trained_with
         np.savez(tmp_path / "own.npz", **arrays, **wrong)
         with pytest.raises(TrainingError, match="images have 1 channels"):
             load_data(tmp_path / "own.npz")
+    np.savez(tmp_path / "own.npz", **arrays, mean=[0.0], std=[1.0])
+    given = load_data(tmp_path / "own.npz", mean=(0.25,), std=(0.5,))
+    assert torch.equal(given.normalise(given.test.pixels), (torch.from_numpy(pixels) - 0.25) / 0.5)
+    for mean, std in (((0.5,), None), (None, (0.5,)), ((0.5,) * 3, (0.5,) * 3)):
+        with pytest.raises(TrainingError, match=r"own: mean and std are .* images have 1 channels"):
+            load_data(tmp_path / "own.npz", mean=mean, std=std)
 
 
 def folder_of(root: Path, *pictures: Image.Image, ending: str = "png") -> Path:
@@ -234,10 +240,6 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, how: str, monkeyp
     assert caught.value.remedy == "check the offsets"
 
 
-def resized() -> Splits:
-    return load_data(Path("sizes"), size=8)
-
-
 def test_images_of_several_sizes_are_refused_with_a_way_that_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,8 +247,10 @@ def test_images_of_several_sizes_are_refused_with_a_way_that_works(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TrainingError, match=r"1.png is \(8, 12\), the images before it \(10, 10\)") as caught:
         load_data("sizes")
-    assert "load_data(path, size=...)" in caught.value.remedy and "--data package.module:factory" in caught.value.remedy
-    assert load_data("test_training:resized").shape == load_data("sizes", size=8).shape == (1, 8, 8)
+    assert "--size N (in Python load_data(path, size=N))" in caught.value.remedy
+    assert load_data("sizes", size=8).shape == (1, 8, 8)
+    with pytest.raises(TrainingError, match="pair_of_data_sets: only a folder's images are resized"):
+        load_data("test_training:pair_of_data_sets", size=8)
 
 
 def test_normalisation_is_measured_on_images_of_all_classes() -> None:

@@ -55,7 +55,7 @@ def edgepro(
         seed=training.seed, epochs=epochs, rate=rate, augmentation=training.augmentation,
     )  # fmt: skip
     output = training.output
-    locked = api.edgepro(training.model, training.data, output, name=name, settings=settings, **training.common)
+    locked = api.edgepro(training.model, training.splits, output, name=name, settings=settings, **training.common)
     rows = [
         (layer["layer"], layer["channels"], layer["constants"], layer["turned"]) for layer in locked.report["layers"]
     ]

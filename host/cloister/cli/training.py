@@ -13,7 +13,7 @@ import click
 from cloister.protect.extra import need_torch
 
 if TYPE_CHECKING:
-    from cloister.protect.training import Augmentation
+    from cloister.protect.training import Augmentation, Splits
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Training:
 
     Attributes:
         model, checkpoint, data, validation, seed, device: as :func:`cloister.api.edgepro` takes them.
+        size, mean, std: of the images, as :func:`cloister.protect.training.load_data` takes them.
         output: folder to write to.
         crop, flip: how training images are moved and mirrored.
     """
@@ -29,6 +30,9 @@ class Training:
     model: str
     checkpoint: Path | None
     data: str
+    size: int | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
     output: Path
     crop: int
     flip: bool
@@ -44,6 +48,19 @@ class Training:
         return Augmentation(self.crop, self.flip)
 
     @property
+    def splits(self) -> Splits:
+        """The data.
+
+        Raises:
+            TrainingError: as ``load_data``.
+        """
+        from cloister.protect.training import load_data
+
+        return load_data(
+            self.data, validation=self.validation, seed=self.seed, size=self.size, mean=self.mean, std=self.std
+        )
+
+    @property
     def common(self) -> dict[str, Any]:
         """Arguments by name that the functions of :mod:`cloister.api` share."""
         return {
@@ -57,14 +74,28 @@ def _device(_context: click.Context, _option: click.Parameter, value: str) -> st
     return value
 
 
+def _numbers(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[float, ...] | None:
+    try:
+        return None if value is None else tuple(float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r}: write a number for each channel, as 0.5 or 0.485,0.456,0.406") from None
+
+
 _FIRST = (
     click.argument("model"),
     click.option("--checkpoint", type=click.Path(path_type=Path), help="State of the model, as torch.save wrote it."),
     click.option(
         "--data", required=True, help="Folder of images, .npz file, or package.module:factory of torch data sets."
     ),
+    click.option("--size", type=click.IntRange(1), help="Resize a folder's images to so many pixels, high and wide."),
+    click.option(
+        "--mean", callback=_numbers,
+        help="Of each channel, with commas: what the model's images were normalised with, bytes brought to 0 to 1 "
+        "[default: the data's own, or the training images'].",
+    ),
+    click.option("--std", callback=_numbers, help="With --mean."),
     click.option("-o", "output", type=click.Path(path_type=Path), required=True, help="Folder to write to."),
-)
+)  # fmt: skip
 _LAST = (
     click.option(
         "--crop", type=click.IntRange(0), default=0, show_default=True, help="Move training images by so many pixels."

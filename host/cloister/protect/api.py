@@ -11,7 +11,6 @@ Importing this needs no torch; calling does (the extra ``train``).
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING
 from cloister.errors import CloisterError
 from cloister.password import Password
 from cloister.protect.extra import need_torch
-from cloister.seal.files import write_aside
+from cloister.protect.folder import claim_folder, made_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,13 +73,13 @@ def edgepro(
     from cloister.protect.edgepro.lock import lock_folded
     from cloister.protect.edgepro.settings import settings_with
 
-    folder = _folder(output)
+    folder = made_folder(output)
     splits = _splits(data, validation, seed)
     module = _model(model, checkpoint, splits)
     settings = settings or settings_with(seed=seed)
     folded = fold_normalisation(token_rows(module, splits.shape))
     settings = replace(settings, layers=deployable(folded, splits.shape, settings.layers))
-    _claim(folder / "training", "edgepro", module, splits)
+    claim_folder(folder / "training", "edgepro", module, splits)
     _trained(model, module, splits)
     locked = lock_folded(
         folded.cpu(), splits, settings, folder=folder / "training", device=device, name="locking", quiet=quiet
@@ -124,10 +123,10 @@ def prune(
     from cloister.protect.prune import prune_model, settings_with
     from cloister.protect.prune.report import full_report
 
-    folder = _folder(output)
+    folder = made_folder(output)
     splits = _splits(data, validation, seed)
     module = _exportable(_model(model, checkpoint, splits), splits)
-    _claim(folder / "training", "prune", module, splits)
+    claim_folder(folder / "training", "prune", module, splits)
     _trained(model, module, splits)
     pruned = prune_model(
         module, splits, settings or settings_with(seed=seed), folder=folder / "training",
@@ -188,7 +187,7 @@ def attack(
     if seen and locked is None:
         raise CloisterError("only runs of a locked model can be seen", "give the locked model and its password too")
     splits = _splits(data, validation, seed)
-    folder, module = _folder(output), _model(victim, checkpoint, splits)
+    folder, module = made_folder(output), _model(victim, checkpoint, splits)
     found: list[Exposed] = []
     if locked is not None and password is not None:
         opened = password if isinstance(password, Password) else Password.read(Path(password))
@@ -273,26 +272,16 @@ def protect(
     if budget is not None and any(word is not None for word in words):
         raise CloisterError("the budget is given twice", "give it whole or in words")
     limits = budget or Budget.parse(*words)
-    folder = _folder(output)
+    folder = made_folder(output)
     splits = _splits(data, validation, seed)
     module = _model(model, checkpoint, splits)
     _trained(model, module, splits)
     # its estimates are of one model, too, even where nothing has been trained yet
-    _claim(folder / "training", "protect", module, splits, VICTIM_FILE)
+    claim_folder(folder / "training", "protect", module, splits, VICTIM_FILE)
     return protect_model(
         module, splits, limits, folder, settings=settings or settings_with(seed=seed), name=name or "", study=study,
         time_limit=time_limit, measure=measure, keys=keys, device=device, quiet=quiet,
     )  # fmt: skip
-
-
-def _folder(output: str | Path) -> Path:
-    """The folder, made now: it would be late to find out after training that it cannot be."""
-    folder = Path(output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CloisterError(f"{folder} cannot be made: {error.strerror}", "give another folder to write to") from error
-    return folder
 
 
 def _splits(data: DataSource, validation: float, seed: int) -> Splits:
@@ -316,35 +305,6 @@ def _trained(model: str | Path | nn.Module, module: nn.Module, splits: Splits) -
     from cloister.protect.training.source import check_trained
 
     check_trained(module, splits, str(model) if isinstance(model, str | Path) else type(model).__name__)
-
-
-def _claim(folder: Path, command: str, module: nn.Module, splits: Splits, *others: str) -> None:
-    """Note what the folder's checkpoints, and files of the other names, are of; refuse what is of anything else."""
-    from cloister.attack.attacker import digest_of
-    from cloister.protect.training import TrainingError
-
-    images = (splits.train.pixels, splits.train.labels, splits.validation.pixels, splits.validation.labels)
-    ours = {
-        "command": command, "model": digest_of("", *module.state_dict().values()), "data": digest_of("", *images),
-    }  # fmt: skip
-    path = folder / "of.json"
-    remedy = f"give another folder, or delete {folder}"
-    if not path.exists() or not any(next(folder.rglob(name), None) for name in ("checkpoint.pt", *others)):
-        write_aside(path, (json.dumps(ours, indent=1) + "\n").encode())
-        return
-    try:
-        theirs = json.loads(path.read_text())
-        different = [key for key, value in ours.items() if theirs[key] != value]
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise TrainingError(f"{path} is damaged", remedy) from error
-    if different:
-        named = {
-            "command": f"`cloister {theirs['command']}`",
-            "model": "another model",
-            "data": "other data or another seed",
-        }
-        told = named[different[0]]
-        raise TrainingError(f"{folder} holds checkpoints of {told}", remedy)
 
 
 def _exportable(module: nn.Module, splits: Splits) -> nn.Module:

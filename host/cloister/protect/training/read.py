@@ -32,7 +32,15 @@ _FORMS = (
 DataSource = str | Path | Splits | Sequence[Any]
 
 
-def load_data(where: DataSource, *, validation: float = 0.1, seed: int = 0, size: int | None = None) -> Splits:
+def load_data(
+    where: DataSource,
+    *,
+    validation: float = 0.1,
+    seed: int = 0,
+    size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Splits:
     """Read a data set and cut its validation split off.
 
     Args:
@@ -44,17 +52,30 @@ def load_data(where: DataSource, *, validation: float = 0.1, seed: int = 0, size
             others than :class:`Splits` measures.
         validation: share of the training images that choices are made on; ignored where the data bring their own.
         seed: decides which images those are.
-        size: images of a folder are resized to this height and width.
+        size: images of a folder are resized to this height and width, whatever their own, as torchvision's
+            ``Resize((size, size))`` does.
+        mean, std: for each channel, what the model was trained with, in place of those that the data bring or
+            :class:`Splits` measures; both or neither.
 
     Raises:
         TrainingError: names what is missing or does not fit.
     """
-    if not isinstance(where, str | Path):
+    splits = _load(where, validation, seed, size)
+    return splits if mean is None and std is None else _normalised(splits, mean or (), std or (), splits.name)
+
+
+def _load(where: DataSource, validation: float, seed: int, size: int | None) -> Splits:
+    path = Path(where) if isinstance(where, str | Path) else None
+    if path is not None and path.is_dir():
+        return _folder(path, validation, seed, size)
+    if size is not None:
+        raise TrainingError(
+            f"{'the data given' if path is None else path}: only a folder's images are resized",
+            f"leave the size away, and bring the images to {size} x {size} yourself",
+        )
+    if path is None:
         return _given(where, "the data given", "data", validation, seed)
     text = str(where)
-    path = Path(where)
-    if path.is_dir():
-        return _folder(path, validation, seed, size)
     if path.is_file() and path.suffix == ".npz":
         return _npz(path, validation, seed)
     if is_factory(text):
@@ -102,7 +123,7 @@ def _read_folder(root: Path, classes: Sequence[str], size: int | None) -> Images
                 with image.open(path) as opened:
                     picture = _bytes(image, opened)
                     if size is not None:
-                        picture = picture.resize((size, size))
+                        picture = picture.resize((size, size), image.Resampling.BILINEAR)
                     arrays.append(np.asarray(picture, np.uint8))
             except (*_BROKEN, image.DecompressionBombError) as error:
                 raise TrainingError(f"{path} cannot be read as an image: {error}", "remove or replace it") from error
@@ -110,9 +131,8 @@ def _read_folder(root: Path, classes: Sequence[str], size: int | None) -> Images
             if arrays[-1].shape != arrays[0].shape:
                 raise TrainingError(
                     f"{path} is {arrays[-1].shape}, the images before it {arrays[0].shape}",
-                    "bring all images to one size and mode; cloister.protect.training.load_data(path, size=...) "
-                    "resizes them: give what it returns as data in Python, or a function of yours that returns it as "
-                    "--data package.module:factory",
+                    "bring all images to one size and mode; --size N (in Python load_data(path, size=N)) resizes them "
+                    "to N x N",
                 )
     if not arrays:
         raise TrainingError(f"{root} has no images", f"endings that are read: {', '.join(_ENDINGS)}")
@@ -177,7 +197,7 @@ def _npz(path: Path, validation: float, seed: int) -> Splits:
                 part: found for part in ("train", "validation", "test") if (found := _npz_part(file, keys, part, path))
             }
             classes = tuple(str(name) for name in file["classes"]) if "classes" in keys else ()
-            own = [tuple(float(value) for value in np.ravel(file[key])) for key in ("mean", "std") if key in keys]
+            own = {key: [float(value) for value in np.ravel(file[key])] for key in ("mean", "std") if key in keys}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise TrainingError(
             f"{path} cannot be read: {str(error).splitlines()[0]}",
@@ -192,14 +212,17 @@ def _npz(path: Path, validation: float, seed: int) -> Splits:
         parts["train"], parts["test"], validation=parts.get("validation", validation), seed=seed,
         classes=classes, name=path.stem,
     )  # fmt: skip
-    if not own:
-        return splits
-    if [len(values) for values in own] != 2 * [len(splits.mean)] or min(own[1]) <= 0:
+    return _normalised(splits, own.get("mean", ()), own.get("std", ()), str(path)) if own else splits
+
+
+def _normalised(splits: Splits, mean: Sequence[float], std: Sequence[float], what: str) -> Splits:
+    """The same data with a mean and a deviation of the user's."""
+    if [len(mean), len(std)] != 2 * [len(splits.mean)] or min(std) <= 0:
         raise TrainingError(
-            f"{path}: mean and std are {', '.join(map(str, own))}, the images have {len(splits.mean)} channels",
+            f"{what}: mean and std are {tuple(mean)}, {tuple(std)}, the images have {len(splits.mean)} channels",
             "give both, one number for each channel, std above 0",
         )
-    return replace(splits, mean=own[0], std=own[1])
+    return replace(splits, mean=tuple(mean), std=tuple(std))
 
 
 def _npz_part(file: Mapping[str, Any], keys: set[str], part: str, path: Path) -> Images | None:

@@ -154,7 +154,7 @@ def check_trained(module: nn.Module, splits: Splits, name: str) -> float:
             f"{name} labels only {found:.1%} of {splits.name}'s validation images rightly, about what guessing gets",
             "give the trained weights (--checkpoint), and the data that it was trained on: classes in the same order, "
             f"images normalised in the same way. Here it gets (pixels - mean) / std with mean {mean} and std {std}; "
-            "give others as `mean` and `std` in an .npz file",
+            "give others by --mean and --std, or as `mean` and `std` in an .npz file",
         )
     return found
 

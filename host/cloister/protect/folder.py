@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The folder that a command writes to: made before anything is computed, and gone on with only where it is the same."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cloister.errors import CloisterError
+from cloister.seal.files import write_aside
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from cloister.protect.training import Splits
+
+
+def made_folder(output: str | Path) -> Path:
+    """The folder, made now: it would be late to find out after training that it cannot be."""
+    folder = Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CloisterError(f"{folder} cannot be made: {error.strerror}", "give another folder to write to") from error
+    return folder
+
+
+def claim_folder(folder: Path, command: str, module: nn.Module, splits: Splits, *others: str) -> None:
+    """Note what the folder's checkpoints, and files of the other names, are of; refuse what is of anything else."""
+    from cloister.attack.attacker import digest_of
+    from cloister.protect.training import TrainingError
+
+    images = (splits.train.pixels, splits.train.labels, splits.validation.pixels, splits.validation.labels)
+    ours = {
+        "command": command, "model": digest_of("", *module.state_dict().values()), "data": digest_of("", *images),
+        "normalisation": [list(splits.mean), list(splits.std)],
+    }  # fmt: skip
+    path = folder / "of.json"
+    remedy = f"give another folder, or delete {folder}"
+    if not path.exists() or not any(next(folder.rglob(name), None) for name in ("checkpoint.pt", *others)):
+        write_aside(path, (json.dumps(ours, indent=1) + "\n").encode())
+        return
+    try:
+        theirs = json.loads(path.read_text())
+        different = [key for key, value in ours.items() if not _same(theirs[key], value)]
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise TrainingError(f"{path} is damaged", remedy) from error
+    if different:
+        named = {
+            "command": f"`cloister {theirs['command']}`",
+            "model": "another model",
+            "data": "other data or another seed",
+            "normalisation": "images that were normalised otherwise",
+        }
+        told = named[different[0]]
+        raise TrainingError(f"{folder} holds checkpoints of {told}", remedy)
+
+
+def _same(theirs: Any, ours: Any) -> bool:
+    """Equal; numbers nearly: processors differ in the last digits of a mean."""
+    if isinstance(ours, list):
+        return len(theirs) == len(ours) and all(_same(*pair) for pair in zip(theirs, ours, strict=True))
+    return math.isclose(theirs, ours, rel_tol=1e-4, abs_tol=1e-6) if isinstance(ours, float) else theirs == ours
