@@ -280,6 +280,10 @@ def test_a_folder_of_another_run_is_refused(place: Path) -> None:
         refused = pytest.raises(TrainingError, match="applies to no layer") if criterion == "bn" else nullcontext()
         with refused:
             cloister.prune("wrong_models:net", "data.npz", "smaller", **given)
+    of = json.loads((place / "mine" / "training" / "of.json").read_text())
+    del of["normalisation"]  # versions before did not note it
+    (place / "mine" / "training" / "of.json").write_text(json.dumps(of))
+    run("wrong_models:net", "data.npz", "mine", settings=settings, **common)
     (place / "mine" / "training" / "of.json").write_text("{")
     with pytest.raises(TrainingError, match=r"of\.json is damaged"):
         run("wrong_models:net", "data.npz", "mine", settings=settings, **common)

@@ -8,6 +8,7 @@ import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -273,6 +274,36 @@ def test_a_password_comes_back_as_the_same_locks() -> None:
     back = from_password(Password.from_bytes(to_password(locked().locks, "digits").to_bytes()))
     assert list(back) == list(locked().locks)
     assert all(torch.equal(back[name].values, lock.values) for name, lock in locked().locks.items())
+
+
+def test_another_password_is_kept_with_its_model(tmp_path: Path) -> None:
+    locked().save(tmp_path, "digits")
+    first, model = ((tmp_path / name).read_bytes() for name in ("password.pwd", "locked.onnx"))
+    locked().save(tmp_path, "digits")
+    assert not list(tmp_path.glob("*.1")), "it is the same one"
+    for number in (1, 2):
+        locked().save(tmp_path, f"other {number}")
+    assert (tmp_path / "password.pwd.1").read_bytes() == first and (tmp_path / "locked.onnx.1").read_bytes() == model
+    assert [Password.read(tmp_path / f"password.pwd{end}").model for end in (".2", "")] == ["other 1", "other 2"]
+
+
+def test_a_training_whose_locks_are_gone_is_not_gone_on_with(tmp_path: Path) -> None:
+    settings = replace(LOCKING, recipe=replace(LOCKING.recipe, epochs=1))
+    given: dict[str, Any] = {"folder": tmp_path, "device": "cpu", "quiet": True}
+    lock_model(victim(), digits_splits(), settings, **given)
+    (tmp_path / "drawn.pwd").unlink()
+    with pytest.raises(TrainingError, match=r"drawn\.pwd with the locks that they are trained for is gone") as caught:
+        lock_model(victim(), digits_splits(), settings, **given)
+    assert str(tmp_path) in caught.value.remedy
+
+
+def test_a_device_with_a_password_of_its_own_answers_as_well() -> None:
+    splits, password = digits_splits(), locked().password("digits")
+    for number in range(3):
+        own = password.for_device(bytes([number]) * 32)
+        assert own.to_bytes() != password.to_bytes()
+        right = accuracy(fold_in(locked().module, from_password(own)), splits.test, splits)
+        assert right > locked().report["test"]["with_password"] - 0.02
 
 
 def test_the_command_locks_a_model_from_a_factory(tmp_path: Path) -> None:

@@ -114,6 +114,10 @@ def test_the_last_fine_tuning_is_not_repeated_in_vain(tmp_path: Path, capfd: pyt
     assert len(list(tmp_path.glob("final-*"))) == 1 + (made.final.number > 0)
     assert capfd.readouterr().err.count("not fine-tuned for long") == len(hopeless) - 1
     assert made.final.lost <= idle.budget
+    assert [step.number for step in made.refused] == [hopeless[-1].number], "what was tried is told"
+    assert made.report["refused"][0]["lost"] > idle.budget
+    full_report(made, digits_splits(), tmp_path, int8=False)
+    assert f"| step {hopeless[-1].number} trained on (refused) | fp32 |" in (tmp_path / "report.md").read_text()
 
 
 def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,6 +292,15 @@ def test_the_command_prunes_an_onnx_file(tmp_path: Path) -> None:
     wrong = [*arguments[:-2], "--criterion", "bn", "-o", str(tmp_path / "other")]
     with pytest.raises(TrainingError, match="applies to no layer"):
         CliRunner().invoke(cloister, wrong, catch_exceptions=False)
+
+
+def test_measuring_that_is_not_possible_is_told_before_pruning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits_file(tmp_path / "digits.npz")
+    export_onnx(victim(), SHAPE, tmp_path / "victim.onnx")
+    monkeypatch.setattr("cloister.protect.prune.report.find_spec", lambda _name: None)
+    given = [str(tmp_path / "victim.onnx"), "--data", str(tmp_path / "digits.npz"), "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(cloister, ["prune", *given, "--measure", "qemu", "--device", "cpu"])
+    assert "the benchmark, which is not here" in str(result.exception) and not (tmp_path / "out").exists()
 
 
 def test_the_command_names_only_what_it_wrote(tmp_path: Path) -> None:

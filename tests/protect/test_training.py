@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,6 +192,21 @@ def folder_of(root: Path, *pictures: Image.Image, ending: str = "png") -> Path:
     return root
 
 
+def test_a_folder_can_bring_the_images_that_choices_are_made_on(tmp_path: Path) -> None:
+    root = tmp_path / "pictures"
+    folder_of(root, *[Image.new("L", (4, 4), shade) for shade in (0, 100, 200)])
+    (root / "train").rename(root / "val")
+    with pytest.raises(TrainingError, match="has no folder 'train'"):
+        load_data(root)
+    (root / "test").rename(root / "train")
+    with pytest.raises(TrainingError, match="has no folder 'test'") as caught:
+        load_data(root)
+    assert "val/ is what choices are made on, test/ what is reported on" in caught.value.remedy
+    shutil.copytree(root / "val", root / "test")
+    splits = load_data(root)
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [6, 6, 6]
+
+
 @pytest.mark.parametrize("ending", ["png", "pgm"])
 def test_greys_of_16_bits_are_scaled_to_8(tmp_path: Path, ending: str) -> None:
     values = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
@@ -247,7 +263,7 @@ def test_images_of_several_sizes_are_refused_with_a_way_that_works(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TrainingError, match=r"1.png is \(8, 12\), the images before it \(10, 10\)") as caught:
         load_data("sizes")
-    assert "--size N (in Python load_data(path, size=N))" in caught.value.remedy
+    assert "--size N (in Python Data(path, size=N))" in caught.value.remedy
     assert load_data("sizes", size=8).shape == (1, 8, 8)
     with pytest.raises(TrainingError, match="pair_of_data_sets: only a folder's images are resized"):
         load_data("test_training:pair_of_data_sets", size=8)

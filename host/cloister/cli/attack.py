@@ -72,7 +72,7 @@ def attack(
     if steps is not None:
         effort = replace(effort, steps=steps, trial=min(steps, effort.trial))
     report = api.attack(
-        training.model, training.splits, training.output, locked=locked, password=password, seen=seen, pruned=pruned,
+        training.model, training.source, training.output, locked=locked, password=password, seen=seen, pruned=pruned,
         protected=protected, targets=[_target(name) for name in targets], effort=effort,
         attacks=None if attacks is None else [name.strip() for name in attacks.split(",") if name.strip()],
         **training.common,

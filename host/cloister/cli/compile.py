@@ -21,6 +21,7 @@ Examples:
   cloister compile model.onnx -o model.clb
   cloister compile model.onnx -o model.clb --name gatekeeper --version 2 --dim N=1
   cloister compile model.onnx -o model.clb --device device.json   # sealed with the fastest cipher that it has
+  cloister compile locked.onnx --password password.pwd -o model.clb   # refused where a locked tensor would be seen
   cloister compile cpm.onnx --backbone backbone.onnx -o pair.clb   # the CPM in the TA, the backbone beside it
   cloister compile model.onnx -o model.clb --embed out/embed   # C arrays to link into the TA
 """

@@ -13,7 +13,7 @@ EXAMPLE = """
 Examples:
   cloister edgepro my_models:network --checkpoint trained.pt --data images/ -o locked/
   cloister edgepro model.onnx --data data.npz -o locked/ --epochs 16 --turned 0.5 --constant 0
-  cloister compile locked/locked.onnx -o model.clb
+  cloister compile locked/locked.onnx --password locked/password.pwd -o model.clb   # refused where a lock would be seen
   cloister licence model.clb device.json --password locked/password.pwd -o model.lic
 """
 
@@ -55,7 +55,7 @@ def edgepro(
         seed=training.seed, epochs=epochs, rate=rate, augmentation=training.augmentation,
     )  # fmt: skip
     output = training.output
-    locked = api.edgepro(training.model, training.splits, output, name=name, settings=settings, **training.common)
+    locked = api.edgepro(training.model, training.source, output, name=name, settings=settings, **training.common)
     rows = [
         (layer["layer"], layer["channels"], layer["constants"], layer["turned"]) for layer in locked.report["layers"]
     ]
@@ -69,4 +69,7 @@ def edgepro(
         facts["lost"] = f"{lost:.1f} points with the password; more --epochs, or --constant 0 (turned channels alone)"
     facts["training"] = f"{locked.report['training_s']:.0f} s, epoch {locked.report['epoch']} selected"
     facts["written"] = f"{output / 'locked.onnx'}, {output / 'password.pwd'} (secret), {output / 'report.json'}"
+    secret = f"--password {output / 'password.pwd'}"
+    facts["next"] = f"cloister compile {output / 'locked.onnx'} {secret} -o model.clb"
+    facts["then"] = f"cloister licence model.clb device.json {secret} -o model.lic"
     show_facts(facts)

@@ -81,7 +81,7 @@ def protect(
         augmentation=training.augmentation, seed=training.seed, quick=quick,
     )  # fmt: skip
     made = api.protect(
-        training.model, training.splits, training.output, budget_memory=budget_memory, budget_overhead=budget_overhead,
+        training.model, training.source, training.output, budget_memory=budget_memory, budget_overhead=budget_overhead,
         budget_accuracy=budget_accuracy, name=name, settings=settings, study=study, time_limit=time_limit,
         measure=measure is not None, keys=keys, **training.common,
     )  # fmt: skip

@@ -65,7 +65,7 @@ def prune(
         seed=training.seed,
     )  # fmt: skip
     output = training.output
-    report = api.prune(training.model, training.splits, output, settings=settings, int8=int8,
+    report = api.prune(training.model, training.source, output, settings=settings, int8=int8,
                        measure=measure is not None, **training.common).report  # fmt: skip
     _, rows = cells(report["rows"])
     heads = ["network", "type", "valid.", "lost", "test", "MACs", "memory", "instr.", "in the TA"]

@@ -13,7 +13,7 @@ import click
 from cloister.protect.extra import need_torch
 
 if TYPE_CHECKING:
-    from cloister.protect.training import Augmentation, Splits
+    from cloister.protect.training import Augmentation, Data
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Training:
 
     Attributes:
         model, checkpoint, data, validation, seed, device: as :func:`cloister.api.edgepro` takes them.
-        size, mean, std: of the images, as :func:`cloister.protect.training.load_data` takes them.
+        size, mean, std: of the images, as :class:`cloister.protect.training.Data` has them.
         output: folder to write to.
         crop, flip: how training images are moved and mirrored.
     """
@@ -48,17 +48,11 @@ class Training:
         return Augmentation(self.crop, self.flip)
 
     @property
-    def splits(self) -> Splits:
-        """The data.
+    def source(self) -> Data:
+        """The data, not read yet."""
+        from cloister.protect.training import Data
 
-        Raises:
-            TrainingError: as ``load_data``.
-        """
-        from cloister.protect.training import load_data
-
-        return load_data(
-            self.data, validation=self.validation, seed=self.seed, size=self.size, mean=self.mean, std=self.std
-        )
+        return Data(self.data, self.size, self.mean, self.std)
 
     @property
     def common(self) -> dict[str, Any]:

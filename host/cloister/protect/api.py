@@ -11,6 +11,7 @@ Importing this needs no torch; calling does (the extra ``train``).
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -80,7 +81,7 @@ def edgepro(
     folded = fold_normalisation(token_rows(module, splits.shape))
     settings = replace(settings, layers=deployable(folded, splits.shape, settings.layers))
     claim_folder(folder / "training", "edgepro", module, splits)
-    _trained(model, module, splits)
+    _trained(model, module, splits, quiet)
     locked = lock_folded(
         folded.cpu(), splits, settings, folder=folder / "training", device=device, name="locking", quiet=quiet
     )
@@ -121,13 +122,15 @@ def prune(
     """
     need_torch()
     from cloister.protect.prune import prune_model, settings_with
-    from cloister.protect.prune.report import full_report
+    from cloister.protect.prune.report import check_bench, full_report
 
+    if measure:
+        check_bench()
     folder = made_folder(output)
     splits = _splits(data, validation, seed)
     module = _exportable(_model(model, checkpoint, splits), splits)
     claim_folder(folder / "training", "prune", module, splits)
-    _trained(model, module, splits)
+    _trained(model, module, splits, quiet)
     pruned = prune_model(
         module, splits, settings or settings_with(seed=seed), folder=folder / "training",
         device=device, name="pruning", quiet=quiet,
@@ -200,7 +203,7 @@ def attack(
             found += exposed_again(Path(path), module, splits, device)
     if attacks is not None and "observe" in attacks and not any(hasattr(one, "observed") for one in [*found, *targets]):
         raise CloisterError("there are no authorised runs to observe", "name the tensors that are seen (--seen all)")
-    _trained(victim, module, splits)
+    _trained(victim, module, splits, quiet)
     report = bench(
         [*found, *targets], splits, module, attacks=attacks, effort=effort, seed=seed, folder=folder / "work",
         device=device, quiet=quiet,
@@ -275,7 +278,7 @@ def protect(
     folder = made_folder(output)
     splits = _splits(data, validation, seed)
     module = _model(model, checkpoint, splits)
-    _trained(model, module, splits)
+    _trained(model, module, splits, quiet=True)  # it tells so itself
     # its estimates are of one model, too, even where nothing has been trained yet
     claim_folder(folder / "training", "protect", module, splits, VICTIM_FILE)
     return protect_model(
@@ -300,11 +303,16 @@ def _model(model: str | Path | nn.Module, checkpoint: str | Path | None, splits:
     return module
 
 
-def _trained(model: str | Path | nn.Module, module: nn.Module, splits: Splits) -> None:
-    """Refuse a model that guesses, which is not worth hours."""
+def _trained(model: str | Path | nn.Module, module: nn.Module, splits: Splits, quiet: bool) -> None:
+    """Refuse a model that guesses, which is not worth hours; tell how good any other is on images as it gets them."""
     from cloister.protect.training.source import check_trained
 
-    check_trained(module, splits, str(model) if isinstance(model, str | Path) else type(model).__name__)
+    name = str(model) if isinstance(model, str | Path) else type(model).__name__
+    right = check_trained(module, splits, name)
+    if not quiet:
+        mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (splits.mean, splits.std))
+        print(f"{name} labels {right:.2%} of {len(splits.validation)} validation images rightly, normalised with mean "
+              f"{mean} and std {std}", file=sys.stderr, flush=True)  # fmt: skip
 
 
 def _exportable(module: nn.Module, splits: Splits) -> nn.Module:

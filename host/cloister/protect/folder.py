@@ -44,8 +44,9 @@ def claim_folder(folder: Path, command: str, module: nn.Module, splits: Splits, 
         return
     try:
         theirs = json.loads(path.read_text())
+        theirs.setdefault("normalisation", ours["normalisation"])  # versions before did not note it
         different = [key for key, value in ours.items() if not _same(theirs[key], value)]
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise TrainingError(f"{path} is damaged", remedy) from error
     if different:
         named = {

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cloister.protect.edgepro.objective import LockObjective
 from cloister.protect.edgepro.settings import LockSettings
 from cloister.protect.training.claim import claim
 from cloister.protect.training.data import Splits
+from cloister.protect.training.errors import TrainingError
 from cloister.protect.training.evaluate import accuracy
 from cloister.protect.training.export import export_onnx
 from cloister.protect.training.loop import fit
@@ -56,12 +58,29 @@ class Locked:
         return to_password(self.locks, name)
 
     def save(self, folder: Path, name: str) -> None:
-        """Write ``locked.onnx``, ``password.pwd`` and ``report.json`` into ``folder``."""
+        """Write ``locked.onnx``, ``password.pwd`` and ``report.json`` into ``folder``.
+
+        Another password that is there is kept as ``password.pwd.1`` (or the next number), its model beside it: no
+        licence for bundles made of that model could be issued without.
+        """
+        password = self.password(name)
+        _keep(folder, password)
         export_onnx(self.module, self.shape, folder / MODEL_FILE)
-        self.password(name).write(folder / PASSWORD_FILE)
+        password.write(folder / PASSWORD_FILE)
         aside = folder / (REPORT_FILE + ".new")
         aside.write_text(json.dumps(self.report, indent=2) + "\n")
         aside.replace(folder / REPORT_FILE)
+
+
+def _keep(folder: Path, password: Password) -> None:
+    """Put another password's files aside."""
+    path = folder / PASSWORD_FILE
+    if not path.exists() or path.read_bytes() == password.to_bytes():
+        return
+    number = next(n for n in count(1) if not (folder / f"{PASSWORD_FILE}.{n}").exists())
+    for name in (PASSWORD_FILE, MODEL_FILE):
+        if (folder / name).exists():
+            (folder / name).replace(folder / f"{name}.{number}")
 
 
 def lock_model(
@@ -140,6 +159,11 @@ def _drawn(
     if folder is None:
         return draw_locks(folded, splits, settings, chance)
     if claim(folder, "locking", folded, splits, asdict(settings)):
+        if not (folder / DRAWN_FILE).exists():
+            raise TrainingError(
+                f"{folder} has checkpoints, but {DRAWN_FILE} with the locks that they are trained for is gone",
+                f"delete {folder} and begin anew: nobody can draw the same locks again",
+            )
         return from_password(Password.read(folder / DRAWN_FILE))
     locks = draw_locks(folded, splits, settings, chance)
     to_password(locks, "drawn").write(folder / DRAWN_FILE)

@@ -78,6 +78,7 @@ class Pruned:
         final: the step that ``module`` is, after the last fine-tuning.
         report: accuracies of the unpruned and the pruned network, and all steps.
         shape: channels, height and width of an image.
+        refused: steps that the last fine-tuning did not bring back into the budget, as it left them.
     """
 
     module: nn.Module
@@ -85,6 +86,7 @@ class Pruned:
     final: Step
     report: dict[str, Any]
     shape: tuple[int, int, int]
+    refused: list[Step] = field(default_factory=list)
 
     def save(self, folder: Path) -> None:
         """Write ``pruned.onnx`` and ``pruned.pt`` (state; its tensors have the pruned shapes) into ``folder``."""
@@ -135,12 +137,14 @@ def prune_model(
         "whole": [layer for layer in widths(whole) if layer not in run.cut],
         "final": final.as_json(),
         "steps": [step.as_json() for step in run.steps],
-        "training_s": sum(step.seconds for step in run.steps) + (final.seconds if settings.final else 0.0),
+        "refused": [step.as_json() for step in run.refused],
+        "training_s": sum(step.seconds for step in run.steps) + (final.seconds if settings.final else 0.0)
+        + sum(step.seconds for step in run.refused),
         "total_s": time.monotonic() - began,
         "settings": asdict(settings),
         "data": splits.name,
     }  # fmt: skip
-    return Pruned(final.module, run.steps, final, report, splits.shape)
+    return Pruned(final.module, run.steps, final, report, splits.shape, run.refused)
 
 
 def _claim(folder: Path, whole: nn.Module, splits: Splits, settings: PruneSettings) -> None:
@@ -167,6 +171,7 @@ class _Run:
         self.can = {group.layer for group in groups}
         self.cut = {layer for group in groups for layer in group.makers}
         self.exhausted = False
+        self.refused: list[Step] = []
 
     def steps_down(self) -> None:
         """All steps, until the target or the budget is reached, or nothing can be removed any more."""
@@ -266,8 +271,11 @@ class _Run:
                 found, score, epoch = step.module, step.validation, 0
             lost = 100 * (self.steps[0].validation - score)
             self._tell(f"step {step.number} after the last fine-tuning: {score:.2%}, {lost:.2f} points lost")
-            if lost <= settings.budget:
-                return replace(step, module=found, validation=score, lost=lost, seconds=fitted.seconds, epoch=epoch)
+            tuned = replace(step, module=found, validation=score, lost=lost, seconds=fitted.seconds, epoch=epoch,
+                            accepted=lost <= settings.budget)  # fmt: skip
+            if tuned.accepted:
+                return tuned
+            self.refused.append(tuned)
             won, before = step.lost - lost, step.lost
         return self.steps[0]
 

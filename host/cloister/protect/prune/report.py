@@ -86,9 +86,10 @@ def full_report(pruned: Pruned, splits: Splits, folder: Path, *, int8: bool = Tr
     """
     models = folder / "models"
     rows: list[Row] = []
-    for step in [*pruned.steps, pruned.final]:
+    for step in [*pruned.steps, *pruned.refused, pruned.final]:
         last = step is pruned.final and pruned.final.number > 0
         label = "pruned" if last else ("unpruned" if step.number == 0 else f"step {step.number}")
+        label += " trained on" if step in pruned.refused else ""
         if any(row["step"] == label for row in rows):
             continue
         file = export_onnx(step.module, pruned.shape, models / f"{label.replace(' ', '-')}.onnx")
@@ -156,17 +157,26 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(line) + " |" for line in table)]) + "\n"
 
 
-def measured(models: Path, files: Sequence[str]) -> list[Row]:
-    """Instructions and peak memory of ONNX files on the emulated device, as ``build/bench --suite models`` measures.
+def check_bench() -> None:
+    """Check that what measures is here.
 
     Raises:
-        TrainingError: the benchmark is not here, or it failed.
+        TrainingError: it is not.
     """
     if find_spec("cloister_bench") is None:
         raise TrainingError(
             "measuring needs the benchmark, which is not here",
             "prune from a checkout of Cloister with build/ and qemu/ on PYTHONPATH, after build/setup",
         )
+
+
+def measured(models: Path, files: Sequence[str]) -> list[Row]:
+    """Instructions and peak memory of ONNX files on the emulated device, as ``build/bench --suite models`` measures.
+
+    Raises:
+        TrainingError: the benchmark is not here, or it failed.
+    """
+    check_bench()
     output = models / "measured.json"
     command = [sys.executable, "-m", "cloister_bench", "--suite", "models", "--models", str(models),
                "--without-onnxruntime", "--json", str(output)]  # fmt: skip

@@ -8,12 +8,13 @@ from cloister.protect.training.evaluate import accuracy, agreement, labels_of, l
 from cloister.protect.training.export import export_onnx
 from cloister.protect.training.loop import Fitted, Objective, Recipe, fit
 from cloister.protect.training.networks import NETWORKS, network
-from cloister.protect.training.read import DataSource, load_data
+from cloister.protect.training.read import Data, DataSource, load_data
 from cloister.protect.training.source import load_model
 
 __all__ = [
     "NETWORKS",
     "Augmentation",
+    "Data",
     "DataSource",
     "Fitted",
     "Images",

@@ -7,7 +7,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,21 @@ _FORMS = (
 )
 
 
+@dataclass(frozen=True)
+class Data:
+    """Where data come from, and how their images are brought to the model; the arguments of :func:`load_data`.
+
+    Functions that take data take this too, so that nothing is read before they have looked at their other arguments.
+    """
+
+    where: str | Path | Splits | Sequence[Any]
+    size: int | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+
+
 #: Where data come from; a torch data set is anything with a length and items (image, label).
-DataSource = str | Path | Splits | Sequence[Any]
+DataSource = str | Path | Splits | Sequence[Any] | Data
 
 
 def load_data(
@@ -44,12 +57,13 @@ def load_data(
     """Read a data set and cut its validation split off.
 
     Args:
-        where: a folder with ``train/CLASS/*.png`` and ``test/CLASS/*.png`` (any format that Pillow reads); an ``.npz``
-            file with arrays of images, or JPEG bytes and offsets; or ``package.module:factory``, called without
-            arguments, which returns :class:`Splits`, a pair of torch data sets (training, test), or one data set, of
-            which a fifth becomes the test split; or what such a factory returns. A data set's items are (image,
-            label). An ``.npz`` file may hold ``mean`` and ``std`` for each channel, if the model was trained with
-            others than :class:`Splits` measures.
+        where: :class:`Data`, with a size, mean and std of its own; or a folder with ``train/CLASS/*.png`` and
+            ``test/CLASS/*.png`` (any format that Pillow reads); an ``.npz`` file with
+            arrays of images, or JPEG bytes and offsets; or ``package.module:factory``, called without arguments, which
+            returns :class:`Splits`, a pair of torch data sets (training, test), or one data set, of which a fifth
+            becomes the test split; or what such a factory returns. A data set's items are (image, label); floats that
+            its transforms normalised already need a mean of 0 and a deviation of 1 here. An ``.npz`` file may hold
+            ``mean`` and ``std`` for each channel, if the model was trained with others than :class:`Splits` measures.
         validation: share of the training images that choices are made on; ignored where the data bring their own.
         seed: decides which images those are.
         size: images of a folder are resized to this height and width, whatever their own, as torchvision's
@@ -60,11 +74,14 @@ def load_data(
     Raises:
         TrainingError: names what is missing or does not fit.
     """
-    splits = _load(where, validation, seed, size)
-    return splits if mean is None and std is None else _normalised(splits, mean or (), std or (), splits.name)
+    data = where if isinstance(where, Data) else Data(where, size, mean, std)
+    splits = _load(data.where, validation, seed, data.size)
+    if data.mean is None and data.std is None:
+        return splits
+    return _normalised(splits, data.mean or (), data.std or (), splits.name)
 
 
-def _load(where: DataSource, validation: float, seed: int, size: int | None) -> Splits:
+def _load(where: str | Path | Splits | Sequence[Any], validation: float, seed: int, size: int | None) -> Splits:
     path = Path(where) if isinstance(where, str | Path) else None
     if path is not None and path.is_dir():
         return _folder(path, validation, seed, size)
@@ -95,9 +112,13 @@ def _pillow() -> Any:
 
 
 def _folder(root: Path, validation: float, seed: int, size: int | None) -> Splits:
+    own = next((root / name for name in ("validation", "val") if (root / name).is_dir()), None)
     for part in ("train", "test"):
         if not (root / part).is_dir():
-            raise TrainingError(f"{root} has no folder {part!r}", "lay images out as train/CLASS/ and test/CLASS/")
+            remedy = "lay images out as train/CLASS/ and test/CLASS/"
+            if part == "test" and own is not None:
+                remedy += f"; {own.name}/ is what choices are made on, test/ what is reported on"
+            raise TrainingError(f"{root} has no folder {part!r}", remedy)
     classes = sorted(entry.name for entry in (root / "train").iterdir() if entry.is_dir())
     if not classes:
         raise TrainingError(f"{root / 'train'} has no folders", "make one folder for each class")
@@ -105,9 +126,9 @@ def _folder(root: Path, validation: float, seed: int, size: int | None) -> Split
     if unknown:
         raise TrainingError(f"{root / 'test'} has classes that train lacks: {sorted(unknown)}", "use the same names")
     train, test = (_read_folder(root / part, classes, size) for part in ("train", "test"))
-    if (root / "validation").is_dir():
-        own = _read_folder(root / "validation", classes, size)
-        return Splits.make(train, test, validation=own, classes=classes, name=root.name)
+    if own is not None:
+        chosen_on = _read_folder(own, classes, size)
+        return Splits.make(train, test, validation=chosen_on, classes=classes, name=root.name)
     return Splits.make(train, test, validation=validation, seed=seed, classes=classes, name=root.name)
 
 
@@ -131,7 +152,7 @@ def _read_folder(root: Path, classes: Sequence[str], size: int | None) -> Images
             if arrays[-1].shape != arrays[0].shape:
                 raise TrainingError(
                     f"{path} is {arrays[-1].shape}, the images before it {arrays[0].shape}",
-                    "bring all images to one size and mode; --size N (in Python load_data(path, size=N)) resizes them "
+                    "bring all images to one size and mode; --size N (in Python Data(path, size=N)) resizes them "
                     "to N x N",
                 )
     if not arrays:

@@ -183,7 +183,10 @@ def load_checkpoint(module: nn.Module, path: Path) -> None:
         module.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError) as error:
         told = "; ".join(line.strip()[:300] for line in str(error).splitlines()[:4])
-        raise TrainingError(f"{path} does not fit the model: {told}", "give the checkpoint of this model") from error
+        raise TrainingError(
+            f"{path} does not fit the model: {told}",
+            "give the checkpoint of this model; a pruned or locked one's .onnx file brings its own weights",
+        ) from error
 
 
 def _from_onnx(path: Path, shape: Sequence[int]) -> nn.Module:
