@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -195,6 +195,7 @@ class _Empty:
     outputs: Sequence[TensorInfo]
     arena_size: int
     partitions: Sequence[bytes] = field(default_factory=lambda: [_empty_partition()])
+    layers: Mapping[bytes, int] = field(default_factory=dict)
 
 
 def _empty_partition() -> bytes:

@@ -50,16 +50,19 @@ def layers_of(partitions: Sequence[bytes]) -> dict[bytes, int]:
 
 
 def check_layers(password: Password, layers: Mapping[bytes, int], model: str) -> None:
-    """Check that a model has the layers and channels that a password names.
+    """Check that a model has the layers and channels that a password names, and does not show them.
 
     Raises:
         PasswordError: it has not; names the tensor.
     """
-    remedy = "give the password that was made with this model"
+    remedy = "give the password that was made with this model; cloister compile --password tells more"
     for lock in password.locks:
         count = layers.get(layer_id(lock.tensor))
         if count is None:
-            raise PasswordError(f"model {model!r} has no layer that computes {lock.tensor!r}", remedy)
+            raise PasswordError(
+                f"model {model!r} has no layer that computes {lock.tensor!r}, or the normal world sees its result",
+                remedy,
+            )
         if int(lock.channels[-1]) >= count:
             raise PasswordError(
                 f"tensor {lock.tensor!r} of model {model!r} has {count} channels, the password names channel "

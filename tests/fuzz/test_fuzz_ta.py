@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from cloister.layers import layer_id, pack_password
+from cloister.layers import layer_id, layers_of, pack_password
 from cloister.password import Lock, Password
 from cloister.seal.bundle import TensorInfo, seal_bundle
 from cloister.seal.keys import VendorKey
@@ -45,6 +45,10 @@ class SampleModel:
     inputs = (TensorInfo("x", C.CL_DTYPE_F32, (1, 3, 4, 4), 0, 192), TensorInfo("n", C.CL_DTYPE_I64, (), 192, 8))
     outputs = (TensorInfo("y", C.CL_DTYPE_F32, (2, 5), 0, 40),)
     arena_size = 256
+
+    @property
+    def layers(self) -> dict[bytes, int]:
+        return layers_of(self.partitions)
 
 
 def seeds() -> dict[str, list[bytes]]:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloister.errors import CloisterError
+from cloister.layers import layers_of
 from cloister.seal import Bundle, Licence, VendorKey, issue_licence, seal_bundle
 from cloister.seal.bundle import TensorInfo
 from cloister.seal.errors import BundleError, KeyFileError, LicenceError, SignatureError
@@ -30,6 +31,10 @@ class Model:
     inputs = (TensorInfo("image", C.CL_DTYPE_F32, (1, 1, 8, 8), 0, 256),)
     outputs = (TensorInfo("logits", C.CL_DTYPE_F32, (1, 10), 256, 40),)
     arena_size = 320
+
+    @property
+    def layers(self) -> dict[bytes, int]:
+        return layers_of(self.partitions)
 
 
 VENDOR = VendorKey.generate()

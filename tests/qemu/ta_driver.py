@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 
 from cloister.device import Device
 from cloister.device.ta import CLOISTER_TA, RemoteTa
+from cloister.layers import layers_of
 from cloister.seal import Bundle, VendorKey, seal_bundle
 from cloister.seal.bundle import TensorInfo
 from cloister.seal.ciphers import DEFAULT
@@ -61,6 +62,10 @@ class SampleModel:
     arena_size: int = 256
     inputs: Sequence[TensorInfo] = (TensorInfo("x", C.CL_DTYPE_F32, (2, 5), 0, 40),)
     outputs: Sequence[TensorInfo] = (TensorInfo("y", C.CL_DTYPE_F32, (2, 5), 0, 40),)
+
+    @property
+    def layers(self) -> dict[bytes, int]:
+        return layers_of(self.partitions)
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,9 @@ def forge(device: Device, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Ca
 
 
 @pytest.mark.parametrize(
-    "layers", [{"c1": 16, "c9": 4}, {"r1": 16}, {"y": 20}, {"c1": 60}, {"c2": 65536}], ids=lambda each: "-".join(each)
+    "layers",
+    [{"c1": 16, "c9": 4}, {"r1": 16}, {"y": 20}, {"y": 10}, {"c1": 60}, {"c2": 65536}],
+    ids=lambda each: "-".join(each),
 )
 def test_a_password_of_another_model_is_refused_at_load(
     device: Device, bundle: Bundle, forge: Callable[[bytes], bytes], layers: dict[str, int]

@@ -22,6 +22,7 @@ from ta_driver import (
 )
 
 from cloister.device import Device
+from cloister.layers import layers_of
 from cloister.seal import VendorKey, seal_bundle
 from cloister.seal.bundle import MANIFEST_DOMAIN, TensorInfo
 from cloister.teec.params import TempMemory, Value
@@ -47,6 +48,10 @@ class Taps:
         TensorInfo(f"tap_{i}", C.CL_DTYPE_F32, (size // 4,), 64 * i, size) for i, size in enumerate(SIZES)
     )
     outputs: Sequence[TensorInfo] = inputs
+
+    @property
+    def layers(self) -> dict[bytes, int]:
+        return layers_of(self.partitions)
 
 
 def make(vendor: VendorKey, key: bytes, first: Sequence[int] = FIRST) -> Sample:

@@ -28,11 +28,11 @@ PARTITION = 1 << 14
 
 
 def random_password(work: Workload) -> Password:
-    """Locks in every layer but the last, the same each time."""
+    """Locks in every layer that may be locked, which is all but the last; the same each time."""
     assert work.compiled is not None
     numbers = np.random.default_rng(11)
     locks = []
-    for tensor, count in list(work.compiled.lockable.items())[:-1]:
+    for tensor, count in work.compiled.lockable.items():
         order = numbers.permutation(count)
         constant, turned = max(1, round(CONSTANT * count)), max(1, round(TURNED * count))
         channels = np.sort(order[: constant + turned]).astype(np.uint16)

@@ -90,10 +90,8 @@ def main(args: list[str] | None = None) -> Any:
         click.secho(f"cloister: {error}", err=True, fg="red" if sys.stderr.isatty() else None)
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
-        click.echo(
-            "cloister: interrupted; nothing half-written was left, and what trains or searches goes on with the same command",
-            err=True,
-        )
+        told = "nothing half-written was left; trainings and searches go on with the same command"
+        click.echo(f"cloister: interrupted; {told}", err=True)
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()

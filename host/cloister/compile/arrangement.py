@@ -28,6 +28,8 @@ class Lowered:
     outputs: dict[str, Buffer]
     #: Layers that a password cannot name, see Lowering.
     shared: dict[str, str] = field(default_factory=dict)
+    #: Tensors that a password must not name, see Graph.
+    shown: frozenset[str] = frozenset()
 
     @property
     def ends(self) -> tuple[list[Buffer], list[Buffer]]:
@@ -71,7 +73,8 @@ class Arrangement:
     @cached_property
     def layers(self) -> dict[str, int]:
         """Layers that a password may name: the channels of each by its tensor."""
-        return channels_of(sites_of(self.lowered.ops))
+        every = channels_of(sites_of(self.lowered.ops))
+        return {tensor: channels for tensor, channels in every.items() if tensor not in self.lowered.shown}
 
     @property
     def table(self) -> int:
@@ -100,4 +103,4 @@ def lower(graph: Graph, limit: int | None, progress: Progress | None = None) -> 
         operator.lower(node, ctx)
         ctx.end()
     outputs = ctx.finish()
-    return Lowered(ctx.ops, ctx.inputs, outputs, ctx.shared)
+    return Lowered(ctx.ops, ctx.inputs, outputs, ctx.shared, graph.shown)

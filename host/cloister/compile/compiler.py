@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from cloister.compile.arrange import Arrangement, Progress, arrange
 from cloister.compile.emit import emit_partition
-from cloister.compile.locks import check_lockable, check_visible
+from cloister.compile.locks import check_lockable, check_visible, shown
 from cloister.compile.lowering import Buffer, Storage
 from cloister.compile.planner import Plan
 from cloister.compile.report import Report, make_report
@@ -17,7 +17,7 @@ from cloister.ir.graph import Array, Graph
 from cloister.ir.importer import Imported, import_onnx, raise_problems
 from cloister.ir.load import ModelSource
 from cloister.ir.passes.pipeline import clean, optimise
-from cloister.layers import layers_of
+from cloister.layers import layer_id, layers_of
 from cloister.password import Password
 from cloister.tensors import DTYPES, TensorInfo
 
@@ -36,7 +36,8 @@ class CompiledModel:
         arena_size: bytes of activations and scratch for the whole model.
         report: sizes, costs, and one row for each kernel.
         notes: what was assumed, for the user.
-        lockable: channels of each layer that a password may name, by its tensor.
+        lockable: channels of each layer that a password may name, by its tensor: of those with sites in the partitions
+            all but the ones whose results the normal world would see.
     """
 
     partitions: list[bytes] = field(repr=False)
@@ -50,7 +51,8 @@ class CompiledModel:
     @property
     def layers(self) -> dict[bytes, int]:
         """Channels of each layer that a password may name, by the layer's id."""
-        return layers_of(self.partitions)
+        named = {layer_id(tensor) for tensor in self.lockable}
+        return {layer: channels for layer, channels in layers_of(self.partitions).items() if layer in named}
 
 
 def compile_onnx(
@@ -125,6 +127,7 @@ def optimised(imported: Imported, weights: str = "float32", password: Password |
     raise_problems([*imported.problems, *check_graph(graph)])
     if password is not None:
         check_visible(graph, [lock.tensor for lock in password.locks])
+    graph.shown = shown(graph)
     optimise(graph)
     return graph
 

@@ -23,6 +23,21 @@ MOVERS = RESHAPES | {"Identity", "Transpose", "QuantizeLinear", "DequantizeLinea
 NAMED = 8
 
 
+def shown(graph: Graph) -> frozenset[str]:
+    """The tensors that :func:`check_visible` would refuse, so that a password cannot name them later either."""
+    producers: dict[str, Node] = {name: node for node in graph.nodes for name in node.outputs if name}
+    names = {node.outputs[0]: node.point for node in graph.nodes if node.point}
+    found: set[str] = set()
+    for name in graph.outputs:
+        at: str | None = name
+        while at is not None:
+            found.add(at)
+            at = _before(graph, producers.get(at))
+        if any(name in node.inputs for node in graph.nodes):
+            found.update(_ancestors(name, producers))
+    return frozenset(found | {names[name] for name in found if name in names})
+
+
 def check_visible(graph: Graph, tensors: Iterable[str], visible: Iterable[str] | None = None) -> None:
     """Check that the normal world sees nothing of locked ``tensors`` but the answer.
 
@@ -70,16 +85,19 @@ def _before(graph: Graph, node: Node | None) -> str | None:
 
 def _source(name: str, producers: Mapping[str, Node], locked: Mapping[str, str]) -> str | None:
     """A locked tensor that ``name`` is computed from."""
-    seen: set[str] = set()
+    return next((locked[tensor] for tensor in _ancestors(name, producers) if tensor in locked), None)
+
+
+def _ancestors(name: str, producers: Mapping[str, Node]) -> dict[str, None]:
+    """``name`` and all tensors that it is computed from, the nearest first."""
+    found: dict[str, None] = {}
     open_ = [name]
     while open_:
         tensor = open_.pop()
-        if tensor in locked:
-            return locked[tensor]
-        if tensor not in seen and tensor in producers:
-            open_ += [operand for operand in producers[tensor].inputs if operand]
-        seen.add(tensor)
-    return None
+        if tensor not in found:
+            found[tensor] = None
+            open_ += [operand for operand in producers[tensor].inputs if operand] if tensor in producers else []
+    return found
 
 
 def check_lockable(password: Password, made: Arrangement, graph: Graph, model: onnx.ModelProto) -> None:

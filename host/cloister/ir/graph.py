@@ -118,6 +118,8 @@ class Graph:
     layouts: dict[str, tuple[int, ...]] = field(default_factory=dict)
     #: Outputs are left as they lie when they are made, and at once; else they are in ONNX's order, at the end.
     outputs_as_made: bool = False
+    #: Tensors that a password must not name: the normal world sees what they hold (:mod:`cloister.compile.locks`).
+    shown: frozenset[str] = frozenset()
 
     def tensor(self, name: str) -> Tensor:
         """The tensor called ``name``; KeyError where there is none."""

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 from cryptography.exceptions import InvalidTag
 
 from cloister.backbone import Backbone, align, io_bytes, pair_of, verified
-from cloister.layers import layers_of
 from cloister.seal.ciphers import DEFAULT, SUITES, choose, cipher_of, nonce_size, suite_name
 from cloister.seal.errors import BundleError
 from cloister.seal.files import read_file, write_aside
@@ -47,6 +46,10 @@ class Sealable(Protocol):
     @property
     def arena_size(self) -> int:
         """Bytes of activations and scratch."""
+
+    @property
+    def layers(self) -> Mapping[bytes, int]:
+        """Channels of each layer that a password may name, by its id."""
 
 
 def content_key_id(content_key: bytes) -> bytes:
@@ -437,7 +440,7 @@ def seal_bundle(
         )
         offset = align(offset + sealed_size)
     ios = b"".join(io_bytes(info) for info in [*model.inputs, *model.outputs])
-    layers = layers_of(model.partitions)
+    layers = model.layers
     if len(layers) > C.CL_MAX_LAYERS:
         raise BundleError(f"{len(layers)} layers; the format takes {C.CL_MAX_LAYERS}", "split the model")
     table = _sealed_layers(layers, suite, key)
