@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,13 +20,14 @@ from torch import nn
 
 import cloister
 from cloister.attack import Effort
+from cloister.attack.files import short_names
 from cloister.cli.main import cloister as command
 from cloister.demo.data import digits
 from cloister.errors import CloisterError
 from cloister.password import Password
 from cloister.protect.edgepro import LockSettings
 from cloister.protect.prune import PruneSettings
-from cloister.protect.training import Recipe, TrainingError, accuracy, export_onnx, fit, load_data
+from cloister.protect.training import Recipe, TrainingError, accuracy, export_onnx, fit, labels_of, load_data
 
 #: Factories for the commands, in a module that the working directory holds.
 MODELS = """
@@ -73,6 +76,16 @@ class Deaf:
 
     def query(self, pixels):
         raise OSError("no device")
+
+class Guarded:
+    name = "guarded"
+
+    def module(self):
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    def query(self, pixels):
+        return torch.full((len(pixels),), 3)
 """
 QUICK = {
     "edgepro": ["--epochs", "1"],
@@ -314,6 +327,36 @@ def test_from_python_a_model_is_pruned_locked_and_attacked(place: Path) -> None:
     assert json.loads((place / "attacks" / "attacks.json").read_text())["records"] == report.records
     with pytest.raises(CloisterError, match="belong together"):
         cloister.attack(nn.Identity(), splits, "attacks", locked="locked/locked.onnx")
+
+
+def attacked(output: str, *arguments: str) -> dict[str, dict[str, Any]]:
+    """The records of direct use by their targets, as the command writes them."""
+    model = ["wrong_models:net", "--checkpoint", "net.pt", "--data", "data.npz", "--device", "cpu", "-o", output]
+    result = CliRunner().invoke(command, ["attack", *QUICK["attack"], *model, *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    records = json.loads(Path(output, "attacks.json").read_text())["records"]
+    return {record["target"]: record for record in records if record["attack"] == "direct"}
+
+
+@pytest.mark.usefixtures("place")
+def test_an_own_protection_is_attacked_by_the_name_of_its_factory() -> None:
+    found = attacked("own", "--target", "wrong_models:Guarded")
+    assert list(found) == ["white box (unprotected)", "guarded", "black box (queries only)"]
+    module, splits = importlib.import_module("wrong_models").Guarded().module(), load_data("data.npz")
+    labels = labels_of(module, splits.test, splits)
+    assert found["guarded"]["accuracy"] == pytest.approx(float((labels == splits.test.labels).float().mean()))
+    assert found["guarded"]["fidelity"] == pytest.approx(float((labels == 3).float().mean())), "what query answers"
+
+
+def test_pruned_files_of_one_name_are_told_apart_by_their_folders(place: Path) -> None:
+    for folder in ("first", "second/deep", "third/deep"):
+        (place / folder).mkdir(parents=True)
+        shutil.copyfile(place / "net.onnx", place / folder / "net.onnx")
+    found = attacked("several", "--pruned", "first/net.onnx", "--pruned", str(place / "second/deep/net.onnx"))
+    assert [name for name in found if name.startswith("pruned")] == ["pruned first/net", "pruned deep/net"]
+    files = [Path("net.onnx"), *(Path(folder, "net.onnx") for folder in ("second/deep", "third/deep")), Path("a.onnx")]
+    assert short_names(files) == ["net", "second/deep/net", "third/deep/net", "a"]
+    assert short_names(files[-1:] * 2) == ["a", "a"], "one file twice is refused by its name"
 
 
 def test_without_torch_commands_and_functions_say_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

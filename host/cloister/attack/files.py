@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import onnx
 import torch
@@ -24,15 +24,35 @@ from cloister.protect.training.source import check_model
 ALL = "all"
 
 
-def exposed_file(path: Path, splits: Splits) -> WhiteBox:
-    """An ONNX file that is exposed whole, such as a pruned model.
+def exposed_files(paths: Sequence[Path], splits: Splits) -> list[WhiteBox]:
+    """ONNX files that are exposed whole, such as pruned models.
 
     Raises:
-        TrainingError: the file cannot be read or converted, or does not fit the data.
+        TrainingError: a file cannot be read or converted, or does not fit the data.
     """
-    module = convert(path, splits.shape)
-    check_model(module, splits, str(path))
-    return WhiteBox(module, splits, f"pruned {path.stem}")
+    found = []
+    for path, name in zip(paths, short_names(paths), strict=True):
+        module = convert(path, splits.shape)
+        check_model(module, splits, str(path))
+        found.append(WhiteBox(module, splits, f"pruned {name}"))
+    return found
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Files' names without their endings; those that agree have as many folders before them as tell them apart."""
+    names = []
+    bare = [path.with_suffix("") for path in paths]
+    for path in bare:
+        alike = {other for other in bare if other.name == path.name}
+        counts = range(1, max(len(other.parts) for other in alike) + 1)
+        # a file that is given twice has one name however much of its path is taken
+        count = next(n for n in counts if len({_tail(other, n) for other in alike}) == len(alike))
+        names.append(_tail(path, count))
+    return names
+
+
+def _tail(path: Path, count: int) -> str:
+    return PurePath(*path.parts[-count:]).as_posix()
 
 
 def leaked_file(path: Path, password: Password, splits: Splits, seen: Sequence[str] = ()) -> LeakedFile:

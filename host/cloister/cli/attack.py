@@ -40,7 +40,8 @@ Examples:
         help="Tensor of --locked that authorised runs show (repeat for more), or all that are locked; what no plan of "
         "the compiler does. Adds the attack observe.",
     ),
-    click.option("--pruned", type=click.Path(path_type=Path), multiple=True, help="ONNX file that is exposed whole."),
+    click.option("--pruned", type=click.Path(path_type=Path), multiple=True,
+                 help="ONNX file that is exposed whole; files of one name are told apart by their folders."),
     click.option("--protected", type=click.Path(path_type=Path), multiple=True,
                  help="Output folder of `cloister protect`: what attackers see of the pair, or of the whole model."),
     click.option("--target", "targets", multiple=True, help="Own protection: package.module:factory of an Exposed."),

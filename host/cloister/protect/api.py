@@ -167,7 +167,7 @@ def attack(
         locked: a locked ONNX file, taken to have leaked; needs ``password``.
         password: of ``locked``, for the device's answers.
         seen: tensors of ``locked`` that authorised runs show, or "all" for those that are locked.
-        pruned: ONNX files that are exposed whole.
+        pruned: ONNX files that are exposed whole; named by their folders, too, where their names agree.
         protected: output folders of :func:`protect`, of the same victim and data.
         targets: own protections; docs/attacks.md describes the interface.
         attacks: names (default: all).
@@ -183,7 +183,7 @@ def attack(
     """
     need_torch()
     from cloister.attack import bench
-    from cloister.attack.files import exposed_file, leaked_file
+    from cloister.attack.files import exposed_files, leaked_file
 
     if (locked is None) != (password is None):
         raise CloisterError("a locked model and its password belong together", "give both, or neither")
@@ -195,7 +195,7 @@ def attack(
     if locked is not None and password is not None:
         opened = password if isinstance(password, Password) else Password.read(Path(password))
         found.append(leaked_file(Path(locked), opened, splits, seen))
-    found += [exposed_file(Path(path), splits) for path in pruned]
+    found += exposed_files([Path(path) for path in pruned], splits)
     if protected:
         from cloister.protect.automatic.again import exposed_again
 
