@@ -47,7 +47,8 @@ Examples:
     click.option("--target", "targets", multiple=True, help="Own protection: package.module:factory of an Exposed."),
     click.option("--attacks", help="Names with commas [default: all; docs/attacks.md lists them]."),
     click.option("--steps", type=click.IntRange(1), help="Of each training [default: 2000]."),
-    click.option("--rates", help="Learning rates that are tried, with commas [default: 0.01,0.05,0.2]."),
+    click.option("--rates", help="Learning rates that are tried, with commas [default: 0.01,0.05,0.2]; those of the "
+                 "search for a mask stay 0.02,0.2."),
     click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True,
                  help="Of trainings; auto is bfloat16 on a GPU."),
 )  # fmt: skip

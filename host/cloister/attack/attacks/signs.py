@@ -13,7 +13,10 @@ from torch import nn
 from cloister.attack.attacker import Attacker, Outcome, Record
 from cloister.attack.attacks.finetune import budget
 from cloister.attack.surgery import batches
+from cloister.protect.edgepro.folding import fold_normalisation
+from cloister.protect.edgepro.layers import lockable
 from cloister.protect.edgepro.locks import LayerLock, fold_in
+from cloister.protect.training import TrainingError
 
 TITLE = "signs guessed from skewness"
 SOURCE = "this project's own, against turned channels: outputs of a trained layer are mostly skewed to one side"
@@ -71,14 +74,32 @@ def turned_to(module: nn.Module, images: torch.Tensor, side: int, layers: Collec
     return guessed
 
 
+def with_biases(module: nn.Module) -> nn.Module:
+    """The network itself, or where a layer that can be locked has no bias, a copy that can be turned around.
+
+    Such a layer mostly has its shift in a normalisation behind it, where a factor below 0 turns the skewness over. So
+    that is folded first; where the network cannot be traced, layers get biases of 0.
+    """
+    bare = [name for name, layer in lockable(module).items() if layer.bias is None]
+    if not bare:
+        return module
+    try:
+        return fold_normalisation(module)
+    except TrainingError:
+        copied = copy.deepcopy(module)
+        for name in bare:
+            layer = copied.get_submodule(name)
+            layer.bias = nn.Parameter(layer.weight.new_zeros(len(layer.weight)))
+        return copied
+
+
 def run(attacker: Attacker) -> list[Record]:
     """Two records, with the largest share of the data: the better side as it is, and the better one trained on."""
     module = attacker.locked()
     if module is None:
         return []
+    module = with_biases(module)
     layers = attacker.lockable(module)
-    if any(getattr(layer, "bias", None) is None for layer in layers.values()):
-        return []  # not folded: what is turned around then is behind the normalisation
     began = time.monotonic()
     share, images, sample = attacker.most()
     sides = {f"skewed {word}": turned_to(module, sample, side, layers) for word, side in (("up", 1), ("down", -1))}

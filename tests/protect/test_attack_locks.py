@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Attacks on locks undo those that they are made for: an attacker who learned nothing would flatter every lock."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+
+import torch
+from digits_data import digits_splits
+from torch import nn
+
+from cloister.attack import Effort, Exposed, WhiteBox
+from cloister.attack.attacker import Attacker, Record
+from cloister.attack.attacks import mask, prune, signs
+from cloister.attack.attacks.signs import with_biases
+from cloister.protect.edgepro import LockSettings, lock_model
+from cloister.protect.edgepro.chance import SeededChance
+from cloister.protect.edgepro.exposed import LeakedLock
+from cloister.protect.edgepro.folding import fold_normalisation
+from cloister.protect.edgepro.layers import lockable
+from cloister.protect.edgepro.lock import Locked
+from cloister.protect.training import Augmentation, Recipe, accuracy, fit, network
+from cloister.protect.training.loop import Objective
+
+RECIPE = Recipe(epochs=8, batch=64, rate=0.1, augmentation=Augmentation(crop=1), seed=3)
+LOCKING = Recipe(epochs=4, batch=64, rate=0.02, weight_decay=1e-4, clip=5.0)
+#: Enough for a mask; what is trained on after an attack is not looked at.
+EFFORT = Effort((0.2,), (50,), (0.05,), (0.1,), epochs=4, steps=200, trial=1, pruned=(0.05, 0.1))
+
+
+class Skewed(Objective):
+    """Brings the channels of all layers that can be locked to be skewed up, as those of larger networks mostly are.
+
+    Of the digits' small network about half are skewed to each side, which tells nothing about what was turned.
+    """
+
+    def loss(
+        self, module: nn.Module, images: torch.Tensor, labels: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        rows: list[torch.Tensor] = []
+        hook = lambda _layer, _inputs, z: rows.append(z.transpose(0, 1).flatten(1))  # noqa: E731 - as torch calls it
+        handles = [layer.register_forward_hook(hook) for layer in lockable(module).values()]
+        loss = super().loss(module, images, labels, generator)
+        for handle in handles:
+            handle.remove()
+        for z in rows:
+            off = z - z.mean(1, keepdim=True)
+            skewness = off.pow(3).mean(1) / (off.square().mean(1) + 1e-3).pow(1.5)
+            loss = loss + torch.relu(1 - skewness).mean()
+        return loss
+
+
+@cache
+def victim() -> nn.Module:
+    plain = network("digits", 1, 10, 5)
+    return fit(plain, digits_splits(), replace(RECIPE, epochs=12), device="cpu", quiet=True).module
+
+
+@cache
+def skewed() -> nn.Module:
+    made = fit(network("digits", 1, 10, 5), digits_splits(), RECIPE, objective=Skewed(), device="cpu", quiet=True)
+    return made.module
+
+
+@cache
+def zeros() -> Locked:
+    """A tenth of the channels locked to 0, as was published."""
+    settings = replace(LockSettings.published(), recipe=replace(LOCKING, epochs=6, rate=0.03))
+    return lock_model(victim(), digits_splits(), settings, device="cpu", quiet=True, chance=SeededChance(0))
+
+
+@cache
+def turned(hide_skew: float) -> Locked:
+    settings = LockSettings(constant_share=0.0, hide_skew=hide_skew, recipe=LOCKING)
+    return lock_model(skewed(), digits_splits(), settings, device="cpu", quiet=True, chance=SeededChance(0))
+
+
+def attacked(
+    attack: Callable[[Attacker], list[Record]], target: Locked | Exposed, effort: Effort = EFFORT
+) -> dict[str, Record]:
+    """Records by the attack's name."""
+    splits = digits_splits()
+    seen = LeakedLock(target, splits) if isinstance(target, Locked) else target
+    fresh = lambda seed: network("digits", 1, 10, seed)  # noqa: E731 - as the bench gives it
+    found = attack(Attacker(seen, splits, fresh, effort, 0, None, "cpu", splits.train))
+    return {record["attack"]: record for record in found}
+
+
+def direct(locked: Locked) -> float:
+    return accuracy(locked.module, digits_splits().test, digits_splits())
+
+
+def test_a_mask_undoes_a_lock_to_0() -> None:
+    own = accuracy(victim(), digits_splits().test, digits_splits())
+    found = attacked(mask.run, zeros())["mask"]["accuracy"]
+    assert direct(zeros()) < 0.3 and own > 0.95
+    assert found > own - 0.12
+
+
+def test_pruning_undoes_a_lock_to_0() -> None:
+    found = attacked(prune.run, zeros(), replace(EFFORT, steps=4))["prune"]
+    assert found["accuracy"] > 0.6 > 0.3 > direct(zeros())
+    assert "most active set to 0" in found["start"], "what is locked to 0 shouts where it is not"
+
+
+def test_signs_undo_turned_channels_whose_skewness_is_not_hidden() -> None:
+    shown, hidden = (attacked(signs.run, turned(hide), replace(EFFORT, steps=4))["signs"] for hide in (0.0, 3.0))
+    assert direct(turned(0.0)) < 0.25 and shown["accuracy"] > 0.4 and shown["start"] == "skewed up"
+    assert hidden["accuracy"] < shown["accuracy"] - 0.15, "which is what hiding it is for"
+
+
+class Unfolded(WhiteBox):
+    """Its normalisation stands behind layers without biases; one more thing that a protection of one's own may be."""
+
+    lock = True
+
+
+def test_signs_are_guessed_of_layers_without_biases_as_of_folded_ones() -> None:
+    splits, module = digits_splits(), copy.deepcopy(skewed())
+    assert all(layer.bias is None for layer in list(lockable(module).values())[:2])
+    with torch.no_grad():  # turned around their means
+        for part in module.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.weight[::2] *= -1
+    effort = replace(EFFORT, steps=4)
+    bare = attacked(signs.run, Unfolded(module, splits, "unfolded"), effort)
+    ready = attacked(signs.run, Unfolded(fold_normalisation(module), splits, "folded"), effort)
+    assert list(bare) == list(ready) == ["signs", "signs, fine-tuned"]
+    assert bare["signs"]["tried"] == ready["signs"]["tried"]
+    assert bare["signs"]["accuracy"] > accuracy(module, splits.test, splits) + 0.25
+
+
+@torch.no_grad()
+def test_biases_change_no_answer_whether_a_network_can_be_traced_or_not() -> None:
+    class Branching(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x if x.sum() > -1e9 else -x)
+
+    pixels = digits_splits().normalise(digits_splits().test.pixels[:50])
+    bare = nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10)).eval()
+    for module in (skewed(), bare, Branching(*bare).eval()):
+        ready = with_biases(module)
+        assert all(layer.bias is not None for layer in lockable(ready).values())
+        assert torch.allclose(ready(pixels), module(pixels), atol=1e-3)
+    assert with_biases(ready) is ready
