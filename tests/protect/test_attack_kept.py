@@ -16,6 +16,7 @@ from digits_data import digits_splits
 from torch import nn
 
 from cloister.attack import AttackError, BlackBox, Effort, bench
+from cloister.attack import attacker as attacker_module
 from cloister.attack.attacker import METHOD, Attacker, digest_of, file_name
 from cloister.attack.attacks import ATTACKS
 from cloister.protect.training import Fitted, Images, Splits
@@ -78,6 +79,60 @@ def test_records_of_the_same_are_taken(tmp_path: Path, monkeypatch: pytest.Monke
     attacked(tmp_path, Own(whole=True), attack="observe")
     forbidden(monkeypatch, "observe", "direct")
     attacked(tmp_path, Own(whole=True), attack="observe")
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("checkpoint.pt*"))
+
+
+def test_checkpoints_are_deleted_once_records_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+    attacks = ["finetune", "steal", "mask"]
+    for name in attacks:
+
+        class Watched(ModuleType):
+            @staticmethod
+            def run(attacker: Attacker, attack: ModuleType = ATTACKS[name]) -> list[dict[str, Any]]:
+                found.append(len(checkpoints(tmp_path)))
+                records: list[dict[str, Any]] = attack.run(attacker)
+                found.append(len(checkpoints(tmp_path)))
+                return records
+
+        monkeypatch.setitem(ATTACKS, name, Watched(name))
+    more = {"attacks": attacks, "effort": replace(EFFORT, rates=(0.02, 0.05))}
+    attacked(tmp_path, Own(whole=True), **more)
+    assert set(found[::2]) == {0} and min(found[1:8:2]) > 3, "those of one attack at a time"
+    assert not checkpoints(tmp_path) and len(list((tmp_path / "records").iterdir())) == 7
+    monkeypatch.setattr("cloister.attack.attacker.fit", None)
+    attacked(tmp_path, Own(whole=True), **more)  # computes nothing
+    # nor does one that learns from the same images and labels as the black box
+    alike = BlackBox(network(), digits_splits(), "alike")
+    more["attacks"] = ["finetune", "steal"]
+    report = bench(alike, digits_splits(), network(), folder=tmp_path, white=False, device="cpu", quiet=True, **more)
+    for attack in ("finetune", "steal"):
+        one, black = (report.find(name, attack) for name in ("alike", "black box (queries only)"))
+        assert {**one, "target": "", "seconds": 0} == {**black, "target": "", "seconds": 0}
+
+
+def test_an_interrupted_attack_goes_on_from_its_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, there = attacker_module.fit, []
+
+    def fit(*arguments: Any, folder: Path, **more: Any) -> Fitted:
+        there.append((folder / "checkpoint.pt").exists())
+        if len(there) == 4:
+            raise KeyboardInterrupt
+        return train(*arguments, folder=folder, **more)
+
+    monkeypatch.setattr("cloister.attack.attacker.fit", fit)
+    with pytest.raises(KeyboardInterrupt):
+        attacked(tmp_path, Own(whole=True), attack="finetune")
+    assert there == [False] * 4 and len(checkpoints(tmp_path)) == 3
+    attacked(tmp_path, Own(whole=True), attack="finetune")
+    assert there[4:9] == [True, True, True, False, False] and not checkpoints(tmp_path)
+    attacked(tmp_path / "whole", Own(whole=True), attack="finetune")
+    one, other = (json.loads((place / "records" / "own_finetune_0.json").read_text())["records"][0]
+                  for place in (tmp_path, tmp_path / "whole"))  # fmt: skip
+    assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
 
 def test_records_of_another_part_are_refused(tmp_path: Path) -> None:

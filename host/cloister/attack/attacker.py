@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from torch import nn
 
 from cloister.attack.effort import Effort
 from cloister.attack.exposed import Exposed
+from cloister.attack.progress import Progress
 from cloister.attack.surgery import fresh, has_normalisation, kept, renormalised, transplanted
 from cloister.protect.edgepro.folding import fold_normalisation, token_rows
 from cloister.protect.edgepro.layers import lockable
@@ -31,6 +33,8 @@ from cloister.protect.training import (
     fit,
     labels_of,
 )
+from cloister.protect.training.checkpoint import read_checkpoint, write_checkpoint
+from cloister.protect.training.loop import auto_device
 
 #: One line of the report: what was attacked how, and the figures.
 Record = dict[str, Any]
@@ -76,11 +80,12 @@ class Attacker:
         architecture: from a seed to a fresh network of the victim's kind, which the attacker is taken to know.
         effort: what he has.
         seed: of everything drawn.
-        folder: where checkpoints go; None keeps none.
+        folder: where checkpoints go, and what fresh networks came to; None keeps neither.
         device: to train on.
         pool: images that he can ask about, without labels.
         bare: as ``architecture``, with tensors named as the victim's are, where normalisation was put into that one:
             what exposed parts are put into. None: ``architecture``.
+        progress: is told of trainings.
     """
 
     target: Exposed
@@ -92,7 +97,9 @@ class Attacker:
     device: str
     pool: Images
     bare: Callable[[int], nn.Module] | None = None
+    progress: Progress = field(default_factory=Progress)
     _labels: dict[str, torch.Tensor] = field(default_factory=dict)
+    _places: set[Path] = field(default_factory=set)
 
     def share(self, share: float) -> Images:
         """That share of the labelled training images."""
@@ -237,16 +244,49 @@ class Attacker:
             about = (recipe, len(repeated), data.mean, data.std, network_digest(module, data.shape))
             digest = digest_of(repr(about), images.pixels, images.labels, choosing.pixels, choosing.labels)
             folder = self.folder / "training" / _plain(f"{key}_{start}_{rate:g}_{digest[:12]}")
-        try:
-            return fit(copy.deepcopy(module), data, recipe, folder=folder, device=self.device, quiet=True)
-        except TrainingError as error:
-            if "the loss of epoch" not in error.message:
-                raise
-            return None
+            self._places.add(folder)
+        with self.progress.training(steps, folder is not None and folder.exists()):
+            try:
+                return fit(copy.deepcopy(module), data, recipe, folder=folder, device=self.device, quiet=True)
+            except TrainingError as error:
+                if "the loss of epoch" not in error.message:
+                    raise
+                return None
+
+    def forget(self) -> None:
+        """Delete the checkpoints of his trainings so far: what they were for is kept elsewhere."""
+        for place in self._places:
+            shutil.rmtree(place, ignore_errors=True)
+        self._places.clear()
 
     def scratch(self, images: Images, key: str) -> Outcome:
-        """Train fresh networks from :meth:`fresh_starts`."""
-        return self.train(self.fresh_starts(images), images, f"scratch-{key}")
+        """Train fresh networks from :meth:`fresh_starts`.
+
+        What they came to is kept, without checkpoints: it is the same for all targets that expose nothing, or that give
+        the same labels.
+        """
+        starts = self.fresh_starts(images)
+        if self.folder is None:
+            return self.train(starts, images, f"scratch-{key}")
+        begun = [(name, network_digest(module, self.splits.shape)) for name, module in starts.items()]
+        about = (METHOD, self.effort, self.seed, self.splits.mean, self.splits.std, begun)
+        chosen = self.choosing
+        digest = digest_of(repr(about), images.pixels, images.labels, chosen.pixels, chosen.labels)
+        path, identity = self.folder / "fresh" / f"{_plain(key)}_{digest[:12]}.pt", {"digest": digest}
+        if path.exists():
+            saved = read_checkpoint(path, identity)
+            module = starts[saved["start"]]
+            module.load_state_dict(saved["module"])
+            return Outcome(
+                module.eval().to(auto_device(self.device)), saved["start"], saved["rate"], saved["validation"],
+                saved["tried"],
+            )  # fmt: skip
+        found = self.train(starts, images, f"scratch-{key}")
+        write_checkpoint(
+            path, identity, module=found.module.state_dict(), start=found.start, rate=found.rate,
+            validation=found.validation, tried=found.tried,
+        )  # fmt: skip
+        return found
 
     def fresh_starts(self, images: Images) -> dict[str, nn.Module]:
         """As many fresh networks as there are starts from an exposed one, by names for the report.

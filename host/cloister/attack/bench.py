@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,11 +20,12 @@ from cloister.attack.attacks.head import parts_of
 from cloister.attack.effort import Effort
 from cloister.attack.errors import AttackError
 from cloister.attack.exposed import BlackBox, Exposed, WhiteBox
-from cloister.attack.kept import data_identity, identity_of, once
+from cloister.attack.kept import Cell, data_identity, identity_of
+from cloister.attack.plan import planned
+from cloister.attack.progress import Progress
 from cloister.attack.surgery import fresh, renormalised
 from cloister.protect.edgepro.folding import token_rows
 from cloister.protect.training import Images, Splits, TrainingError
-from cloister.protect.training.progress import epochs_progress
 from cloister.seal.files import write_aside
 
 #: Attacks that give the black box its figures; they are always run on it.
@@ -98,8 +100,9 @@ def bench(
         architecture: from a seed to a fresh network, for attackers who start from nothing; default: the victim's with
             weights drawn anew, and with batch normalisation put in if it has none.
         pool: images that queries are drawn from; their labels are not looked at. Default: ``splits.train``.
-        folder: keeps checkpoints and records; the same call goes on there after an interruption. Records are only
-            taken for the targets, images and effort that they were made of; those of attackers who did something else
+        folder: keeps records, what fresh networks came to, and until a record is there the checkpoints of its
+            trainings; the same call goes on there after an interruption. Records are only taken for the targets, images
+            and effort that they were made of; those of attackers who did something else
             (:data:`~cloister.attack.attacker.METHOD`) are made anew.
         device: to train on: "auto", "cpu", "cuda".
         quiet: show no progress.
@@ -132,7 +135,7 @@ def bench(
         bare = lambda number: fresh(victim, number)  # noqa: E731 - closes over the network
         plain = renormalised(victim, splits.normalise(splits.validation.pixels[:100].cpu()))
         architecture = lambda number: fresh(plain, number)  # noqa: E731 - closes over the network
-    cells = [
+    wanted = [
         (target, attack)
         for target in every
         for attack in ATTACKS
@@ -149,10 +152,17 @@ def bench(
     }
     data = data_identity(splits, pool or None)
     identities = {name: identity_of(attacker, data) for name, attacker in attackers.items()}
-    with epochs_progress("attacks", 0, len(cells), quiet) as report:
-        for done, (target, attack) in enumerate(cells, 1):
-            records += once(attackers[target.name], attack, identities[target.name], place)
-            report(done, f"{attack} of {target.name}")
+    cells = [Cell.of(attackers[target.name], attack, identities[target.name], place) for target, attack in wanted]
+    found = [cell.kept() for cell in cells]
+    plans = [planned(cell.attacker, cell.attack) for cell, kept in zip(cells, found, strict=True) if kept is None]
+    with Progress(plans, len(cells), quiet) as progress:
+        for number, (cell, kept) in enumerate(zip(cells, found, strict=True), 1):
+            if kept is None:
+                progress.begin(f"{cell.attack} of {cell.attacker.target.name}", number)
+                cell.attacker.progress = progress
+                kept = cell.made()
+            records += kept
+    shutil.rmtree(place / "training", ignore_errors=True)  # what is left of attacks that were interrupted
     if temporary is not None:
         temporary.cleanup()
     compare(records, black.name)

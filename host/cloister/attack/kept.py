@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,29 +62,57 @@ def identity_of(attacker: Attacker, data: Identity) -> Identity:
     }
 
 
-def once(attacker: Attacker, attack: str, identity: Identity, folder: Path) -> list[Record]:
-    """The records of an attack: those that the folder has, or new ones, which are kept there.
+@dataclass(frozen=True)
+class Cell:
+    """An attack on a target, and where its records are kept.
 
-    Records of attackers who did something else (:data:`~cloister.attack.attacker.METHOD`) are made anew.
-
-    Args:
-        attacker: of one target.
+    Attributes:
+        attacker: of the target.
         attack: a name of :data:`~cloister.attack.attacks.ATTACKS`.
-        identity: as :func:`identity_of` gives it.
-        folder: of the bench.
-
-    Raises:
-        AttackError: the folder's are damaged, or of something else; ``observed`` of the target fails.
+        identity: what the records depend on.
+        path: of the records.
     """
-    if attack == "observe":
-        identity = {**identity, "seen run": _seen(attacker.target, attacker.splits.validation.pixels[:IMAGES].cpu())}
-    path = folder / "records" / f"{file_name(attacker.target.name)}_{attack}_{attacker.seed}.json"
-    records = _read(path, identity)
-    if records is None:
-        records = ATTACKS[attack].run(attacker)
-        kept = {"identity": identity, "method": METHOD, "records": records}
-        write_aside(path, (json.dumps(kept, indent=1) + "\n").encode())
-    return records
+
+    attacker: Attacker
+    attack: str
+    identity: Identity
+    path: Path
+
+    @staticmethod
+    def of(attacker: Attacker, attack: str, identity: Identity, folder: Path) -> Cell:
+        """In the bench's folder.
+
+        Args:
+            attacker, attack: see above.
+            identity: as :func:`identity_of` gives it.
+            folder: of the bench.
+
+        Raises:
+            AttackError: ``observed`` of the target fails.
+        """
+        if attack == "observe":
+            pixels = attacker.splits.validation.pixels[:IMAGES].cpu()
+            identity = {**identity, "seen run": _seen(attacker.target, pixels)}
+        path = folder / "records" / f"{file_name(attacker.target.name)}_{attack}_{attacker.seed}.json"
+        return Cell(attacker, attack, identity, path)
+
+    def kept(self) -> list[Record] | None:
+        """The records that are there; None where none are.
+
+        Those of attackers who did something else (:data:`~cloister.attack.attacker.METHOD`) count for nothing.
+
+        Raises:
+            AttackError: they are damaged, or of something else.
+        """
+        return _read(self.path, self.identity)
+
+    def made(self) -> list[Record]:
+        """New records, which are kept; the checkpoints of the trainings behind them are deleted then."""
+        records: list[Record] = ATTACKS[self.attack].run(self.attacker)
+        kept = {"identity": self.identity, "method": METHOD, "records": records}
+        write_aside(self.path, (json.dumps(kept, indent=1) + "\n").encode())
+        self.attacker.forget()
+        return records
 
 
 def _read(path: Path, identity: Identity) -> list[Record] | None:
