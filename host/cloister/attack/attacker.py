@@ -239,7 +239,7 @@ class Attacker:
         )  # fmt: skip
         folder = None
         if self.folder is not None:
-            # named by all that goes in: targets that give the same labels or weights share their trainings
+            # named by all that goes in, so that a training only goes on where it was itself
             choosing = data.validation
             about = (recipe, len(repeated), data.mean, data.std, network_digest(module, data.shape))
             digest = digest_of(repr(about), images.pixels, images.labels, choosing.pixels, choosing.labels)

@@ -142,7 +142,7 @@ def bench(
         if attack in chosen or (target is black and attack in _needed(chosen))
     ]
     records: list[Record] = []
-    # also where nothing is to be kept: targets share trainings through the folder
+    # also where nothing is to be kept: targets share fresh networks through the folder
     temporary = None if folder is not None else tempfile.TemporaryDirectory(prefix="cloister-attack-")
     place = folder if temporary is None else Path(temporary.name)
     assert place is not None
