@@ -92,6 +92,9 @@ def test_an_unprotected_model_is_broken_and_the_black_box_lies_below(tmp_path: P
     assert json.loads(paths[0].read_text())["records"] == report.records
     table = paths[1].read_text()
     assert WHITE in table and BLACK in table and seen.name in table and f"{own:.1%}" in table
+    assert "trained 40 steps of 64 images, 10 in short trials, at learning rates 0.05 (0.1 for masks)" in table
+    assert "in float32. With fewer steps" in table
+    assert "40 steps at rates 0.05, float32" in paths[2].read_text(), "not `auto`: what it stood for"
     shapes = ElementTree.fromstring(paths[2].read_text())
     bars = [shape for shape in shapes.iter() if shape.tag.endswith("rect") and len(shape)]
     assert len(bars) == len(report.records)

@@ -26,6 +26,7 @@ from cloister.attack.progress import Progress
 from cloister.attack.surgery import fresh, renormalised
 from cloister.protect.edgepro.folding import token_rows
 from cloister.protect.training import Images, Splits, TrainingError
+from cloister.protect.training.loop import auto_device, precision_on
 from cloister.seal.files import write_aside
 
 #: Attacks that give the black box its figures; they are always run on it.
@@ -38,7 +39,7 @@ class Report:
 
     Attributes:
         records: a dictionary for each attack, target and budget; docs/attacks.md names the keys.
-        about: data, effort, seed and pool, for the report's head.
+        about: data, effort, the precision that "auto" stood for, seed and pool, for the report's head.
     """
 
     records: list[Record]
@@ -58,14 +59,14 @@ class Report:
     def write(self, folder: Path) -> list[Path]:
         """Write ``attacks.json``, ``attacks.md`` and ``attacks.svg`` into ``folder``; their paths."""
         from cloister.attack.picture import draw
-        from cloister.attack.table import markdown
+        from cloister.attack.table import heading, markdown
 
         folder.mkdir(parents=True, exist_ok=True)
         written = []
         for name, text in (
             ("attacks.json", json.dumps({"about": self.about, "records": self.records}, indent=1) + "\n"),
             ("attacks.md", markdown(self.records, self.about)),
-            ("attacks.svg", draw(self.records, f"Attacks, {self.about['data']}")),
+            ("attacks.svg", draw(self.records, heading(self.about))),
         ):
             write_aside(folder / name, text.encode())
             written.append(folder / name)
@@ -167,7 +168,8 @@ def bench(
         temporary.cleanup()
     compare(records, black.name)
     about = {
-        "data": splits.name, "seed": seed, "attacks": chosen, "effort": asdict(effort), "black_box": black.name,
+        "data": splits.name, "seed": seed, "attacks": chosen, "effort": asdict(effort),
+        "precision": precision_on(auto_device(device), effort.precision), "black_box": black.name,
         "white_box": clear.name if white else None,
         "pool": len(pool) if pool else "the training images, without labels",
         "training_images": len(splits.train),

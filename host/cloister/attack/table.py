@@ -117,12 +117,39 @@ def notes(records: Sequence[Record]) -> list[str]:
     return [f"{target}, {title(attack)}: {note}." for target, attack, note in told]
 
 
+def heading(about: dict[str, Any]) -> str:
+    """A plot's heading: the data, and how hard attackers tried, without which their figures tell little."""
+    effort = about["effort"]
+    return (
+        f"Attacks, {about['data']}: {effort['steps']:,} steps at rates {_listed(effort['rates'])}, {_precision(about)}"
+    )
+
+
+def _tried(about: dict[str, Any]) -> str:
+    """The same in full, as a sentence."""
+    effort = about["effort"]
+    return (
+        f"Attackers trained {effort['steps']:,} steps of {effort['batch']} images, {effort['trial']:,} in short "
+        f"trials, at learning rates {_listed(effort['rates'])} ({_listed(effort['mask_rates'])} for masks), in "
+        f"{_precision(about)}. With fewer steps they are weaker, and so is the black box."
+    )
+
+
+def _listed(rates: Sequence[float]) -> str:
+    return ", ".join(f"{rate:g}" for rate in rates)
+
+
+def _precision(about: dict[str, Any]) -> str:
+    """As it was where they trained; reports of before that was kept have what was asked for."""
+    return str(about.get("precision", about["effort"]["precision"]))
+
+
 def markdown(records: Sequence[Record], about: dict[str, Any]) -> str:
     """The report's page."""
     lines = [
         f"# Attacks, {about['data']}", "",
         f"Each cell: {CELL}.", "Figures are of the test images; everything was chosen on validation images. Seed "
-        f"{about['seed']}, {about['training_images']} training images.",
+        f"{about['seed']}, {about['training_images']} training images.", _tried(about),
         "", "![attacks](attacks.svg)",
     ]  # fmt: skip
     for table in tables(records, about.get("black_box", "")):

@@ -90,6 +90,7 @@ def write_report(folder: Path, report: dict[str, Any], found: Found, budget: Bud
     """Write ``report.json``, ``report.html``, ``attacks.json``, ``attacks.md``, ``attacks.svg``, ``front.svg``."""
     from cloister.attack.curves import draw as draw_curves
     from cloister.attack.picture import draw as draw_attacks
+    from cloister.attack.table import heading
     from cloister.protect.automatic.page import page
     from cloister.search.picture import draw as draw_front
 
@@ -97,7 +98,7 @@ def write_report(folder: Path, report: dict[str, Any], found: Found, budget: Bud
         copied(place / name, folder, name)
     records = [record for stage in (Stage.PROXY, Stage.TRAINING) for record in found.study.records(stage)]
     front = draw_front(records, budget, found.chosen, "What the attacker gains, over what protection costs")
-    attacks = draw_attacks(report["attacks"]["records"], f"Attacks, {report['data']['name']}")
+    attacks = draw_attacks(report["attacks"]["records"], heading(report["attacks"]["about"]))
     curves = draw_curves(report["attacks"]["records"], report["attacks"]["about"], "Attacks by what they take")
     write_aside(folder / "front.svg", front.encode())
     write_aside(folder / REPORT_FILE, (json.dumps(report, indent=1) + "\n").encode())

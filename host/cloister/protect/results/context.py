@@ -16,7 +16,7 @@ from torch import nn
 from cloister.protect.results.cases import Case
 from cloister.protect.results.errors import ResultsError
 from cloister.protect.training import Fitted, Images, Splits, fit, load_data, network
-from cloister.protect.training.loop import auto_device
+from cloister.protect.training.loop import auto_device, precision_on
 
 #: One line of docs/results.json: what was measured, and its figures.
 Record = dict[str, Any]
@@ -118,8 +118,7 @@ class Context:
 
 def precision_of(case: Case, device: str = "cpu") -> str:
     """Of forward and backward when that network is trained, by its owner and by attackers: "float32" or "bfloat16"."""
-    half = case.recipe.precision == "auto" and auto_device(device).type == "cuda"
-    return "bfloat16" if half or case.recipe.precision == "bfloat16" else "float32"
+    return precision_on(auto_device(device), case.recipe.precision)
 
 
 def _device(device: str) -> str:

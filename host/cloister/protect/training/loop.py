@@ -127,6 +127,11 @@ def auto_device(device: str = "auto") -> torch.device:
     return found
 
 
+def precision_on(place: torch.device, precision: str) -> str:
+    """What a recipe's ``precision`` is there: "float32" or "bfloat16"."""
+    return {"auto": "bfloat16" if place.type == "cuda" else "float32"}.get(precision, precision)
+
+
 def fit(
     module: nn.Module,
     splits: Splits,
@@ -164,7 +169,7 @@ def fit(
         )
     objective = objective or Objective(recipe.label_smoothing)
     place = auto_device(device)
-    half = recipe.precision == "bfloat16" or (recipe.precision == "auto" and place.type == "cuda")
+    half = precision_on(place, recipe.precision) == "bfloat16"
     if half:
         module.to(memory_format=torch.channels_last)  # what convolutions in bfloat16 are fastest with
     module.to(place)
