@@ -65,7 +65,13 @@ class LockSettings:
 
     @staticmethod
     def published() -> LockSettings:
-        """What EdgePro's published code does, to compare with: a tenth of the channels, locked to 0, random labels."""
+        """EdgePro's published locks, to compare with: a tenth of the channels, locked to 0, random labels without.
+
+        They are trained otherwise than by the published code, which gives a random half of each batch the mask and
+        true labels, the other half no mask and random labels, and takes one cross-entropy of both. Here, as with all
+        settings, the whole batch is taken with the mask and half of the same images once more without it, as two
+        losses.
+        """
         return LockSettings(
             turned_share=0.0, constant_range=(0.0, 0.0), allow_zero=True, keep=0.0,
             without_random=1.0, without_uniform=0.0, without_features=0.0, hide_skew=0.0, jitter=0.0,
