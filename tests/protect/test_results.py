@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from digits_data import digits_splits
 from PIL import Image
 
+from cloister.attack.attacker import METHOD
 from cloister.attack.table import GROUPS, Table, spread, tables
 from cloister.compile.pair import compile_pair
 from cloister.native import NativeEngine
@@ -68,9 +69,9 @@ def test_records_are_made_once_and_shown(place: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_pruned_network_in_clear_is_attacked_like_the_white_box(place: Path) -> None:
-    attacks = {
-        record["target"]: record["attacks"] for record in content(place)["records"] if record["experiment"] == "attacks"
-    }
+    own = [record for record in content(place)["records"] if record["experiment"] == "attacks"]
+    assert {record["method"] for record in own} == {METHOD}
+    attacks = {record["target"]: record["attacks"] for record in own}
     assert list(attacks) == sorted(["white box", "turned", "pruned", "runs seen", "black box"])
     direct = {name: next(line for line in lines if line["attack"] == "direct")
               for name, lines in attacks.items() if name != "runs seen"}  # fmt: skip
@@ -113,6 +114,7 @@ def test_pairs_are_trained_costed_and_attacked(place: Path) -> None:
         assert record["test"]["pair"] > 0.85 and record["test"]["pair"] - record["test"]["backbone_alone"] > 0.6
         assert record["predicted"]["secure_memory"] > 0 and record["predicted"]["bytes_in"] > 0
         assert record["effort_share"] == 1 and record["seconds"] >= 0
+        assert record.get("method") == (METHOD if record["attacks"] else None)
     assert {line["attack"] for line in records["cheapest"]["attacks"]} == {"direct", "finetune", "steal", "head"}
     assert {line["attack"] for line in records["small"]["attacks"]} == {"direct", "finetune", "steal"}
     tuned = next(line for line in records["small"]["attacks"] if line["attack"] == "finetune")
@@ -163,10 +165,15 @@ def test_the_strategy_of_least_overhead_that_reaches_an_aim_is_told(tmp_path: Pa
     ]
     write(records, tmp_path)
     page = (tmp_path / "results.md").read_text()
-    assert "| cheapest, -4.60%, ratio 1.62: reached, one seed |" in page
-    assert "| random, +40.00%, ratio 1.10: reached, one seed |" in page, "`tampered` loses 2 points"
+    tried = "attackers with 200 of 2,000 steps"
+    assert f"| cheapest, -4.60%, ratio 1.62: reached, one seed ({tried}) |" in page
+    assert f"| random, +40.00%, ratio 1.10: reached, one seed ({tried}) |" in page, "`tampered` loses 2 points"
     assert "| 2.00: missed, one seed |" in page and "| at least 71.0: reached, one seed |" in page
     plot = (tmp_path / "plots" / "mirror-vgg7.svg").read_text()
+    assert f"what attackers gain, {tried}<" in plot
+    whole = {**pair_record("vgg7", "whole", 1, 0.83, 0.02, 1.0), "attacks": []}
+    assert "whole, +2.00%, ratio 1.00: reached by 2 of 2 seeds (attackers" in markdown([*records, whole])
+    assert "| whole, +2.00%, ratio 1.00: reached, one seed |" in markdown([whole]), "nobody had to attack it"
     assert plot.count("<circle") == 3 and plot.count('fill="white"><title>tampered') == 1
 
 
@@ -174,9 +181,8 @@ def test_what_was_measured_of_one_seed_stands_for_the_others(tmp_path: Path) -> 
     records = [pair_record("lenet5", "cheapest", seed, 0.825, 0.02, 1.2) for seed in range(2)]
     write(records, tmp_path)
     aim = "MirrorNet: a pair that adds at most 0.99%"
-    assert (
-        next(line for line in markdown(records).splitlines() if aim in line).count("none: reached by 0 of 2 seeds") == 1
-    )
+    row = next(line for line in markdown(records).splitlines() if aim in line)
+    assert row.count("none: reached by 0 of 2 seeds (") == 1
     records[1]["measured"] = {"overhead": 0.005}
     write(records, tmp_path)
     row = next(line for line in markdown(records).splitlines() if aim in line)
@@ -184,11 +190,19 @@ def test_what_was_measured_of_one_seed_stands_for_the_others(tmp_path: Path) -> 
     assert "cheapest: +0.50%" in (tmp_path / "plots" / "mirror-lenet5.svg").read_text()
 
 
-def test_attacks_of_before_the_bench_was_mended_are_named_and_made_anew(tmp_path: Path) -> None:
-    now, old = (pair_record("vgg7", "cheapest", 0, 0.82, 0.02, 1.2) for _ in range(2))
-    now["attacks"][0]["tried"] = {"scratch, draw 2 at 0.1": 0.5, "scratch, normalised, draw 3 at 0.1": 0.5}
-    old["attacks"][0]["tried"] = {"scratch, draw 3 at 0.1": 0.5}
-    assert "may be too high" not in markdown([now]) and "Attacks on vgg7 cheapest were made before" in markdown([old])
+@pytest.mark.parametrize("method", [{}, {"method": "3, of another bench"}])
+def test_attacks_of_an_older_bench_are_counted_and_made_anew(tmp_path: Path, method: dict[str, str]) -> None:
+    old, now = (pair_record("vgg7", "cheapest", 0, 0.82, 0.02, 1.2) for _ in range(2))
+    old, now = {**old, **method}, {**now, "method": METHOD}
+    whole = {**pair_record("vgg7", "whole", 0, 0.82, 0.02, 1.0), "attacks": []}
+    assert outdated(old) and not outdated(now) and not outdated(whole), "nobody attacked what shows nothing"
+    second = {**now, "seed": 1}
+    assert "older bench" not in markdown([now, second, whole])
+    told = "Of an older bench are 1 of the 2 records of attacks on pairs of vgg7: "
+    assert told in markdown([old, second, whole])
+    bound = {**old, "experiment": "attacks", "target": "turned"}
+    del bound["variant"]
+    assert "Of an older bench are 1 of the 1 records of attacks on vgg7: " in markdown([bound])
     context = Context(tmp_path, tmp_path)
 
     def once(found: Record) -> Record:
@@ -269,7 +283,7 @@ def test_the_best_attacker_is_held_against_the_black_box_with_the_same_data() ->
     record = {**edgepro("vgg7", 0, 0.1), "experiment": "attacks", "target": "mixed", "attacks": lines}
     page = markdown([record])
     assert "| vgg7 | mixed | 0 | 60.0% | 63.0% | +3.00 | gradient search for a mask |" in page
-    assert "+3.00 points: missed, one seed" in page
+    assert "+3.00 points: missed, one seed (attackers with all of 2,000 steps)" in page
 
 
 def test_columns_that_are_empty_are_left_out_and_groups_have_tables_of_their_own() -> None:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from cloister.attack import Effort, Exposed, SeenRun, bench
+from cloister.attack.attacker import METHOD
 from cloister.attack.picture import draw
 from cloister.attack.table import CELL, GROUPS, Table, group, spread, tables, title
 from cloister.protect.edgepro.exposed import LeakedLock
@@ -57,7 +59,7 @@ def target(context: Context, case: Case, seed: int, variant: str) -> Exposed:
 
 
 def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = DEFAULT) -> list[Record]:
-    """A record for each target and both bounds; under ``attacks`` the bench's records."""
+    """A record for each target and both bounds: under ``attacks`` the bench's, under ``method`` what attackers did."""
     splits = context.splits(case)
     if case.network == "digits" and variants == DEFAULT:
         variants = ("turned", "pruned")
@@ -76,19 +78,56 @@ def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = DEF
 
         def measure(name: str = name) -> Record:
             if name.endswith("box"):  # the bench always runs both; what is there is not computed again
-                return {"attacks": [record for record in attack() if record["target"].startswith(name)]}
-            if name == "runs seen":
-                return {"attacks": [r for r in attack(target(context, case, seed, name), attacks=("observe",))
-                                    if r["target"].endswith(name)]}  # fmt: skip
-            return {"attacks": [r for r in attack(target(context, case, seed, name)) if r["target"] == name]}
+                found = [record for record in attack() if record["target"].startswith(name)]
+            elif name == "runs seen":
+                shown = attack(target(context, case, seed, name), attacks=("observe",))
+                found = [record for record in shown if record["target"].endswith(name)]
+            else:
+                found = [r for r in attack(target(context, case, seed, name)) if r["target"] == name]
+            return {"attacks": found, "method": METHOD}
 
         records.append(context.once("attacks", case, seed, measure, outdated, target=name))
     return records
 
 
 def outdated(record: Record) -> bool:
-    """Whether it was made when fresh networks had no normalisation of their own: three draws of the architecture."""
-    return any(start.startswith("scratch, draw 3 ") for line in record["attacks"] for start in line.get("tried", ()))
+    """Whether its attackers did something else than they do now; what was not attacked is never outdated."""
+    return bool(record["attacks"]) and record.get("method") != METHOD
+
+
+def older(records: Iterable[Record], whose: str) -> list[str]:
+    """A sentence on records of an older bench, if there are any; plain runs make them anew, the page does not.
+
+    Args:
+        records: of attacks, or of pairs with attacks on them.
+        whose: what was attacked, in words, as far as the network's name.
+    """
+    counted: dict[str, list[bool]] = {}
+    for record in records:
+        if record["attacks"]:
+            counted.setdefault(record["model"], []).append(outdated(record))
+    told = [f"{sum(old)} of the {len(old)} records of {whose} {model}" for model, old in counted.items() if any(old)]
+    if not told:
+        return []
+    return [
+        f"Of an older bench are {', '.join(told)}: attackers and black box did something else there than they do now, "
+        "so their figures are not comparable with others. The commands above make these records anew."
+    ]
+
+
+def steps_of(records: Iterable[Record], tried: Callable[[Case, float], Effort] = effort) -> str:
+    """How many of the full effort's steps the attackers of these records of a network trained; empty for none.
+
+    Args:
+        records: with ``model`` and the shares of the epochs and of the effort.
+        tried: from a network and a share to the effort.
+    """
+    found = {
+        tried(CASES[r["model"]], r["epochs_share"] * r.get("effort_share", 1.0)).steps for r in records if r["attacks"]
+    }
+    whole = Effort().steps
+    told = " or ".join("all" if steps == whole else f"{steps:,}" for steps in sorted(found))
+    return f"attackers with {told} of {whole:,} steps" if found else ""
 
 
 def figures(record: Record) -> dict[str, float]:
@@ -124,9 +163,10 @@ def goals(records: list[Record]) -> list[Goal]:
     for variant in edgepro.OWN:
         aim = f"EdgePro ({variant}): the best attacker with {MOST} at most {ABOVE:g} points above training from scratch"
         for model in MODELS:
-            above = [100 * line["above"] for line in _strongest(found.get((model, variant), []))]
+            own = found.get((model, variant), [])
+            above = [100 * line["above"] for line in _strongest(own)]
             told = f"{spread(above, '{:+.2f}'.format)} points" if above else ""
-            lines.append(Goal(aim, model, told, [value <= ABOVE for value in above]))
+            lines.append(Goal(aim, model, told, [value <= ABOVE for value in above], note=steps_of(own)))
     return lines
 
 
@@ -142,6 +182,7 @@ def parts(records: list[Record]) -> list[str | Table]:
         "the black box.",
         Table("", ["network", "steps of a training", "of short trials", "learning rates", "precision", "seeds"],
               [_efforts(records, model) for model in models]),
+        *older(records, "attacks on"),
         "### The best attacker with a tenth of the data",
         f"Of all attacks with {MOST}, chosen by the test images, so in the attacker's favour; the black box trains "
         "fresh networks on the same images.",
@@ -199,9 +240,9 @@ def pictures(records: list[Record]) -> dict[str, str]:
     """A plot for each network and group of attacks: SVG text by file name."""
     found = {}
     for model, _ in grouped(records):
-        own = _of(records, model)
+        own, tried = _of(records, model), steps_of(record for record in records if record["model"] == model)
         targets = list(dict.fromkeys(line["target"] for line in own))
         for name in GROUPS:
             if chosen := group(own, name):
-                found[_picture(model, name)] = draw(chosen, f"{model}: {name}", targets)
+                found[_picture(model, name)] = draw(chosen, f"{model}: {name}, {tried}", targets)
     return found

@@ -12,6 +12,7 @@ from pathlib import Path
 from torch import nn
 
 from cloister.attack import BlackBox, Effort, Exposed, bench
+from cloister.attack.attacker import METHOD
 from cloister.attack.table import CELL, Table, spread, tables, title
 from cloister.estimate.pair import predict
 from cloister.protect.automatic.costs import VICTIM_FILE, Costs, needs_backbone
@@ -127,7 +128,8 @@ def _measure(context: Context, case: Case, seed: int, variant: str) -> Record:
         folder=context.work / f"mirror-attacks-{case.name}-{seed}", device=context.device, quiet=context.quiet,
         white=False,
     )  # fmt: skip
-    return {**about, **found, "attacks": [line for line in report.records if line["target"] == variant]}
+    attacked = [line for line in report.records if line["target"] == variant]
+    return {**about, **found, "attacks": attacked, "method": METHOD}
 
 
 def _whole(context: Context, case: Case, seed: int, variant: str, costs: Costs) -> Record:
@@ -286,7 +288,10 @@ def goals(records: list[Record]) -> list[Goal]:
              [record for record in every if _ratio(record) <= RATIO]),
         ):  # fmt: skip
             chosen = _chosen(of, [record for record in able if _lost(record) <= LOST])
-            lines.append(Goal(f"MirrorNet: {aim}", model, _tell(chosen), [record is not None for record in chosen]))
+            # where none will do, all of them are judged
+            judged = [record for record in chosen if record] if all(chosen) else of
+            lines.append(Goal(f"MirrorNet: {aim}", model, _tell(chosen), [record is not None for record in chosen],
+                              note=attacks.steps_of(judged, effort)))  # fmt: skip
     return lines
 
 
@@ -347,7 +352,7 @@ def parts(records: list[Record]) -> list[str | Table]:
             ],
             steps,
         ),
-        *_outdated(groups),
+        *attacks.older(records, "attacks on pairs of"),
         f"Each cell: {CELL}.",
     ]
     for model in models:
@@ -355,18 +360,6 @@ def parts(records: list[Record]) -> list[str | Table]:
         for table in tables(lines, attacks.BLACK):
             found += [f"#### Pairs of {model}: {table.title[0].lower()}{table.title[1:]}", table._replace(title="")]
     return found
-
-
-def _outdated(groups: dict[tuple[str, str], list[Record]]) -> list[str]:
-    """What is wrong with attacks that were made before the bench was mended."""
-    old = [f"{model} {name}" for (model, name), own in groups.items() if any(map(attacks.outdated, own))]
-    if not old:
-        return []
-    return [
-        f"Attacks on {', '.join(old)} were made before training from scratch was given normalisation behind every "
-        "layer, as other attackers have it ([attacks.md](attacks.md)). The black box had fewer starts there than it "
-        "has now, so ratios may be too high. The commands above make these records anew."
-    ]
 
 
 _HEADS = [
@@ -422,7 +415,8 @@ def pictures(records: list[Record]) -> dict[str, str]:
             x, y = sum(map(_overhead, own)) / len(own), sum(ratios) / len(own)
             note = f"{name}: {x:+.2%}, ratio {y:.2f}, {sum(lost) / len(lost):.2f} points lost; {own[0]['summary']}"
             points.append(Point(name, x, y, (min(ratios), max(ratios)), sum(lost) / len(lost) <= LOST, note))
-        heading = f"{model}: what strategies cost, and what attackers gain"
+        tried = attacks.steps_of((record for record in records if record["model"] == model), effort)
+        heading = f"{model}: what strategies cost, and what attackers gain" + (f", {tried}" if tried else "")
         # records of strategies that have meanwhile been renamed are shown, too
         names = tuple(dict.fromkeys((*NAMES, *(point.name for point in points))))
         found[_picture(model)] = draw(heading, points, names, (OVERHEAD, RATIO))

@@ -23,20 +23,28 @@ class Goal:
         model: the network.
         figure: what was measured, as text; empty where nothing was.
         met: for each seed, whether it reached the aim.
+        verdict: what to say in place of how many seeds reached it.
+        note: what the figure must not be read without, such as how hard attackers tried.
     """
 
     aim: str
     model: str
     figure: str = ""
     met: Sequence[bool] = ()
+    verdict: str = ""
+    note: str = ""
 
     def cell(self) -> str:
         """As in the page's first table."""
+        if self.verdict:
+            return self.verdict
         if not self.met:
             return "not run"
         if len(self.met) == 1:
-            return f"{self.figure}: {'reached' if self.met[0] else 'missed'}, one seed"
-        return f"{self.figure}: reached by {sum(self.met)} of {len(self.met)} seeds"
+            told = f"{self.figure}: {'reached' if self.met[0] else 'missed'}, one seed"
+        else:
+            told = f"{self.figure}: reached by {sum(self.met)} of {len(self.met)} seeds"
+        return told + (f" ({self.note})" if self.note else "")
 
 
 def aims(goals: Sequence[Goal]) -> list[list[str]]:
