@@ -17,7 +17,7 @@ from cloister.protect.results.summary import Goal, grouped, seeds_of
 
 TITLE = "EdgePro: accuracy with and without the password"
 
-#: What is compared. "published" is what the published code does; "turned" this project's locks alone; "mixed" both.
+#: What is compared. "published" has the published code's locks; "turned" this project's alone; "mixed" both.
 VARIANTS: dict[str, LockSettings] = {
     "published": LockSettings.published(),
     "constants": LockSettings(turned_share=0.0),
@@ -31,6 +31,12 @@ OWN = ("turned", "mixed")
 LOST, LEFT = 1.0, 0.12
 #: How locks are drawn here; records without it are of a version that drew from the same distributions otherwise.
 DRAWN = "SeededChance"
+#: How "published" is trained, and how the published code does it.
+TRAINED = (
+    "the whole batch with the password and true labels, and half of the same images without it and with random labels; "
+    "the published code takes a random half of each batch with the password and true labels, the other half without "
+    "it and with random labels, under one cross-entropy"
+)
 #: The plot's file.
 PICTURE = "edgepro.svg"
 #: Accuracies in a record's "test".
@@ -131,8 +137,9 @@ def parts(records: list[Record]) -> list[str | Table]:
             for record in own
         ]  # fmt: skip
     return [
-        "`turned` and `mixed` (the default) are this project's locks, `constants` its constants alone, `published` "
-        "what the published code does ([edgepro.md](edgepro.md)). `reached` counts the seeds that lose less than "
+        "`turned` and `mixed` (the default) are this project's locks, `constants` its constants alone. `published` "
+        "locks what the published code locks, and to the same value ([edgepro.md](edgepro.md)), but is trained with "
+        f"this project's two losses: {TRAINED}. `reached` counts the seeds that lose less than "
         f"{LOST:g} point with the password and have at most {LEFT:.0%} without it. Here locks are drawn by a seed, so "
         "that they can be had again; `cloister edgepro` asks the operating system." + _older(records),
         Table("", heads, means), f"![accuracy with and without the password]({PLOTS}/{PICTURE})",

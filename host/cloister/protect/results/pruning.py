@@ -14,7 +14,7 @@ from cloister.protect.prune.plot import draw
 from cloister.protect.prune.report import cells, full_report, measured
 from cloister.protect.results.cases import CASES, Case
 from cloister.protect.results.context import PLOTS, Context, Record
-from cloister.protect.results.summary import Goal, grouped, seeds_of
+from cloister.protect.results.summary import Goal, grouped, name_of, seeds_of
 from cloister.seal.files import write_aside
 
 TITLE = "Progressive pruning within one point of the validation accuracy"
@@ -207,10 +207,11 @@ def parts(records: list[Record]) -> list[str | Table]:
             steps += [f"### Pruning {model} step by step ({variant}, seed {first['seed']})",
                       Table("", heads, rows), f"![steps]({PLOTS}/{_picture(model)})"]  # fmt: skip
     heads = ["network", "criterion", "seeds"]
+    others = any(name_of(record) not in DEFAULT for record in records)
     accuracies = [title for title, _ in ACCURACIES.values()]
     return [
-        "`taylor` is the default; the other rows change one setting of it ([pruning.md](pruning.md)). Multiply-"
-        "accumulates and parameters are what is left of the unpruned network's.",
+        f"`taylor` is the default{'; the other rows change one setting of it' if others else ''} "
+        "([pruning.md](pruning.md)). Multiply-accumulates and parameters are what is left of the unpruned network's.",
         Table("", [*heads, *accuracies, "wanted", "reached"], means),
         "What the pruned network costs whole in the TA, as `cloister plan` tells it, and measured where it was:",
         Table("", [*heads, *(title for title, _ in COSTS.values())], [row for row in costs if any(row[3:])]),
