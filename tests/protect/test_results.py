@@ -19,6 +19,7 @@ from cloister.attack.attacker import METHOD
 from cloister.attack.table import GROUPS, Table, spread, tables
 from cloister.compile.pair import compile_pair
 from cloister.native import NativeEngine
+from cloister.protect.results import locks, mirror
 from cloister.protect.results.__main__ import main
 from cloister.protect.results.attacks import outdated
 from cloister.protect.results.cases import CASES, SEEDS
@@ -264,13 +265,91 @@ def test_what_is_missing_and_what_makes_it_anew_is_told(tmp_path: Path) -> None:
     assert {"experiment": "attacks", "model": "vgg7", "name": "turned", "seeds": list(SEEDS)} in absent
     assert not [line for line in absent if line["seeds"] == []]
     made = commands(records)
+    start = "python -m cloister.protect.results --data DATA --model lenet5 --seeds 1"
     assert made == [
-        'python -m cloister.protect.results --data DATA --model lenet5 --seeds 1 --variant "constants" --only edgepro',
-        "python -m cloister.protect.results --data DATA --model lenet5 --seeds 1 --effort 0.25 --only attacks",
+        f"{start} --variant constants --variant mixed --only edgepro",
+        f"{start} --effort 0.25 --variant turned --only attacks",
     ]
     page = (tmp_path / "results.md").read_text()
     assert "| lenet5 | 500 | 75 |" in page, "a quarter of an attacker's steps"
     assert all(line in page for line in made) and "| edgepro | vgg7 | turned, mixed, published | all |" in page
+
+
+def test_a_command_makes_what_there_are_records_of_and_no_more() -> None:
+    def attacked(target: str, seed: int) -> Record:
+        record = {**edgepro("lenet5", seed, 0.1), "experiment": "attacks", "target": target, "attacks": []}
+        del record["variant"]
+        return record
+
+    def pruned(variant: str, seed: int, **rows: object) -> Record:
+        share = {"pruned": 1, "unpruned": 2}
+        return {**edgepro("lenet5", seed, 0.1), "experiment": "prune", "variant": variant, "macs": share,
+                "parameters": share, "wanted": None, "test": {"pruned": 0.98, "unpruned": 0.99}, **rows}  # fmt: skip
+
+    start = "python -m cloister.protect.results --data DATA --model lenet5"
+    plain = [edgepro("lenet5", seed, 0.1, variant=lock) for seed in (0, 1) for lock in ("turned", "mixed", "published")]
+    assert commands(plain) == [f"{start} --seeds 0,1 --only edgepro"], "as a plain run makes it"
+    assert commands(plain[:-1]) == [
+        f"{start} --seeds 0 --variant published --only edgepro",
+        f"{start} --seeds 0,1 --variant turned --variant mixed --only edgepro",
+    ]
+    bounds = ("white box", "black box")
+    some = [attacked(name, seed) for seed in (0, 1) for name in (*bounds, "mixed", "runs seen")]
+    assert commands([*some, attacked("pruned", 1)]) == [
+        f"{start} --seeds 0,1 --variant mixed --only attacks",
+        f"{start} --seeds 1 --variant pruned --only attacks",
+    ], "bounds come with every run"
+    assert commands([attacked(name, 2) for name in bounds]) == [f"{start} --seeds 2 --only attacks"]
+    by_layer = pruned("layer by layer", 0)
+    assert commands([by_layer]) == [f"{start} --seeds 0 --variant 'layer by layer' --only prune"]
+    assert commands([pair_record("lenet5", "renamed", 0, 0.82, 0.02, 1.2)]) == [], "there is no such thing any more"
+    assert "change one setting" in markdown([by_layer]) and "change one setting" not in markdown([pruned("taylor", 0)])
+
+
+def test_commands_that_measure_are_told_where_something_was_measured() -> None:
+    again = "python -m cloister.protect.results --write-only"
+    pair = pair_record("lenet5", "last", 0, 0.82, 0.02, 1.2)
+    assert not [line for line in commands([pair]) if "--write-only" in line]
+    assert commands([{**pair, "measured": {"overhead": 0.5}}])[-2:] == [mirror.BENCH, f"{again} --measured FILE"]
+    small = {**edgepro("lenet5", 0, 0.1), "experiment": "prune", "variant": "taylor", "rows": [{"measured": 5.0}]}
+    assert commands([small])[-1] == f"{again} --measure"
+    assert commands([{"experiment": "locks", "model": "vgg7", "rows": []}]) == [locks.BENCH, f"{again} --locks FILE"]
+
+
+def counted(network: str, kind: str, precision: str, locked: float, added: float) -> list[Record]:
+    """What the benchmark writes of a network with a password."""
+    about = {"suite": "locks", "name": f"{network}, {kind}", "where": "ta", "precision": precision}
+    return [
+        {**about, "metric": "instructions", "value": locked * (1 + added), "unit": "instructions", "spread": 0.001},
+        {**about, "metric": "added", "value": added, "unit": "of the locked model's"},
+        {**about, "metric": "partitions", "value": 20, "unit": "partitions"},
+    ]
+
+
+def test_what_a_password_adds_is_read_from_the_benchmarks_file(tmp_path: Path) -> None:
+    page = invoke(tmp_path, "--write-only")
+    aim = "| EdgePro: instructions added in the TA at most 0.5 % |"
+    assert f"{aim} not run | not run | not run |" in page and locks.BENCH in page and "performance.md" in page
+    rows = [
+        *counted("lenet", "resident", "fp32", 400_000, 0.0002), *counted("lenet", "streamed", "fp32", 700_000, 0.01),
+        *counted("lenet_int8", "resident", "int8", 300_000, 0.005), *counted("another", "resident", "fp32", 9, 0.9),
+        *counted("lenet_int8", "streamed", "int8", 400_000, 0.004), *counted("vgg7", "streamed", "fp32", 2e6, 0.004),
+        {"suite": "models", "name": "lenet, resident", "where": "ta", "metric": "added", "value": 0.9},
+    ]  # fmt: skip
+    (tmp_path / "now.json").write_text(json.dumps(rows))
+    page = invoke(tmp_path, "--write-only", "--locks", str(tmp_path / "now.json"))
+    lenet = "resident +0.02% to +0.50%: reached; streamed +0.40% to +1.00%: missed"
+    assert f"{aim} {lenet} | streamed +0.40%: reached | not run |" in page
+    assert "| lenet5 | lenet | fp32 | 400,000 | 400,080 | +0.02% | 700,000 | 707,000 | +1.00% |" in page
+    assert "| vgg7 | vgg7 | fp32 |  |  |  | 2,000,000 | 2,008,000 | +0.40% |" in page
+    found = [record for record in content(tmp_path)["records"] if record["experiment"] == "locks"]
+    assert [record["model"] for record in found] == ["lenet5", "vgg7"]
+    assert invoke(tmp_path, "--write-only") == page, "it is kept"
+    for text, says in (("[]", "has no network"), ("{}", "has no network"), ('["a"]', "is not what was measured")):
+        (tmp_path / "now.json").write_text(text)
+        arguments = ["--work", str(tmp_path / "work"), "--docs", str(tmp_path / "docs"), "--write-only", "--locks"]
+        result = CliRunner().invoke(main, [*arguments, str(tmp_path / "now.json")])
+        assert result.exit_code == 1 and says in result.output, text
 
 
 def test_the_best_attacker_is_held_against_the_black_box_with_the_same_data() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
 from cloister.attack.table import Table
-from cloister.protect.results import attacks, edgepro, mirror, pruning, victims
+from cloister.protect.results import attacks, edgepro, locks, mirror, pruning, victims
 from cloister.protect.results.cases import CASES, MODELS, SEEDS
 from cloister.protect.results.context import PLOTS, Record, precision_of
 from cloister.protect.results.strategies import STRATEGIES
@@ -34,12 +35,18 @@ def _chosen(records: list[Record], experiment: str) -> list[Record]:
 
 
 def _missing(records: list[Record]) -> list[Record]:
-    return missing(records, {name: module.wanted for name, module in EXPERIMENTS.items()})
+    made = [record for record in records if record["experiment"] in EXPERIMENTS]
+    return missing(made, {name: module.wanted for name, module in EXPERIMENTS.items()})
 
 
 def markdown(records: list[Record]) -> str:
     """The page: aims, how it was made, what was not run, and a section for each experiment with records."""
-    goals = [goal for name, module in EXPERIMENTS.items() for goal in module.goals(_chosen(records, name))]
+    goals = []
+    for name, module in EXPERIMENTS.items():
+        goals += module.goals(_chosen(records, name))
+        if module is edgepro:
+            goals += locks.goals(_chosen(records, locks.EXPERIMENT))
+    counted = _chosen(records, locks.EXPERIMENT)
     lines = [
         "<!-- SPDX-License-Identifier: BSD-2-Clause -->",
         f"<!-- Written by {PROGRAM}; do not edit. -->",
@@ -48,48 +55,86 @@ def markdown(records: list[Record]) -> str:
         "Where several seeds were run, a figure is their mean, with the least and the most of them behind it. All",
         "figures are in [results.json](results.json), each record and its summary over seeds.",
         "", "## Aims", "", *Table("", ["aim", *MODELS], aims(goals)).lines(), "",
-        "What a password adds to an inference (aim: at most 0.5 % of the instructions) is measured on the emulated",
-        "device by `build/bench --suite locks`: [performance.md](performance.md).",
-        "", "## How it was made", "", *_how(records),
+        *([] if counted else [
+            f"What a password adds to an inference is measured on the emulated device by `{locks.BENCH}`:",
+            "[performance.md](performance.md).", "",
+        ]),
+        "## How it was made", "", *_how(records),
     ]  # fmt: skip
     for name, module in EXPERIMENTS.items():
         chosen = _chosen(records, name)
-        if chosen:
+        more = locks.parts(counted) if module is edgepro else []
+        if chosen or more:
             lines += ["", f"## {module.TITLE}"]
-            for part in module.parts(chosen):
+            for part in [*(module.parts(chosen) if chosen else []), *more]:
                 lines += ["", *(part.lines() if isinstance(part, Table) else [part])]
     return "\n".join(lines) + "\n"
 
 
 def commands(records: list[Record]) -> list[str]:
-    """What makes these records anew, in the order of the page; DATA is the folder of the data sets."""
+    """What makes these records anew and no others, in the order of the page, and what measures them on the device.
+
+    DATA is the folder of the data sets, WORK that of the records; FILE is written by one command and read by the next.
+    """
     found: dict[tuple[str, ...], list[str]] = {}
     for model in dict.fromkeys((*MODELS, *CASES)):
-        for name, module in EXPERIMENTS.items():
+        for name in EXPERIMENTS:
             own = [record for record in _chosen(records, name) if record["model"] == model]
             by_share: dict[tuple[float, float], list[Record]] = {}
             for record in own:
                 share = (record["epochs_share"], record.get("effort_share", 1.0))
                 by_share.setdefault(share, []).append(record)
             for (epochs, effort), alike in by_share.items():
-                seeds = ",".join(map(str, sorted({record["seed"] for record in alike})))
-                extra = sorted({name_of(record) for record in alike} - set(module.wanted(model)))
-                words = [f"--model {model}", f"--seeds {seeds}"]
-                words += [f"--epochs {epochs:g}"] if epochs != 1 else []
-                words += [f"--effort {effort:g}"] if effort != 1 else []
-                words += [f'--variant "{variant}"' for variant in extra if model in MODELS]
-                found.setdefault(tuple(words), []).append(name)
+                for seeds, variants in _runs(name, model, alike).items():
+                    words = [f"--model {model}", f"--seeds {','.join(map(str, seeds))}"]
+                    words += [f"--epochs {epochs:g}"] if epochs != 1 else []
+                    words += [f"--effort {effort:g}"] if effort != 1 else []
+                    words += [f"--variant {shlex.quote(variant)}" for variant in variants]
+                    found.setdefault(tuple(words), []).append(name)
     lines = []
     for options, names in found.items():
         only = [] if names == list(EXPERIMENTS) else [f"--only {name}" for name in names]
         lines.append(" ".join([PROGRAM, "--data DATA", *options, *only]))
+    return lines + _measuring(records)
+
+
+def _runs(experiment: str, model: str, alike: list[Record]) -> dict[tuple[int, ...], list[str]]:
+    """By seeds that are run together what the command names as variants; nothing where a plain run makes the same.
+
+    What no command names comes with every run of the experiment, such as the bounds of attacks: a seed that has nothing
+    else gets a plain run, since no command makes less. What has meanwhile been renamed gets none.
+    """
+    wanted, variants = EXPERIMENTS[experiment].wanted(model), VARIANTS[experiment]
+    seeds: dict[str, set[int]] = {}
+    for record in alike:
+        seeds.setdefault(name_of(record), set()).add(record["seed"])
+    named = {name: seeds[name] for name in variants if name in seeds}
+    bare = {seed for name in seeds if name in wanted for seed in seeds[name]}.difference(*named.values())
+    found: dict[tuple[int, ...], list[str]] = {}
+    for name, its in named.items():
+        found.setdefault(tuple(sorted(its)), []).append(name)
+    plain = set(wanted) & set(variants)
+    found = {together: [] if set(names) == plain else names for together, names in found.items()}
+    return found | ({tuple(sorted(bare)): []} if bare else {})
+
+
+def _measuring(records: list[Record]) -> list[str]:
+    """What put figures of the emulated device into the records."""
+    lines = []
+    if any("measured" in row for record in _chosen(records, "prune") for row in record.get("rows", [])):
+        lines.append(f"{PROGRAM} --write-only --measure")
+    if any("measured" in record for record in _chosen(records, "mirror")):
+        lines += [mirror.BENCH, f"{PROGRAM} --write-only --measured FILE"]
+    if _chosen(records, locks.EXPERIMENT):
+        lines += [locks.BENCH, f"{PROGRAM} --write-only --locks FILE"]
     return lines
 
 
 def _how(records: list[Record]) -> list[str]:
     """Commands, versions, run times, and what is not there."""
     lines = ["```", "build/setup --train", *commands(records), "```", "",
-             "DATA holds `mnist.npz` and `cifar10.npz`, with arrays as [protecting.md](protecting.md) tells.",
+             "DATA holds `mnist.npz` and `cifar10.npz`, with arrays as [protecting.md](protecting.md) tells; WORK is",
+             "`out/results`, and FILE what the line before has written.",
              "An interrupted command goes on where it was. Epochs and effort are shares of what the owner and the",
              "attackers train in a full run. Hours are wall clock, whatever else the machine did, for the records that",
              "are there; trainings that records share count once.", ""]  # fmt: skip
