@@ -28,7 +28,7 @@ from cloister.protect.mirror.onnx_pair import OnnxPair
 from cloister.protect.mirror.readers import Readers
 from cloister.protect.mirror.saliency import salient_channels
 from cloister.protect.strategy import Strategy
-from cloister.protect.training import Augmentation, Recipe, TrainingError, accuracy, fit, network
+from cloister.protect.training import Augmentation, Images, Recipe, TrainingError, accuracy, fit, network
 
 RECIPE = Recipe(epochs=12, batch=64, rate=0.1, augmentation=Augmentation(crop=1), seed=3)
 STRATEGY = Strategy(taps=("2", "6"), pool=2, channels=0.5, cpm_width=12)
@@ -103,18 +103,27 @@ def test_taps_are_computed_as_soon_as_they_can_be(tmp_path: Path) -> None:
     assert convolutions[0] < order.index("tap_0") < convolutions[1] < order.index("tap_1") < convolutions[2]
 
 
-def in_8_bits(taps: tuple[str, ...]) -> Mirrored:
+def in_8_bits(kind: str, taps: tuple[str, ...]) -> Mirrored:
     if taps == STRATEGY.taps:  # 8 bits make no difference before the files are written
-        pair = copy.deepcopy(mirrored("tampered").pair)
+        pair = copy.deepcopy(mirrored(kind).pair)
         pair.strategy = replace(pair.strategy, precision="int8")
-        return replace(mirrored("tampered"), pair=pair)
-    made = settings(replace(STRATEGY, taps=taps, precision="int8"), attack=0.0)
+        return replace(mirrored(kind), pair=pair)
+    made = settings(replace(STRATEGY, taps=taps, backbone=kind, precision="int8"), attack=0.0)  # type: ignore[arg-type]
     return mirror_model(victim(), digits_splits(), made, device="cpu", quiet=True)
 
 
-@pytest.mark.parametrize("taps", [("2", "6"), ("9",), ("image", "6", "logits")])  # 9: the last layer reads it too
-def test_in_8_bits_taps_cross_in_8_bits(taps: tuple[str, ...], tmp_path: Path) -> None:
-    splits, made = digits_splits(), in_8_bits(taps)
+@pytest.mark.parametrize(
+    ("kind", "taps"),
+    [
+        ("tampered", ("2", "6")),
+        ("tampered", ("9",)),  # the last layer reads it too
+        ("tampered", ("image", "6", "logits")),
+        ("random", ("2", "6")),
+        ("random", ("image", "6", "logits")),
+    ],
+)
+def test_in_8_bits_taps_cross_in_8_bits(kind: str, taps: tuple[str, ...], tmp_path: Path) -> None:
+    splits, made = digits_splits(), in_8_bits(kind, taps)
     made.save(tmp_path)
     files = OnnxPair(tmp_path / "backbone.onnx", tmp_path / "cpm.onnx")
     crossing = files.crossing(pixels().numpy())
@@ -126,6 +135,53 @@ def test_in_8_bits_taps_cross_in_8_bits(taps: tuple[str, ...], tmp_path: Path) -
     assert found > accuracy(made.pair, splits.test, splits) - 0.02
     report = json.loads((tmp_path / REPORT_FILE).read_text())
     assert report["test"]["pair_int8"] == pytest.approx(found, abs=0.005)
+
+
+def shown(seed: int, kind: str, taps: tuple[str, ...], folder: Path, **given: Any) -> tuple[bytes, bytes]:
+    """Both files of an untrained pair, from a victim and images of their own for each seed."""
+    splits = digits_splits()
+    dim = Images(splits.train.pixels ** (1 + seed), splits.train.labels)
+    splits = replace(splits, train=dim, mean=(0.3 + seed,), std=(0.4 + seed,))
+    made = replace(STRATEGY, taps=taps, backbone=kind, precision="int8", **given)  # type: ignore[arg-type]
+    of = network("digits", 1, 10, 5 + seed)
+    pair = build_pair(of, (1, 8, 8), 10, made, 3, channels=salient_channels(of, splits, made, 3))
+    with torch.no_grad():  # as if it had been trained
+        pair.cpm.last.weight += 0.1 * seed
+    Mirrored(pair, {"test": {}, "validation": {}}, splits).save(folder)
+    return (folder / "backbone.onnx").read_bytes(), (folder / "cpm.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("taps", [("2", "6"), ("image",), ("image", "6", "logits"), ("logits",)])
+def test_a_random_backbone_in_8_bits_tells_nothing_of_the_data(taps: tuple[str, ...], tmp_path: Path) -> None:
+    (exposed, inside), (same, other) = (shown(seed, "random", taps, tmp_path / f"{seed}") for seed in (0, 1))
+    assert exposed == same, "ranges of the owner's data are in the exposed file"
+    assert inside != other
+    narrow = [shown(seed, "random", taps, tmp_path / f"{seed}", backbone_width=0.5)[0] for seed in (0, 1)]
+    assert narrow[0] == narrow[1]
+    own = [shown(seed, "truncated", ("2",), tmp_path / f"{seed}")[0] for seed in (0, 1)]
+    assert own[0] != own[1], "what learned of the data shows it"
+
+
+@pytest.mark.parametrize("taps", [("2", "6"), ("image", "6", "logits")])
+def test_taps_of_a_random_backbone_have_one_scale_that_takes_real_images_in(
+    taps: tuple[str, ...], tmp_path: Path
+) -> None:
+    shown(0, "random", taps, tmp_path)
+    backbone, cpm = (onnx.load(tmp_path / name) for name in ("backbone.onnx", "cpm.onnx"))
+    images = digits_splits().normalise(digits_splits().train.pixels).numpy()
+    crossing = OnnxPair(tmp_path / "backbone.onnx", tmp_path / "cpm.onnx").crossing(images)
+    for name in [value.name for value in cpm.graph.input if value.name != "image"]:
+        ends = next(node for node in backbone.graph.node if name in node.output)
+        begins = next(node for node in cpm.graph.node if name in node.input)
+        assert (ends.op_type, begins.op_type) == ("QuantizeLinear", "DequantizeLinear")
+        for one, other in zip(ends.input[1:], begins.input[1:], strict=True):
+            values = [
+                onnx.numpy_helper.to_array(next(value for value in model.graph.initializer if value.name == constant))
+                for model, constant in ((backbone, one), (cpm, other))
+            ]
+            assert values[0] == values[1], name
+        assert (crossing[name] == 127).mean() < 0.001, "values are cut off"
+        assert crossing[name].max() > -96, "most of the range is for what never comes"
 
 
 def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def sketch(pair: Pair, folder: Path, splits: Splits | None = None) -> tuple[Path
     _export(pair.cpm, inputs, ["logits"], cpm)
     if pair.strategy.precision == "int8":
         images = synthetic(pair.shape, 16, 0).numpy() if splits is None else calibration(splits)
-        quantise_pair(backbone, cpm, images)
+        quantise_pair(pair, backbone, cpm, images)
     return backbone, cpm
 
 

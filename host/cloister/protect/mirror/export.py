@@ -34,8 +34,8 @@ def export_pair(
     Args:
         pair: trained or not.
         folder: gets the files.
-        samples: normalised training images (N, C, H, W) that ranges of 8-bit tensors are measured on; default:
-            synthetic ones, which do for estimates of costs.
+        samples: normalised training images (N, C, H, W) that ranges of 8-bit tensors are measured on, but for random
+            backbones only those within the CPM; default: synthetic ones, which do for estimates of costs.
         password: what the CPM is locked with: its 8-bit form is made for the device that has it.
 
     Raises:
@@ -48,7 +48,7 @@ def export_pair(
     cpm = export_tensors(pair.cpm, inputs, ("logits",), folder / CPM_FILE)
     if pair.strategy.precision == "int8":
         images = synthetic(pair.shape, 16, 0).numpy() if samples is None else samples
-        quantise_pair(backbone, cpm, images, password)
+        quantise_pair(pair, backbone, cpm, images, password)
     return backbone, cpm
 
 

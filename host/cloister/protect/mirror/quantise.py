@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,30 @@ import numpy.typing as npt
 
 from cloister.locked_quantised import quantize_locked
 from cloister.password import Password
+from cloister.protect.mirror.narrow import SYNTHETIC, synthetic
 from cloister.protect.mirror.onnx_pair import OnnxPair
+from cloister.protect.mirror.pair import Pair
 from cloister.protect.strategy import IMAGE
 from cloister.quantization import quantize_model
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
-def quantise_pair(backbone: Path, cpm: Path, images: npt.NDArray[np.float32], password: Password | None = None) -> None:
-    """Replace both files by their 8-bit forms (as ``cloister quantize`` makes them).
+Images = npt.NDArray[np.float32]
+
+
+def quantise_pair(pair: Pair, backbone: Path, cpm: Path, images: Images, password: Password | None = None) -> None:
+    """Replace both files of a pair by their 8-bit forms (as ``cloister quantize`` makes them).
 
     What crosses becomes int8 in both, with one scale: the backbone ends a tap with its quantisation, and the CPM begins
     with the reverse. The image stays float32.
 
+    A range tells something of the images that it was measured on. So whatever stands in the file of a random backbone,
+    the scales of its taps among it, is measured on synthetic images; the images that are given decide on ranges within
+    the CPM alone.
+
     Args:
+        pair: what the files were exported from.
         backbone, cpm: as :func:`~cloister.protect.mirror.export.export_pair` wrote them.
         images: normalised training images (N, C, H, W) that ranges are measured on.
         password: what the CPM is locked with, if it is.
@@ -35,8 +46,11 @@ def quantise_pair(backbone: Path, cpm: Path, images: npt.NDArray[np.float32], pa
     """
     import onnx
 
-    crossing = OnnxPair(backbone, cpm).crossing(images)
-    quantize_model(backbone, images, backbone)
+    files, random = OnnxPair(backbone, cpm), pair.strategy.backbone == "random"
+    shown = synthetic(pair.shape, SYNTHETIC, 0).numpy() if random else images
+    crossing = files.crossing(images)
+    entries = _entry_scales(cpm, files.crossing(shown)) if random else None
+    quantize_model(backbone, shown, backbone)
     if password is None:
         quantize_model(cpm, crossing, cpm)
     else:
@@ -44,14 +58,25 @@ def quantise_pair(backbone: Path, cpm: Path, images: npt.NDArray[np.float32], pa
     first, second = onnx.load(str(backbone)), onnx.load(str(cpm))
     for name in crossing:
         if name != IMAGE:
-            scale = _leave(first, name, _entry_scale(second, name))
-            _enter(second, name, scale)
+            entry = _entry_scale(second, name) if entries is None else entries[name]
+            _enter(second, name, _leave(first, name, entry))
     for model, path in ((first, backbone), (second, cpm)):
         del model.graph.value_info[:]
         onnx.checker.check_model(model)
         aside = path.with_name(path.name + ".new")
         onnx.save(model, str(aside))
         aside.replace(path)
+
+
+def _entry_scales(cpm: Path, crossing: dict[str, Any]) -> dict[str, Any]:
+    """For each tap the scale that the CPM would quantise it by, if it had seen nothing but this."""
+    import onnx
+
+    with tempfile.TemporaryDirectory(prefix="cloister-quantise-") as folder:
+        made = Path(folder) / cpm.name
+        quantize_model(cpm, crossing, made)
+        model = onnx.load(str(made))
+    return {name: _entry_scale(model, name) for name in crossing}
 
 
 def _constant(model: Any, name: str) -> Any:
