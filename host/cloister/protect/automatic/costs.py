@@ -172,6 +172,27 @@ def _export(module: nn.Module, inputs: dict[str, tuple[int, ...]], outputs: Sequ
         raise TrainingError(
             f"the pair cannot be exported: {str(error).splitlines()[0]}", "make the model's forward free of branches"
         ) from error
+    _join_dense(path)
+
+
+def _join_dense(path: Path) -> None:
+    """Write dense layers without bias as ``export_tensors`` does: as Gemm, not as MatMul.
+
+    onnxruntime's quantiser would join a MatMul with an Add behind it, also where what is added is no constant; that the
+    engine computes in float32.
+    """
+    import onnx
+
+    model = onnx.shape_inference.infer_shapes(onnx.load(str(path)))
+    weights = {value.name for value in model.graph.initializer if len(value.dims) == 2}
+    rows = {value.name for value in (*model.graph.value_info, *model.graph.input)
+            if len(value.type.tensor_type.shape.dim) == 2}  # fmt: skip
+    dense = [node for node in model.graph.node
+             if node.op_type == "MatMul" and node.input[0] in rows and node.input[1] in weights]  # fmt: skip
+    for node in dense:
+        node.op_type = "Gemm"
+    if dense:
+        onnx.save(model, str(path))
 
 
 def copied(source: Path, folder: Path, name: str) -> Path:
