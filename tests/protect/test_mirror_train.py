@@ -252,6 +252,43 @@ def test_the_attacker_in_the_loop_is_foiled_where_his_gradient_leads() -> None:
     assert float(weaker) < 0.9 * float(success)
 
 
+def steps_of(count: int, **given: Any) -> list[tuple[float, dict[str, torch.Tensor]]]:
+    """Losses and gradients of steps in which nothing is learned and the same is drawn."""
+    splits, made = digits_splits(), settings(attack_steps=2, attack_rates=(0.05,), **given)
+    of = network("digits", 1, 10, 5)
+    pair = build_pair(of, (1, 8, 8), 10, STRATEGY)
+    pair.train()
+    objective = PairObjective(of, made)
+    objective.begin(pair, splits, made.recipe)
+    found = []
+    for _ in range(count):
+        pair.zero_grad()
+        loss = objective.loss(pair, pixels(), splits.test.labels[:100], torch.Generator().manual_seed(1))
+        loss.backward()
+        gradients = {name: value.grad.clone() for name, value in pair.named_parameters() if value.grad is not None}
+        found.append((float(loss.detach()), gradients))
+    return found
+
+
+def test_the_attacker_is_part_of_what_is_minimised() -> None:
+    (without, plain), (attacked, changed), (more, _) = (steps_of(1, attack=weight)[0] for weight in (0.0, 1.0, 2.0))
+    assert attacked > without + 0.01, "his success counts"
+    assert more - without == pytest.approx(2 * (attacked - without), rel=1e-3), "by its weight"
+    differing = {name for name, value in changed.items() if not torch.allclose(value, plain[name], atol=1e-6)}
+    assert "backbone.net.0.weight" in differing
+    assert all(name.startswith("backbone.") for name in differing), "nothing of his reaches the CPM"
+
+
+def test_an_attack_is_begun_anew_every_so_many_steps() -> None:
+    without = [loss for loss, _ in steps_of(7, attack=0.0)]
+    for every in (1, 3):
+        added = [loss - plain for (loss, _), plain in zip(steps_of(7, attack_every=every), without, strict=True)]
+        attacked = [step for step, success in enumerate(added) if success > 0.01]
+        assert attacked == list(range(0, 7, every))
+        # each begins with the backbone as it is, not where the one before had arrived
+        assert [added[step] for step in attacked] == pytest.approx([added[0]] * len(attacked), rel=1e-3)
+
+
 def test_readers_learn_what_a_tap_tells_and_pass_a_gradient_that_hides_it() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(10, (200,), generator=generator)
