@@ -130,7 +130,8 @@ def _drawn(network: str) -> Iterator[Case]:
     from cloister.search.strategies import strategy_space
 
     victim, shape = _victim(network), SHAPES[network]
-    space = strategy_space(list(taps_of(victim, shape)), lock=("none",), pruned=(None,))
+    taps = taps_of(victim, shape)
+    space = strategy_space(list(taps), shapes=taps, lock=("none",), pruned=(None,))
     generator = np.random.default_rng([SEED, list(SHAPES).index(network)])
     known = {case.strategy for case in _CHOSEN if case.network == network}
     found = 0

@@ -20,8 +20,9 @@ from cloister.search import Budget, Effort, Figures, SearchError, Stage, search
 from cloister.search.book import Book
 from cloister.search.grid import compare, hand_made, run_grid
 from cloister.search.propose import Proposer
+from cloister.search.space import Point, Scalar
 from cloister.search.storage import shown
-from cloister.search.strategies import point_of, strategy_of, strategy_space
+from cloister.search.strategies import Shapes, point_of, strategy_of, strategy_space
 
 BUDGET = Budget.parse("256KiB", "1%", "1")
 SMALL = Effort(estimates=60, proxies=8, trainings=3)
@@ -48,6 +49,56 @@ def test_points_and_strategies() -> None:
     # taps are a set, in the order in which they become ready
     both = {**plain, "tap_0": "block3", "tap_1": "block1", "tap_2": "block3", "tap_3": None}
     assert space.build(both).taps == ("block1", "block3")
+
+
+#: As of a network whose last tensor is a vector.
+SHAPES = {"image": (3, 32, 32), "block1": (16, 8, 8), "block2": (32, 4, 4), "block3": (64,), "logits": (10,)}
+
+
+def same(point: Point, shapes: Shapes | None = SHAPES, **names: Scalar) -> bool:
+    """Whether other values make the same strategy."""
+    space = strategy_space(TAPS, shapes=shapes)
+    return space.build({**point, **names}) == space.build(point)
+
+
+def test_a_monitor_of_the_image_alone_keeps_its_stride() -> None:
+    space = strategy_space(TAPS)
+    alone = point_of(Strategy(taps=("image",), backbone="random", tail="short", pool=2), TAPS)
+    assert space.build(alone).pool == 2
+    assert not same(alone, pool=1) and not same(alone, pool=4) and not same(alone, None, pool=4)
+    assert same(alone, pool_kind="max", form="trained", channels=0.5)
+    ladders = [[space.build(point) for point in ladder] for ladder in space.ladders]
+    begun = [(ladder[0].taps, ladder[0].pool) for ladder in ladders if ladder[0].kind == "mirror"]
+    assert (("image",), 1) in begun and (("image",), 2) in begun
+
+
+def test_which_channels_are_the_first_where_nothing_is_known_of_them() -> None:
+    few = point_of(Strategy(taps=("block1",), channels=0.5), TAPS)
+    assert not same(few, select="first")
+    for point in ({**few, "form": "random"}, {**few, "backbone_width": 0.5}):
+        assert same(point, select="first")
+        assert strategy_space(TAPS).build(point).select == "first", "and is called so"
+
+
+def test_vectors_have_nothing_to_pool() -> None:
+    vectors = point_of(Strategy(taps=("block3", "logits"), cpm_width=16), TAPS)
+    assert same(vectors, pool=4, pool_kind="max") and same(vectors, head="average")
+    assert same(vectors, operator="conv1x1") and same(vectors, tail="short")
+    assert not same(vectors, channels=0.5) and not same(vectors, merge="concat")
+    assert not same(vectors, None, pool=4), "of tensors of unknown shape nothing is told"
+    # a layer as wide as the answer, at the least
+    assert same({**vectors, "cpm_width": 8}, cpm_width=2) and not same(vectors, cpm_width=8)
+    beside = {**vectors, "tap_2": "block2"}
+    for name, value in (("pool", 4), ("head", "average"), ("operator", "conv1x1"), ("cpm_width", 8)):
+        assert not same(beside, **{name: value}), name
+
+
+def test_what_is_one_pixel_is_pooled_no_further() -> None:
+    small = point_of(Strategy(taps=("block2",), pool=4), TAPS)
+    assert same(small, pool=16) and not same(small, pool=2) and not same(small, None, pool=16)
+    assert not same({**small, "tap_1": "image"}, pool=16), "there it is the stride, too"
+    answer = point_of(Strategy(taps=("logits",)), TAPS)
+    assert same(answer, None, pool=4, channels=0.5, select="first"), "logits cross whole"
 
 
 def test_space_refuses() -> None:

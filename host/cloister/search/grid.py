@@ -91,9 +91,10 @@ def run_grid(
     book.bind(evaluator, 0, budget)
     book.release()
     for strategy in hand_made(taps) if strategies is None else strategies:
-        if any(record.strategy == strategy for record in book.records(Stage.TRAINING)):
+        point = point_of(strategy, taps)
+        if any(record.strategy in (strategy, space.build(point)) for record in book.records(Stage.TRAINING)):
             continue
-        record = book.work(Stage.TRAINING, point_of(strategy, taps), space, evaluator.train, budget)
+        record = book.work(Stage.TRAINING, point, space, evaluator.train, budget)
         if say is not None and record is not None:
             told = tell(record.figures) if record.figures else f"failed: {record.reason}"
             say(f"grid {record.number}: {record.strategy}: {told}")

@@ -96,7 +96,7 @@ class TrainingEvaluator:
         )
         # a locked pair is trained twice, and judged by what is left when its weights leak: only where it is wanted
         lockable = None if "locked" in settings.forms else ("whole",)
-        self._space = strategy_space(list(self.taps), lockable=lockable, **self._narrowed())
+        self._space = strategy_space(list(self.taps), shapes=self.taps, lockable=lockable, **self._narrowed())
         self._known: dict[Strategy, Figures] = {}
         self._right = accuracy(self._victim, splits.validation, splits)
 
