@@ -330,6 +330,13 @@ def test_saliency_picks_the_channels_that_the_answer_depends_on() -> None:
     assert salient_channels(copied, digits_splits(), replace(STRATEGY, select="first"), 0) == {}
 
 
+def test_image_and_logits_cross_whole() -> None:
+    made = replace(STRATEGY, taps=("image", "logits"))
+    assert salient_channels(network("digits", 1, 10, 5), digits_splits(), made, 0) == {}
+    pair = build_pair(network("digits", 1, 10, 5), (1, 8, 8), 10, made)
+    assert [crossing.shape for crossing in pair.crossings] == [(1, 8, 8), (10,)]
+
+
 def test_a_network_that_is_not_ours_is_protected_too(tmp_path: Path) -> None:
     splits = digits_splits()
     torch.manual_seed(2)

@@ -31,6 +31,8 @@ def salient_channels(victim: nn.Module, splits: Splits, strategy: Strategy, seed
         return {}
     graph = trace(victim)
     tensors = [tensor for tensor in resolve(graph, splits.shape, strategy.taps) if tensor.name not in (IMAGE, LOGITS)]
+    if not tensors:  # image and logits cross whole
+        return {}
     count = len(splits.train)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:SAMPLE]
     sample = splits.train.take(order.to(splits.train.pixels.device))

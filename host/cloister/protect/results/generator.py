@@ -154,7 +154,9 @@ def run(folder: Path, seed: int, setup: Setup, say: Say = lambda _: None) -> dic
     if setup.exposed:
         taps.remove(IMAGE)
         narrowed["form"] = tuple(form for form in CHOICES["form"] if form != "whole")
-    plain = Narrowed(whole, strategy_space(taps, shapes=whole.taps, **narrowed), "exposed" if setup.exposed else "as it is")
+    plain = Narrowed(
+        whole, strategy_space(taps, shapes=whole.taps, **narrowed), "exposed" if setup.exposed else "as it is"
+    )
     study, budget = place / "study.journal", setup.budget
     regime = f"{'exposed ' if setup.exposed else ''}in {budget.memory}"
     found = search(
