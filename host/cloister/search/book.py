@@ -132,7 +132,8 @@ class Book:
                 told_of = "" if key == "space" else f": it was {before.get(key)!r}, now it is {value!r}"
                 raise SearchError(
                     f"{self._place}: the search {self.name!r} is of another {key}{told_of}",
-                    "give what it was begun with, or another --name or file for a new search",
+                    "give what it was begun with, or for a new search another file or database (`cloister search` also "
+                    "takes another --name)",
                 )
         with told():
             self._studies[Stage.ESTIMATE].set_user_attr(

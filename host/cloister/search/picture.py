@@ -69,7 +69,7 @@ def draw(records: Sequence[Record], budget: Budget, chosen: Record | None, title
     def y(value: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - bottom) / (top - bottom)
 
-    body = _axes(low, high, bottom, top, x, y)
+    body = _axes(low, high, bottom, top, x, y, _unit([figures for _, figures in known]))
     if budget.overhead:
         at = x(100 * budget.overhead)
         body.append(
@@ -93,6 +93,12 @@ def draw(records: Sequence[Record], budget: Budget, chosen: Record | None, title
         f'<text x="{LEFT}" y="42">budget: {escape(str(budget))}</text>'
     )
     return "\n".join([head, *body, *_legend(), "</svg>", ""])
+
+
+def _unit(known: Sequence[Figures]) -> str:
+    """Of costs: instructions, unless predictions were made with constants of another device."""
+    told = (figures.details.get("prediction", {}).get("unit") for figures in known)
+    return next((str(unit) for unit in told if unit), "instructions")
 
 
 def _percent(figures: Figures) -> float:
@@ -125,12 +131,12 @@ def _dot(record: Record, figures: Figures, budget: Budget, x: float, y: float) -
     )
 
 
-def _axes(low: float, high: float, bottom: float, top: float, x: object, y: object) -> list[str]:
+def _axes(low: float, high: float, bottom: float, top: float, x: object, y: object, unit: str) -> list[str]:
     assert callable(x) and callable(y)
     lines = [
         f'<rect x="{LEFT}" y="{TOP}" width="{WIDTH - LEFT - RIGHT}" height="{HEIGHT - TOP - BOTTOM}" fill="none" '
         'stroke="#888888"/>',
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - BOTTOM + 36}" text-anchor="middle">instructions added, '
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - BOTTOM + 36}" text-anchor="middle">{escape(unit)} added, '
         "in % of the unprotected model's</text>",
         f'<text transform="translate(20 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">attacker\'s '
         "accuracy, as a ratio to the black box</text>",
