@@ -23,13 +23,14 @@ from cloister.errors import PassingError
 from cloister.protect.automatic.costs import PRUNED_ERROR, Costs, copied, needs_backbone, same_costs, sketch
 from cloister.protect.automatic.pruned import PrunedVictims
 from cloister.protect.automatic.settings import Depth, ProtectSettings
-from cloister.protect.automatic.whole import MODEL_FILE, arrays, locked_model, onnx_accuracy, pruned_model
+from cloister.protect.automatic.whole import MODEL_FILE, locked_model, onnx_accuracy, pruned_model
 from cloister.protect.mirror import lock_pair, mirror_model, taps_of
 from cloister.protect.mirror.export import BACKBONE_FILE, CPM_FILE
 from cloister.protect.mirror.mirror import REPORT_FILE
 from cloister.protect.mirror.onnx_pair import OnnxPair
 from cloister.protect.strategy import Strategy
 from cloister.protect.training import Splits, TrainingError, accuracy
+from cloister.protect.training.evaluate import share_right
 from cloister.seal.files import write_aside
 from cloister.search import Figures, Space
 from cloister.search.space import Scalar
@@ -307,17 +308,15 @@ class TrainingEvaluator:
         """Accuracy of a pair in 8 bits on validation images."""
         with tempfile.TemporaryDirectory(prefix="cloister-proxy-") as folder:
             files = OnnxPair(*sketch(pair, Path(folder), self._splits))
-            return files.accuracy(*arrays(self._splits, self._splits.validation))
+            return share_right(files.logits, self._splits.validation, self._splits)
 
     def _whole(self, strategy: Strategy, place: Path, name: str) -> tuple[Exposed, float, dict[str, Any]]:
         """The whole model in the TA: nothing is exposed."""
         path = copied(self.costs.victim_file(strategy.precision), place, MODEL_FILE)
         right, test = self._right, self._tested
         if strategy.precision == "int8":
-            right, test = (
-                onnx_accuracy(path, *arrays(self._splits, images))
-                for images in (self._splits.validation, self._splits.test)
-            )
+            images = (self._splits.validation, self._splits.test)
+            right, test = (onnx_accuracy(path, part, self._splits) for part in images)
         return BlackBox(self._victim, self._splits, name), right, {"pair_test": test}
 
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from torch import nn
 
@@ -23,6 +22,7 @@ from cloister.protect.edgepro.lock import lock_folded
 from cloister.protect.mirror.mirror import calibration
 from cloister.protect.strategy import Strategy
 from cloister.protect.training import Images, Splits, accuracy, export_onnx
+from cloister.protect.training.evaluate import share_right
 from cloister.quantization import quantize_model
 
 #: The file of a strategy that lies whole in the TA, its password where it is locked, and what 8 bits are made from.
@@ -47,7 +47,7 @@ def pruned_model(source: nn.Module, splits: Splits, strategy: Strategy, place: P
         return target, accuracy(source, validation, splits), {"pair_test": accuracy(source, test, splits)}
     plain = export_onnx(source, splits.shape, place / FLOAT_FILE)
     quantize_model(plain, calibration(splits), place / MODEL_FILE)
-    right, tested = (onnx_accuracy(place / MODEL_FILE, *arrays(splits, images)) for images in (validation, test))
+    right, tested = (onnx_accuracy(place / MODEL_FILE, images, splits) for images in (validation, test))
     return target, right, {"pair_test": tested}
 
 
@@ -89,7 +89,7 @@ def locked_model(
         samples = calibration(splits)
         quantize_locked(plain, password, samples, place / MODEL_FILE)
         right, details["pair_test"] = _with_password(plain, password, samples, splits)
-        details["without_password_test"] = onnx_accuracy(place / MODEL_FILE, *arrays(splits, splits.test))
+        details["without_password_test"] = onnx_accuracy(place / MODEL_FILE, splits.test, splits)
     return LeakedLock(locked, splits, name), right, details
 
 
@@ -98,25 +98,15 @@ def _with_password(plain: Path, password: Password, samples: Any, splits: Splits
     with tempfile.TemporaryDirectory(prefix="cloister-locked-") as folder:
         owners = Path(folder) / MODEL_FILE
         quantize_model(password.apply(onnx.load(plain)), samples, owners)
-        return (
-            onnx_accuracy(owners, *arrays(splits, splits.validation)),
-            onnx_accuracy(owners, *arrays(splits, splits.test)),
-        )
+        return onnx_accuracy(owners, splits.validation, splits), onnx_accuracy(owners, splits.test, splits)
 
 
-def arrays(splits: Splits, images: Images) -> tuple[Any, Any]:
-    """Normalised images (N, C, H, W), float32, and their labels (N,)."""
-    return splits.normalise(images.pixels.cpu()).numpy(), images.labels.cpu().numpy()
-
-
-def onnx_accuracy(path: Path, images: Any, labels: Any, batch: int = 500) -> float:
-    """Share of normalised images (N, C, H, W) that an ONNX file gives their label, 0 to 1."""
+def onnx_accuracy(path: Path, images: Images, splits: Splits) -> float:
+    """Share of the images that an ONNX file gives their label, 0 to 1; by onnxruntime on one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    parts = range(0, len(images), batch)
-    found = np.concatenate([session.run(None, {name: images[at : at + batch]})[0].argmax(1) for at in parts])
-    return float(np.mean(found == labels))
+    return share_right(lambda given: session.run(None, {name: given})[0], images, splits)

@@ -28,7 +28,7 @@ from cloister.protect.prune.channels import multiply_accumulates
 from cloister.protect.strategy import Strategy
 from cloister.protect.training.claim import claim
 from cloister.protect.training.data import Splits
-from cloister.protect.training.evaluate import accuracy
+from cloister.protect.training.evaluate import accuracy, share_right
 from cloister.protect.training.loop import fit
 from cloister.seal.files import write_aside
 
@@ -94,7 +94,7 @@ def calibration(splits: Splits) -> npt.NDArray[np.float32]:
 def on_files(files: OnnxPair, splits: Splits) -> dict[str, float]:
     """Accuracy of a pair's files on the images of ``test`` and ``validation``, 0 to 1."""
     return {
-        name: files.accuracy(splits.normalise(images.pixels.cpu()).numpy(), images.labels.cpu().numpy())
+        name: share_right(files.logits, images, splits)
         for name, images in (("test", splits.test), ("validation", splits.validation))
     }
 

@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import torch
 from torch import nn
 
@@ -35,6 +39,22 @@ def accuracy(module: nn.Module, images: Images, splits: Splits) -> float:
     """Share of the images that the network labels rightly, 0 to 1."""
     labels = labels_of(module, images, splits)
     return float((labels == images.labels.to(labels.device)).to(torch.float32).mean())
+
+
+def share_right(answer: Callable[[Any], Any], images: Images, splits: Splits) -> float:
+    """Share of the images to which something that is no torch module gives their label, 0 to 1.
+
+    Args:
+        answer: logits (n, classes) of normalised images, float32 (n, C, H, W), at most :data:`BATCH` at a time: a whole
+            split of large images takes GB as float32.
+        images: to be labelled.
+        splits: how they are normalised.
+    """
+    right = 0
+    for pixels, labels in zip(images.pixels.split(BATCH), images.labels.split(BATCH), strict=True):
+        logits = np.asarray(answer(splits.normalise(pixels.cpu()).numpy()))
+        right += int(np.count_nonzero(logits.argmax(1) == labels.cpu().numpy()))
+    return right / len(images)
 
 
 def agreement(first: torch.Tensor, second: torch.Tensor) -> float:
