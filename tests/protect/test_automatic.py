@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -23,15 +24,27 @@ from cloister.attack import Effort
 from cloister.cli.main import cloister as command
 from cloister.errors import CloisterError, FormatError
 from cloister.estimate.pair import predict
-from cloister.protect.automatic import Depth, Protected, ProtectSettings, evaluator, protect_model, settings_with
+from cloister.protect.automatic import (
+    Depth,
+    Protected,
+    ProtectSettings,
+    TrainingEvaluator,
+    evaluator,
+    protect_model,
+    settings_with,
+)
 from cloister.protect.automatic.drawing import draw
 from cloister.protect.automatic.page import page
+from cloister.protect.automatic.protect import study_name
+from cloister.protect.automatic.report import coarse
 from cloister.protect.strategy import Strategy
 from cloister.protect.training import Augmentation, Recipe, TrainingError, fit, network
 from cloister.protect.training.errors import DeviceError
 from cloister.seal import Bundle, VendorKey
-from cloister.search import Budget, BudgetError
+from cloister.search import Budget, BudgetError, SearchError, Stage
 from cloister.search import Effort as SearchEffort
+from cloister.search.book import Book, Record
+from cloister.search.picture import draw as draw_front
 
 CROP = Augmentation(crop=1)
 ATTACKS = ("direct", "finetune", "steal")
@@ -83,10 +96,37 @@ def test_the_report_holds_the_figures_and_fetches_nothing(made: Protected) -> No
     names = {record["target"] for record in report["attacks"]["records"]}
     assert len(names) == 3, "the protected model between both bounds"
     page = (made.folder / "report.html").read_text()
+    splits = digits_splits()
+    assert report["data"]["class_names"] == [*"0123456789"] and "9 9" in page
+    assert (report["data"]["mean"], report["data"]["std"]) == (list(splits.mean), list(splits.std))
+    assert f"mean <b>{splits.mean[0]:.6g}</b>" in page
+    assert "trainings of 20 steps" in page and "trained for 4 epochs" in page and report["warnings"] == []
     assert page.count("<svg") == 4
     assert not re.search(r"""(src|href)\s*=|@import|url\(|<script""", page)
     for text in (str(made.strategy), f"{report['accuracy']['protected']:.2%}", f"{report['prediction']['total']:,.0f}"):
         assert text in page
+
+
+def test_what_comes_next_is_told_with_a_sample_to_ask_about(made: Protected) -> None:
+    provision, licence, run = made.next
+    assert provision == "cloister provision -o device.json" and licence == made.licence
+    assert run.split()[2:] == [str(made.folder / name) for name in ("pair.clb", "pair.lic", "sample.npy")]
+    sample, splits = np.load(made.folder / "sample.npy"), digits_splits()
+    assert sample.shape == (8, 1, 8, 8) and sample.dtype == np.float32
+    chosen = splits.test.take(torch.arange(8) * len(splits.test) // 8)
+    assert np.array_equal(sample, splits.normalise(chosen.pixels).numpy())
+    assert made.report["sample"] == chosen.labels.tolist()
+    text = made.page.read_text()
+    assert all(command in text for command in made.next)
+
+
+def test_too_few_validation_images_for_the_budget_are_told() -> None:
+    splits = digits_splits()
+    few = replace(splits, validation=splits.validation.take(range(40)))
+    assert "one of the 40 validation images is 2.5 points, more than the 1 that" in coarse(Budget(accuracy=1.0), few)
+    # exactly one image more or less can be told; nothing may be lost, and there is no limit
+    for points in (2.5, 0.0, None):
+        assert coarse(Budget(accuracy=points), few) == ""
 
 
 def test_the_estimate_is_that_of_the_files_that_were_made(made: Protected) -> None:
@@ -134,6 +174,69 @@ def test_a_bundle_is_compiled_anew_for_other_keys_another_name_or_another_traini
     assert (folder / "pair.clb").read_bytes() != kept
 
 
+def test_licences_outlive_a_run_that_misses_the_budget(made: Protected, tmp_path: Path) -> None:
+    folder, keys = shutil.copytree(made.folder, tmp_path / "digits"), made.folder.parent / "keys"
+    strict = Budget(memory=BUDGET.memory, overhead=BUDGET.overhead, accuracy=0.0)
+    with pytest.raises(BudgetError, match="no strategy that was trained keeps the budget") as told:
+        protect(folder, strict, keys=keys)
+    assert f"{folder / 'pair.clb'} is of an earlier run" in told.value.remedy
+    text = (folder / "report.html").read_text()
+    assert "No bundle was made" in text and "pair.clb, which lies here" in text
+    assert (folder / "pair.clb").read_bytes() == made.bundle.read_bytes()
+    again = protect(folder, keys=keys)
+    assert again.bundle.read_bytes() == made.bundle.read_bytes(), "its licences would be worth nothing"
+    assert again.report["earlier_bundle"] is None and "No bundle was made" not in again.page.read_text()
+    # what lies there under the bundle's name is compared, too
+    again.bundle.write_bytes(b"something else")
+    assert Bundle.load(protect(folder, keys=keys).bundle).name == "digits"
+
+
+def test_what_another_worker_trains_at_the_moment_is_trained_here_too(made: Protected, tmp_path: Path) -> None:
+    folder = shutil.copytree(made.folder, tmp_path / "digits")  # so that its training is one that is kept
+    (folder / "training" / "study.journal").unlink()
+    about = TrainingEvaluator(victim(), digits_splits(), SETTINGS, folder / "training", memory=BUDGET.memory)
+    chosen = made.found.chosen
+    assert chosen is not None and chosen.figures is not None
+    figures = chosen.figures
+    book = Book(tmp_path / "shared.journal", study_name(about, SETTINGS, BUDGET))
+    book.bind(about, SETTINGS.seed, BUDGET)
+    assert book.work(Stage.PROXY, chosen.point, about.space, lambda _: figures, BUDGET)
+    # a worker on another machine, in the middle of the training
+    training = book.studies[Stage.TRAINING]
+    training.enqueue_trial(dict(chosen.point), user_attrs={"strategy": chosen.strategy.to_json()})
+    training.ask().set_user_attr("worker", "elsewhere 1 2")
+    # one proxy alone is wanted, so that this worker has nothing to do but wait, for which there is no time
+    settings = replace(SETTINGS, search=SearchEffort(8, 1, 1, start=1))
+    mine = protect(folder, settings=settings, study=tmp_path / "shared.journal", time_limit=0.0,
+                   keys=made.folder.parent / "keys")  # fmt: skip
+    assert mine.strategy == made.strategy and mine.found.trainings == 1 and not mine.found.complete
+    assert mine.report["chosen"]["stage"] == "training" and mine.report["accuracy"] == made.report["accuracy"]
+    stages = [(row["stage"], row["state"]) for row in mine.report["records"]]
+    assert stages == [("proxy", "done"), ("training", "running"), ("training", "done")]
+
+
+def test_one_study_holds_the_searches_of_several_models_and_data(tmp_path: Path) -> None:
+    splits, other = digits_splits(), copy.deepcopy(victim())
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.01)
+    normalised = replace(splits, mean=(splits.mean[0] + 0.1,))
+    fewer = splits.with_train(splits.train.take(range(1000)))
+    nearly = replace(splits, std=(splits.std[0] * (1 + 1e-6),), name="the same on another machine")
+    names = []
+    for number, (model, data) in enumerate(
+        ((victim(), splits), (other, splits), (victim(), normalised), (victim(), fewer), (victim(), nearly))
+    ):
+        about = TrainingEvaluator(model, data, SETTINGS, tmp_path / str(number), quiet=True)
+        names.append(study_name(about, SETTINGS, BUDGET))
+        if number < 4:
+            Book(tmp_path / "one.journal", names[-1]).bind(about, 0, BUDGET)
+    assert len(set(names[:4])) == 4 and names[4] == names[0]
+    assert study_name(about, SETTINGS, Budget()).endswith("any memory")
+    with pytest.raises(SearchError) as told:
+        Book(tmp_path / "one.journal", names[1]).bind(about, 0, BUDGET)
+    assert "another file or database" in told.value.remedy
+
+
 def test_what_another_worker_trained_is_trained_here_too(made: Protected, tmp_path: Path) -> None:
     study = shutil.copy(made.folder / "training" / "study.journal", tmp_path / "shared.journal")
     mine = protect(tmp_path / "a folder of its own", study=study)
@@ -171,6 +274,31 @@ def test_the_measured_overhead_is_held_against_the_budget(made: Protected) -> No
     for overhead, mark in ((0.5, '<span class="good">50 %</span>'), (9.9, '<span class="bad">990 %</span>')):
         measured = {**made.report["prediction"], "overhead": overhead}
         assert mark in page({**made.report, "measured": measured}, "", "", "")
+    # where the bundle swaps, the device takes more than what was measured with all of it resident
+    resident = {**made.report["prediction"], "overhead": 0.4, "total": 0.8 * made.report["prediction"]["total"]}
+    text = page({**made.report, "measured": {**resident, "overhead": 0.5}, "resident": resident}, "", "", "")
+    assert (
+        ">50 %</span>" not in text and "predicted, all resident" in text and "Measured was everything resident" in text
+    )
+    assert "+0.0%" in text and "+25.0%" not in text, "what was measured is held against the same, predicted"
+
+
+def test_the_unit_is_that_of_the_constants(made: Protected) -> None:
+    told = {**made.report["prediction"], "unit": "nanoseconds"}
+    measured = {**made.report["prediction"], "overhead": 9.9}
+    text = page({**made.report, "prediction": told, "measured": measured}, "", "", "")
+    assert "nanoseconds added" in text and "<th>nanoseconds, unless" in text
+    assert 'class="bad">990 %' not in text, "the budget is of time"
+    assert "nanoseconds added, in %" in draw_front([timed(made)], BUDGET, None, "")
+    assert "instructions added, in %" in (made.folder / "front.svg").read_text()
+
+
+def timed(made: Protected) -> Record:
+    """The chosen strategy, predicted with constants of a board."""
+    chosen = made.found.chosen
+    assert chosen is not None and chosen.figures is not None
+    details = {**chosen.figures.details, "prediction": {"unit": "nanoseconds"}}
+    return replace(chosen, figures=replace(chosen.figures, details=details))
 
 
 def test_a_budget_that_cannot_be_kept_is_refused_before_anything_is_trained(tmp_path: Path) -> None:

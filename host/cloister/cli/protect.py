@@ -74,6 +74,7 @@ def protect(
     need_optuna()
     from cloister.protect import api
     from cloister.protect.automatic import settings_with
+    from cloister.protect.automatic.measure import told
 
     settings = settings_with(
         estimates=estimates, proxies=proxies, trainings=trainings, epochs=epochs, proxy_epochs=proxy_epochs,
@@ -96,14 +97,14 @@ def protect(
         "report": made.page,
     }
     if made.report["measured"] is not None:
-        overhead, limit = made.report["measured"]["overhead"], made.report["budget"]["overhead"]
-        beyond = limit is not None and overhead > limit
-        facts["measured"] = f"{100 * overhead:.2f} % more instructions on the emulated device" + (
-            f": MORE THAN THE BUDGET of {100 * limit:.4g} %; give a smaller one, and run it again" if beyond else ""
-        )
+        facts["measured"] = told(made.report)
     if made.password is not None:
         facts["password"] = f"{made.password} (secret; goes into licences)"
-    facts["next"] = made.licence
+    for number, warning in enumerate(made.report["warnings"]):
+        facts["WARNING" if number == 0 else f"WARNING {number + 1}"] = warning
+    facts |= dict(zip(("next", "then", "and then"), made.next, strict=True))
+    labels = ", ".join(map(str, made.report["sample"]))
+    facts["labels"] = f"{labels}: of the images that the last command asks about"
     if not made.found.complete:
         facts["search"] = "ended by the time limit; the same command goes on"
     show_facts(facts)

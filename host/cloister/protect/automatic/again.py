@@ -56,9 +56,10 @@ def exposed_again(folder: Path, victim: nn.Module, splits: Splits, device: str =
 
 
 def rebuilt(kind: type[T], found: Mapping[str, Any]) -> T:
-    """A data class from what ``dataclasses.asdict`` and JSON made of it."""
+    """A data class from what ``dataclasses.asdict`` and JSON made of it; what is not in it has its default."""
     hints = get_type_hints(kind)
-    return kind(**{entry.name: _value(hints[entry.name], found[entry.name]) for entry in fields(kind)})  # type: ignore[arg-type]
+    given = {entry.name: _value(hints[entry.name], found[entry.name]) for entry in fields(kind) if entry.name in found}  # type: ignore[arg-type]
+    return kind(**given)
 
 
 def _value(hint: Any, found: Any) -> Any:

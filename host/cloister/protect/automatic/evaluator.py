@@ -40,6 +40,8 @@ from cloister.search.strategies import CHOICES, strategy_space
 FIGURES_FILE = "figures.json"
 #: Attacks whose figures are no gain of an attacker who has data or queries.
 NO_GAIN = ("direct", "observe")
+#: A mean nearer to 0 is rounding of one that is 0.
+NOTHING = 1e-6
 #: On locked models that are trained in full these are tried beside the attacks that are asked for.
 LOCK_ATTACKS = ("mask", "prune", "signs")
 
@@ -136,6 +138,18 @@ class TrainingEvaluator:
     def name(self) -> str:
         """See :class:`cloister.search.Evaluator`."""
         return self._name
+
+    @cached_property
+    def identity(self) -> str:
+        """Model, data and normalisation by their digests: the same on every machine that has the same.
+
+        Mean and deviation count with three digits, since processors differ in the last ones.
+        """
+        splits = self._splits
+        images = (splits.train.pixels, splits.train.labels, splits.validation.pixels, splits.validation.labels)
+        told = [f"{value if abs(value) > NOTHING else 0:.3g}" for value in (*splits.mean, *splits.std)]
+        data = digest_of(" ".join(told), *images)[:8]
+        return f"model {digest_of('', *self._victim.state_dict().values())[:8]} on data {data}"
 
     @property
     def space(self) -> Space:

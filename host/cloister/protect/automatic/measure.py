@@ -11,12 +11,17 @@ import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from cloister.errors import CloisterError
+from cloister.estimate.pair import predict
 from cloister.protect.automatic.costs import VICTIM_FILE
 from cloister.protect.automatic.evaluator import protected_files
 from cloister.protect.strategy import Strategy
+from cloister.search.budget import size
 
+#: What is counted, whatever the unit of predictions.
+UNIT = "instructions"
 #: Stem of the protected model's file where there is no backbone.
 PROTECTED = "protected"
 
@@ -73,6 +78,32 @@ def measured(folder: Path, place: Path, strategy: Strategy, victim: Path) -> dic
         raise CloisterError(
             f"the benchmark did not measure {error}", f"see what it says: {' '.join(command)}"
         ) from error
+
+
+def resident(place: Path, strategy: Strategy, victim: Path, memory: int | None) -> dict[str, Any] | None:
+    """What is predicted with everything resident, as it is measured; None where the budget swaps nothing anyway.
+
+    Args:
+        place, strategy, victim: as for :func:`measured`.
+        memory: of the budget, in bytes.
+    """
+    files = protected_files(place, strategy)
+    found = predict(victim, files["model" if "model" in files else "cpm"], files.get("backbone"))
+    return None if memory is None or found.secure_memory <= memory else found.as_json()
+
+
+def told(report: Mapping[str, Any]) -> str:
+    """What was measured of a report, in a line."""
+    overhead, limit = report["measured"]["overhead"], report["budget"]["overhead"]
+    line = f"{100 * overhead:.2f} % more {UNIT} on the emulated device"
+    if report["resident"] is not None:
+        return (
+            f"{line} with everything resident, where {100 * report['resident']['overhead']:.2f} % were predicted; "
+            f"within {size(report['budget']['memory'])} partitions are swapped, which was not measured"
+        )
+    if limit is not None and report["prediction"]["unit"] == UNIT and overhead > limit:
+        line += f": MORE THAN THE BUDGET of {100 * limit:.4g} %; give a smaller one, and run it again"
+    return line
 
 
 def _of_pair(found: Mapping[tuple[str, str, str], float], name: str) -> dict[str, float]:

@@ -9,10 +9,14 @@ from typing import Any
 
 from cloister.attack.table import title as attack_title
 from cloister.protect.automatic.drawing import draw
+from cloister.protect.automatic.measure import UNIT
 from cloister.protect.strategy import Strategy
 from cloister.search import Budget
 from cloister.search.budget import size
 
+#: Of costs, those in the unit of the prediction, and those in bytes, that are predicted and measured.
+OPERATIONS = ("unprotected", "normal_world", "secure_world", "boundary", "total")
+BYTES = ("loaded", "bytes_in")
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1d2429;background:#fff;max-width:1000px;margin:2em auto;padding:0 1em}
 h1{font-size:1.6em}h2{font-size:1.2em;margin-top:2em;border-bottom:1px solid #d5dadd}
@@ -39,6 +43,7 @@ def page(report: dict[str, Any], front: str, curves: str, attacks: str) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{name}, protected</title>", f"<style>{STYLE}</style>", "</head>", "<body>",
         f"<h1>{name}, protected</h1>",
+        *(f'<p class="bad">{escape(text[0].upper() + text[1:])}.</p>' for text in _warnings(report)),
         _summary(report, budget),
         "<h2>Why this strategy</h2>",
         *(f"<p>{escape(line)}</p>" for line in report["why"].splitlines()),
@@ -66,16 +71,50 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, "</table></div>"])
 
 
+def _warnings(report: dict[str, Any]) -> list[str]:
+    found = list(report["warnings"])
+    if report["earlier_bundle"] is not None:
+        found.append(
+            f"no bundle was made, since nothing keeps the budget; {report['earlier_bundle']}, which lies here, and its "
+            "files are of an earlier run, and not what this page tells of"
+        )
+    if report["resident"] is not None:
+        memory = size(report["budget"]["memory"])
+        found.append(
+            f"measured was everything resident; within {memory} the TA swaps partitions, which takes more: that is "
+            "predicted, and was not measured"
+        )
+    return found
+
+
+def _where(report: dict[str, Any]) -> str:
+    """What heads of measured figures say beside."""
+    where = "" if report["prediction"]["unit"] == UNIT else f" in {UNIT} of the emulated device"
+    return where + ("" if report["resident"] is None else ", all resident")
+
+
+def _taken(data: dict[str, Any]) -> str:
+    """What whoever runs the model must know: how images are normalised, and which class a label is."""
+    mean, std = (", ".join(f"{value:.6g}" for value in data[key]) for key in ("mean", "std"))
+    names = ", ".join(f"{label} {name}" for label, name in enumerate(data["class_names"]))
+    scale = "bytes brought to 0 to 1 before"
+    return (
+        f"<p>The model takes (pixels - mean) / std of each channel, {scale}, with mean <b>{mean}</b> and std "
+        f"<b>{std}</b>. Labels and classes: {escape(names)}.</p>"
+    )
+
+
 def _mark(good: bool, text: str) -> str:
     return f'<span class="{"good" if good else "bad"}">{escape(text)}</span>'
 
 
 def _summary(report: dict[str, Any], budget: Budget) -> str:
     figures, right, data = report["chosen"]["figures"], report["accuracy"], report["data"]
+    unit = report["prediction"]["unit"]
     rows = []
     limits: tuple[tuple[str, str, float | None, Callable[[float], str]], ...] = (
         ("secure memory", "memory", budget.memory, size),
-        ("instructions added", "overhead", budget.overhead, lambda value: f"{100 * value:.4g} %"),
+        (f"{unit} added", "overhead", budget.overhead, lambda value: f"{100 * value:.4g} %"),
         ("points of accuracy lost, validation images", "lost", budget.accuracy, lambda value: f"{value:.3g}"),
     )
     for what, key, limit, tell in limits:
@@ -85,13 +124,17 @@ def _summary(report: dict[str, Any], budget: Budget) -> str:
     if report["measured"] is not None:
         found, limit = report["measured"]["overhead"], budget.overhead
         shown = f"{100 * found:.4g} %"
-        rows.append(
-            [
-                "the same, measured",
-                escape(shown) if limit is None else _mark(found <= limit, shown),
-                "no limit" if limit is None else f"{100 * limit:.4g} %",
-            ]
-        )
+        if report["resident"] is not None or unit != UNIT:
+            # not what the bundle does, or not what the budget is of
+            rows.append([f"{UNIT} added, measured{_where(report)}", escape(shown), "not to be compared"])
+        else:
+            rows.append(
+                [
+                    "the same, measured",
+                    escape(shown) if limit is None else _mark(found <= limit, shown),
+                    "no limit" if limit is None else f"{100 * limit:.4g} %",
+                ]
+            )
     details = figures["details"]
     locked = right["without_password"] is not None
     facts = [
@@ -108,6 +151,7 @@ def _summary(report: dict[str, Any], budget: Budget) -> str:
         [
             f"<p>Strategy: <b>{escape(report['chosen']['summary'])}</b>. Data: {escape(data['name'])}, {images}, "
             f"{data['classes']} classes.</p>",
+            _taken(data),
             _table(["", "found", "budget"], rows),
             "<p></p>",
             _table(["", ""], facts),
@@ -122,8 +166,8 @@ def _explained(report: dict[str, Any]) -> list[str]:
         lines.append(
             f"The model was pruned first: {report['pruned_left']:.1%} of its multiply-accumulates are left, with "
             f"{right['pruned']:.2%} of the test images right before anything else was done. Points lost and "
-            "instructions added are counted against the model as it was given, so that pruning can make the overhead "
-            "negative."
+            f"{report['prediction']['unit']} added are counted against the model as it was given, so that pruning can "
+            "make the overhead negative."
         )
     if right["without_password"] is not None:
         lines.append(
@@ -133,13 +177,19 @@ def _explained(report: dict[str, Any]) -> list[str]:
             "these are sealed; so this is what remains if the bundle's content key has leaked. A model that is not "
             "locked is attacked here as its bundle protects it, which is harder: the two are not to be compared."
         )
-    if report["licence"] is not None:
-        lines.append(f"What comes next: <code>{escape(report['licence'])}</code>")
+    if report["next"]:
+        commands = "".join(f"<br><code>{escape(command)}</code>" for command in report["next"])
+        lines.append(f"What comes next:{commands}")
+        labels = ", ".join(map(str, report["sample"]))
+        lines.append(f"The images of the last command have the labels {labels}.")
     return lines
 
 
 def _costs(report: dict[str, Any]) -> str:
-    told, measured = report["prediction"], report["measured"]
+    told, measured, resident = report["prediction"], report["measured"], report["resident"]
+    # all is resident where it is measured, and only the same kind of cost can be compared
+    like = resident or told
+    comparable = (*BYTES, *(OPERATIONS if told["unit"] == UNIT else ()))
     lines = (
         ("unprotected model", "unprotected"), ("normal world", "normal_world"), ("secure world", "secure_world"),
         ("boundary", "boundary"), ("together", "total"), ("overhead", "overhead"), ("secure memory", "secure_memory"),
@@ -149,15 +199,16 @@ def _costs(report: dict[str, Any]) -> str:
     rows = []
     for what, key in lines:
         found = None if measured is None else measured.get(key)
-        row = [what, _cost(key, told[key])]
+        row = [what, _cost(key, told[key]), *([] if resident is None else [_cost(key, resident[key])])]
         if measured is not None:
-            near = found is not None and bool(found) and key != "overhead"
-            row += ["" if found is None else _cost(key, found), f"{told[key] / found - 1:+.1%}" if near else ""]
+            near = f"{like[key] / found - 1:+.1%}" if found and key in comparable else ""
+            row += ["" if found is None else _cost(key, found), near]
         rows.append(row)
     heads = [
         f"{told['unit']}, unless it says else",
         "predicted",
-        *(["measured", "prediction off by"] if measured else []),
+        *([] if resident is None else ["predicted, all resident"]),
+        *([] if measured is None else [f"measured{_where(report)}", "prediction off by"]),
     ]
     text = f"<p>The prediction is about {told['error']:.1%} off in two of three cases, by its calibration"
     if held := (told.get("evaluation") or {}).get("total"):
@@ -196,11 +247,25 @@ def _bounds(report: dict[str, Any]) -> str:
             ]
         )
     text = (
+        f"<p>{_effort(report)}</p>"
         "<p>Accuracy on test images of what the attacker has in the end. The black box is what anybody gets who can "
         "only ask the device for labels; the white box is the unprotected model in the attacker's hands. A protection "
         "that exposes nothing of use is as good as the black box: ratio 1.</p>"
     )
     return text + _table(["attack", "black box", "protected", "white box", "ratio to the black box"], rows)
+
+
+def _effort(report: dict[str, Any]) -> str:
+    """How hard attackers tried and how long pairs were trained: figures of others are not to be compared."""
+    effort, full = report["attacks"]["about"]["effort"], report["settings"]["full"]
+    shares, rates = ", ".join(f"{share:.3g}" for share in effort["shares"]), ", ".join(map(str, effort["rates"]))
+    queries = ", ".join(f"{count:,}" for count in effort["queries"])
+    return (
+        f"How hard they tried: trainings of {effort['steps']:,} steps with {effort['batch']} images each, the best of "
+        f"{effort['epochs']} looks at them and of the learning rates {rates} (told apart in {effort['trial']:,}); "
+        f"with a share of {shares} of the labelled training images, or {queries} answers of the device. Pairs are "
+        f"trained for {full['epochs']} epochs, and the CPM for {full['final']} more."
+    )
 
 
 def _tried(report: dict[str, Any]) -> str:

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -16,12 +13,11 @@ from typing import Any
 from torch import nn
 
 from cloister.errors import CloisterError
-from cloister.password import Password
-from cloister.protect.automatic.costs import copied
-from cloister.protect.automatic.evaluator import TrainingEvaluator, protected_files
-from cloister.protect.automatic.measure import check_measurable, measured
+from cloister.protect.automatic.bundle import earlier_bundle, make_bundle
+from cloister.protect.automatic.evaluator import TrainingEvaluator
+from cloister.protect.automatic.measure import check_measurable, measured, resident
 from cloister.protect.automatic.nearest import check_possible, none_within
-from cloister.protect.automatic.report import REPORT_FILE, report_of, write_report
+from cloister.protect.automatic.report import coarse, report_of, write_report
 from cloister.protect.automatic.settings import ProtectSettings
 from cloister.protect.automatic.whole import PASSWORD_FILE
 from cloister.protect.strategy import Strategy
@@ -30,9 +26,11 @@ from cloister.protect.training.loop import auto_device
 from cloister.seal import VendorKey
 from cloister.search import Budget, BudgetError, Found, Stage, found_in, search
 from cloister.search.book import Record
-from cloister.search.choose import tell
+from cloister.search.choose import choose, tell
 
 STUDY_FILE = "study.journal"
+#: Names of classes that the first line tells.
+CLASSES = 5
 #: Told one line for everything that is done.
 Say = Callable[[str], None]
 
@@ -63,8 +61,13 @@ class Protected:
 
     @property
     def licence(self) -> str:
-        """The command that comes next."""
+        """The command that a device's licence is issued with."""
         return str(self.report["licence"])
+
+    @property
+    def next(self) -> list[str]:
+        """The commands that come next, in their order: device's record, licence, a first run on a few test images."""
+        return list(self.report["next"])
 
     @property
     def page(self) -> Path:
@@ -130,13 +133,15 @@ def protect_model(
     evaluator = TrainingEvaluator(
         victim, splits, settings, work, memory=budget.memory, label=name, device=device, quiet=quiet
     )
-    say(f"{name} labels {evaluator.right:.2%} of {len(splits.validation)} validation images rightly")
+    say(f"{name} labels {evaluator.right:.2%} of {len(splits.validation)} validation images rightly; {_taken(splits)}")
+    if warning := coarse(budget, splits):
+        say(warning)
     evaluator.check_victim()
     say(f"estimating whether {budget} can be kept")
     check_possible(evaluator, budget)
     say(f"searching within {budget}; {len(evaluator.taps)} tensors can be tapped")
     found = search(
-        evaluator, budget, study=study or work / STUDY_FILE, name=f"{settings.digest} in {budget.memory}",
+        evaluator, budget, study=study or work / STUDY_FILE, name=study_name(evaluator, settings, budget),
         effort=settings.search, seed=settings.seed, say=say,
         time_limit=None if time_limit is None else max(0.0, time_limit - (time.monotonic() - began)),
     )  # fmt: skip
@@ -150,21 +155,43 @@ def protect_model(
     report = report_of(found, evaluator, budget, settings, splits, name, place)
     report["seconds"] = round(time.monotonic() - began, 1)
     if not found.choice.fits:
+        earlier = earlier_bundle(folder)
+        report["earlier_bundle"] = None if earlier is None else earlier.name
         write_report(folder, report, found, budget, place)
         raise BudgetError(
             f"no strategy that was trained keeps the budget ({budget}); the nearest is {_told(chosen)}",
             ("allow that, or give more time: the search was not complete" if not found.complete else "allow that")
-            + f"; {folder / 'report.html'} shows all that was tried",
+            + f"; {folder / 'report.html'} shows all that was tried"
+            + ("" if earlier is None else f"; {earlier} is of an earlier run: it stays as it was, with its licences"),
         )  # fmt: skip
-    bundle = _compiled(folder, place, chosen, budget, name, keys, vendor, report, say)
+    bundle, about = make_bundle(folder, place, chosen.strategy, budget, name, keys, vendor, splits, say)
+    report |= about
     write_report(folder, report, found, budget, place)
     if measure:
         say("counting its instructions on the emulated device")
         unprotected = evaluator.costs.victim_file(chosen.strategy.precision)
         report["measured"] = measured(work / "measure", place, chosen.strategy, unprotected)
+        report["resident"] = resident(place, chosen.strategy, unprotected, budget.memory)
         write_report(folder, report, found, budget, place)
     say(f"written: {bundle}, {folder / 'report.html'}")
     return Protected(folder, bundle, chosen.strategy, found, report)
+
+
+def study_name(evaluator: TrainingEvaluator, settings: ProtectSettings, budget: Budget) -> str:
+    """Of the search in its study: a database may hold those of several models, data and settings.
+
+    The memory is part of it, since it decides which partitions are swapped, and so what estimates say; the other
+    limits only judge.
+    """
+    memory = "any memory" if budget.memory is None else f"{budget.memory} bytes"
+    return f"{evaluator.identity}, settings {settings.digest}, {memory}"
+
+
+def _taken(splits: Splits) -> str:
+    """How images and classes are taken, since it is there that data and model most often differ."""
+    mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (splits.mean, splits.std))
+    listed = ", ".join(splits.classes[:CLASSES]) + (", ..." if len(splits.classes) > CLASSES else "")
+    return f"pixels less mean {mean}, by deviation {std}; {len(splits.classes)} classes: {listed}"
 
 
 def _told(record: Record) -> str:
@@ -192,56 +219,18 @@ def _trained(found: Found, evaluator: TrainingEvaluator, budget: Budget, say: Sa
     minutes = chosen.seconds / evaluator.proxy_share / 60
     say(f"no time for more short trainings; training the best in full, about {minutes:.0f} minutes: {chosen.strategy}")
     record = found.study.work(Stage.TRAINING, chosen.point, evaluator.space, evaluator.train, budget)
-    if record is not None and record.figures is None:
-        raise CloisterError(f"{chosen.strategy} cannot be trained: {record.reason}", "mend that, then run it again")
-    again = found_in(found.study, budget)
-    return replace(again, complete=found.complete)
-
-
-def _compiled(
-    folder: Path, place: Path, chosen: Record, budget: Budget, name: str, keys: Path | None, vendor: bytes,
-    report: dict[str, Any], say: Say,
-) -> Path:  # fmt: skip
-    """The bundle, compiled unless it is there already: with a new one, licences would have to be issued anew."""
-    from cloister.api import compile as compile_model
-
-    files = {what: copied(path, folder, path.name) for what, path in protected_files(place, chosen.strategy).items()}
-    password = None
-    if chosen.strategy.lock is not None:
-        password = folder / PASSWORD_FILE
-        replace(Password.read(place / PASSWORD_FILE), model=name).write(password)
-    bundle = folder / ("pair.clb" if "backbone" in files else "model.clb")
-    sources = [*files.values(), *([] if password is None else [password])]
-    made = {
-        "name": name, "memory": budget.memory, "vendor": vendor.hex(),
-        "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sources},
-    }  # fmt: skip
-    report["files"] = {**{what: path.name for what, path in files.items()}, "bundle": bundle.name}
-    if password is not None:
-        report["files"]["password"] = password.name
-    report["licence"] = licence_command(bundle, password, keys)
-    report["compiled"] = made
-    try:
-        before = json.loads((folder / REPORT_FILE).read_text()).get("compiled")
-    except (OSError, ValueError):
-        before = None
-    if before == made and bundle.exists():
-        return bundle
-    for stale in ("pair.clb", "model.clb", "model.onnx", "cpm.onnx", "backbone.onnx", PASSWORD_FILE):
-        if stale not in report["files"].values():
-            (folder / stale).unlink(missing_ok=True)
-    compiled = compile_model(
-        files["model" if "model" in files else "cpm"], backbone=files.get("backbone"), name=name,
-        secure_memory=budget.memory, keys=keys, password=password,
-    )  # fmt: skip
-    compiled.save(bundle)
-    say(f"compiled {bundle.name}: {bundle.stat().st_size} bytes")
-    return bundle
-
-
-def licence_command(bundle: Path, password: Path | None, keys: Path | None) -> str:
-    """How a device comes by its licence: without its password a locked model guesses."""
-    words = ["cloister", "licence", str(bundle), "device.json"]
-    words += [] if password is None else ["--password", str(password)]
-    words += [] if keys is None else ["--dir", str(keys)]
-    return shlex.join([*words, "-o", str(bundle.with_suffix(".lic"))])
+    again = replace(found_in(found.study, budget), complete=found.complete)
+    if again.chosen is not None and again.chosen.stage is Stage.TRAINING:
+        return again
+    tried = [record] if record is not None else found.study.records(Stage.TRAINING)
+    for failed in tried:
+        if failed.state == "failed" and failed.strategy == chosen.strategy:
+            raise CloisterError(f"{failed.strategy} cannot be trained: {failed.reason}", "mend that, then run it again")
+    # another worker is at it: waiting for it could take longer than the time limit allows, and its files lie elsewhere
+    say(f"another worker trains that; training it here too, about {minutes:.0f} minutes")
+    began = time.monotonic()
+    figures = evaluator.train(chosen.strategy)
+    mine = replace(chosen, stage=Stage.TRAINING, figures=figures, seconds=time.monotonic() - began)
+    return replace(
+        again, front=[mine], choice=choose([mine], budget), trainings=again.trainings + 1, cost=again.cost + 1
+    )

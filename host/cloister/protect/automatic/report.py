@@ -18,6 +18,11 @@ from cloister.search import Budget, Found, Stage
 from cloister.search.book import Record
 
 REPORT_FILE, PAGE_FILE, ATTACKS_FILE = "report.json", "report.html", "attacks.json"
+#: What a report of weak attackers says of itself.
+QUICK = (
+    "made with --quick: few strategies, short trainings and attackers that hardly train, but for what other options "
+    "gave; it does not tell how strong the protection is"
+)
 
 
 def report_of(
@@ -38,8 +43,10 @@ def report_of(
         "model": name,
         "data": {
             "name": splits.name, "shape": list(splits.shape), "classes": len(splits.classes),
+            "class_names": list(splits.classes), "mean": list(splits.mean), "std": list(splits.std),
             "training": len(splits.train), "validation": len(splits.validation), "test": len(splits.test),
         },
+        "warnings": [text for text in (QUICK if settings.quick else "", coarse(budget, splits)) if text],
         "budget": budget.as_json(),
         "fits": found.choice.fits,
         "chosen": _row(chosen, budget),
@@ -53,8 +60,12 @@ def report_of(
         },
         "pruned_left": None if pruned is None else pruned["left"],
         "licence": None,
+        "next": [],
+        "sample": [],
+        "earlier_bundle": None,
         "prediction": details["prediction"],
         "measured": None,
+        "resident": None,
         "attacks": attacks,
         "network": {"tensors": tensors, "crossing": crossing},
         "tried": {
@@ -62,12 +73,32 @@ def report_of(
             "complete": found.complete,
         },
         "front": [_row(record, budget) for record in found.front],
-        "records": [
-            _row(record, budget) for stage in (Stage.PROXY, Stage.TRAINING) for record in found.study.records(stage)
-        ],
+        "records": [_row(record, budget) for record in _trained(found)],
         "settings": asdict(settings),
         "settings_digest": settings.digest,
     }  # fmt: skip
+
+
+def coarse(budget: Budget, splits: Splits) -> str:
+    """A warning where the validation images are too few to tell whether the budget of accuracy is kept; else empty."""
+    points, limit = 100 / len(splits.validation), budget.accuracy
+    if not limit or points <= limit:
+        return ""
+    return (
+        f"one of the {len(splits.validation)} validation images is {points:.3g} points, more than the {limit:g} that "
+        "may be lost: give more images, or set more of them aside (--validation)"
+    )
+
+
+def _trained(found: Found) -> list[Record]:
+    """All that was trained, briefly or in full; also what was chosen where another worker's study does not have it."""
+    records = [record for stage in (Stage.PROXY, Stage.TRAINING) for record in found.study.records(stage)]
+    if found.chosen is not None and not any(
+        (record.stage, record.strategy, record.state) == (found.chosen.stage, found.chosen.strategy, "done")
+        for record in records
+    ):
+        records.append(found.chosen)
+    return records
 
 
 def _row(record: Record, budget: Budget) -> dict[str, Any]:
@@ -96,8 +127,7 @@ def write_report(folder: Path, report: dict[str, Any], found: Found, budget: Bud
 
     for name in ("attacks.json", "attacks.md", "attacks.svg"):
         copied(place / name, folder, name)
-    records = [record for stage in (Stage.PROXY, Stage.TRAINING) for record in found.study.records(stage)]
-    front = draw_front(records, budget, found.chosen, "What the attacker gains, over what protection costs")
+    front = draw_front(_trained(found), budget, found.chosen, "What the attacker gains, over what protection costs")
     attacks = draw_attacks(report["attacks"]["records"], heading(report["attacks"]["about"]))
     curves = draw_curves(report["attacks"]["records"], report["attacks"]["about"], "Attacks by what they take")
     write_aside(folder / "front.svg", front.encode())

@@ -101,6 +101,7 @@ class ProtectSettings:
         forms: what is considered, of :data:`~cloister.protect.strategy.FORMS`: kinds of backbones, and "whole" for the
             model in the TA; empty: all. "pruned" and "locked" beside them, or alone, leave out what is not.
         seed: of all that is drawn.
+        quick: they began as :func:`quick_settings`, which reports then say.
     """
 
     full: Depth = field(default_factory=_full)
@@ -111,6 +112,7 @@ class ProtectSettings:
     augmentation: Augmentation = field(default_factory=Augmentation)
     forms: tuple[str, ...] = ()
     seed: int = 0
+    quick: bool = False
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.forms) - set(FORMS)):
@@ -124,7 +126,8 @@ class ProtectSettings:
     @property
     def digest(self) -> str:
         """Eight hexadecimal digits, of what a strategy's figures depend on."""
-        kept = {key: value for key, value in asdict(self).items() if key != "search"} | {"attackers": METHOD}
+        kept = {key: value for key, value in asdict(self).items() if key not in ("search", "quick")}
+        kept["attackers"] = METHOD
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
     def mirror(self, strategy: Strategy, depth: Depth) -> MirrorSettings:
@@ -175,8 +178,9 @@ def quick_settings() -> ProtectSettings:
         for steps in (60, 20)
     )  # fmt: skip
     return ProtectSettings(
-        Depth(5, 2, attacks, full), Depth(2, 1, attacks, proxy), SearchEffort(estimates=30, proxies=3, trainings=1)
-    )
+        Depth(5, 2, attacks, full), Depth(2, 1, attacks, proxy), SearchEffort(estimates=30, proxies=3, trainings=1),
+        quick=True,
+    )  # fmt: skip
 
 
 def settings_with(
