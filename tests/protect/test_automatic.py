@@ -7,16 +7,20 @@ import copy
 import json
 import re
 import shutil
+import time
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import canned_bench
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from digits_data import digits_splits
+from PIL import Image
 from torch import nn
 
 import cloister
@@ -30,6 +34,7 @@ from cloister.protect.automatic import (
     ProtectSettings,
     TrainingEvaluator,
     evaluator,
+    measure,
     protect_model,
     settings_with,
 )
@@ -38,10 +43,10 @@ from cloister.protect.automatic.page import page
 from cloister.protect.automatic.protect import study_name
 from cloister.protect.automatic.report import coarse
 from cloister.protect.strategy import Strategy
-from cloister.protect.training import Augmentation, Recipe, TrainingError, fit, network
+from cloister.protect.training import Augmentation, Recipe, Splits, TrainingError, fit, network
 from cloister.protect.training.errors import DeviceError
 from cloister.seal import Bundle, VendorKey
-from cloister.search import Budget, BudgetError, SearchError, Stage
+from cloister.search import Budget, BudgetError, Figures, SearchError, Stage, generate
 from cloister.search import Effort as SearchEffort
 from cloister.search.book import Book, Record
 from cloister.search.picture import draw as draw_front
@@ -283,6 +288,19 @@ def test_the_measured_overhead_is_held_against_the_budget(made: Protected) -> No
     assert "+0.0%" in text and "+25.0%" not in text, "what was measured is held against the same, predicted"
 
 
+def test_what_was_chosen_is_measured(made: Protected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shutil.copytree(made.folder, tmp_path / "digits")
+    monkeypatch.setattr(measure, "subprocess", canned_bench.PROCESSES)
+    again = protect(folder, keys=made.folder.parent / "keys", measure=True)
+    report = json.loads((folder / "report.json").read_text())
+    assert report["measured"]["total"] == canned_bench.PAIR and report["resident"] is None
+    assert report["measured"] == again.report["measured"] and made.report["measured"] is None
+    text = again.page.read_text()
+    assert '<span class="good">20 %</span>' in text and "prediction off by" in text
+    off = again.report["prediction"]["total"] / canned_bench.PAIR - 1
+    assert f"<td>{canned_bench.PAIR:,.0f}</td><td>{off:+.1%}</td>" in text
+
+
 def test_the_unit_is_that_of_the_constants(made: Protected) -> None:
     told = {**made.report["prediction"], "unit": "nanoseconds"}
     measured = {**made.report["prediction"], "overhead": 9.9}
@@ -341,6 +359,69 @@ def test_a_word_for_the_budget_that_is_none_is_refused_at_once(tmp_path: Path, m
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     found = CliRunner().invoke(command, arguments)
     assert isinstance(found.exception, CloisterError) and "build/setup --train" in found.exception.remedy
+
+
+#: The model for the command, in a module that the working directory holds.
+MODULE = """
+from cloister.protect.training import network
+
+def reads_digits():
+    return network("digits", 1, 10, 5)
+"""
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Splits:
+    """The working directory with a folder of digits as PNG files, a checkpoint and a module; what it was trained on."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    splits = digits_splits()
+    for part, images in (("train", splits.train), ("test", splits.test)):
+        for label in range(10):
+            (folder := tmp_path / "images" / part / str(label)).mkdir(parents=True)
+            for number, pixels in enumerate(images.pixels[images.labels == label][:30]):
+                grey = (pixels[0] * 255).round().to(torch.uint8).numpy()
+                Image.fromarray(grey).save(folder / f"{number:02}.png")
+    (tmp_path / "own_digits.py").write_text(MODULE)
+    torch.save(victim().state_dict(), tmp_path / "trained.pt")
+    VendorKey.load_or_generate(tmp_path / "keys")
+    return splits
+
+
+def test_the_command_ends_in_time_with_the_best_so_far(pictures: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = [0.0]
+    real, proxy = time.monotonic, TrainingEvaluator.proxy
+
+    def slow(self: TrainingEvaluator, strategy: Strategy) -> Figures:
+        later[0] += 3600.0
+        return proxy(self, strategy)
+
+    # a short training takes an hour, so that there is no time for another, nor for a full one
+    monkeypatch.setattr(generate, "time", SimpleNamespace(monotonic=lambda: real() + later[0], sleep=time.sleep))
+    monkeypatch.setattr(TrainingEvaluator, "proxy", slow)
+    mean, std = pictures.mean[0], pictures.std[0]
+    options = (
+        f"--checkpoint trained.pt --data images --mean {mean} --std {std} --validation 0.2 --budget-accuracy 60 "
+        "--quick --form whole --estimates 3 --attack-steps 6 --time-limit 30m --keys keys -o out --device cpu"
+    )
+    done = CliRunner().invoke(command, ["protect", "own_digits:reads_digits", *options.split()], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    facts = dict(re.split(r"  +", line, maxsplit=1) for line in done.stdout.splitlines() if "  " in line)
+    assert facts["search"] == "ended by the time limit; the same command goes on"
+    assert facts["WARNING"].startswith("made with --quick")
+    assert facts["next"] == "cloister provision -o device.json"
+    assert facts["then"].startswith("cloister licence out/model.clb device.json ")
+    assert facts["and then"] == "cloister run out/model.clb out/model.lic out/sample.npy"
+    assert facts["labels"].startswith("0, 1, 2, 3, 5, 6, 7, 8: ")
+    assert f"mean {mean:.3g}, by deviation {std:.3g}; 10 classes: 0, 1, 2, 3, 4, ..." in done.stderr
+    assert "training the best in full" in done.stderr
+    report = json.loads(Path("out/report.json").read_text())
+    assert (report["tried"]["proxies"], report["tried"]["trainings"], report["tried"]["complete"]) == (1, 1, False)
+    assert report["settings"]["quick"] and "Made with --quick" in Path("out/report.html").read_text()
+    sample = np.load("out/sample.npy")
+    images = [np.asarray(Image.open(path)) for path in sorted(Path("images/test").rglob("*.png"))]
+    chosen = np.stack([images[at * len(images) // 8] for at in range(8)])[:, None]
+    assert np.allclose(sample, (chosen / 255 - mean) / std, atol=1e-5) and sample.dtype == np.float32
 
 
 def test_numbers_of_one_stage_bring_the_others_into_order() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from digits_data import digits_splits
@@ -24,7 +25,8 @@ from cloister.protect.mirror.saliency import salient_channels
 from cloister.protect.prune import PrunedInClear
 from cloister.protect.prune import exposed as prune_exposed
 from cloister.protect.strategy import Strategy
-from cloister.protect.training import Splits, network
+from cloister.protect.training import Splits, accuracy, network
+from cloister.protect.training.evaluate import share_right
 
 CRITERIA = ("mean", "variance", "saliency", "random")
 
@@ -93,6 +95,21 @@ def test_answers_and_rankings_are_those_of_all_images_at_once(
     monkeypatch.setattr(room, "BATCH", 10_000)
     seen.clear()
     assert torch.allclose(found.double(), ask().double(), rtol=1e-4, atol=0) and seen == [count]
+
+
+def test_files_are_judged_batch_by_batch() -> None:
+    seen.clear()
+    images, sizes = splits().train, []
+
+    def answer(given: Any) -> Any:
+        sizes.append(len(given))
+        assert given.dtype == np.float32
+        with torch.no_grad():
+            return victim()(torch.from_numpy(given)).numpy()
+
+    found = share_right(answer, images, splits())
+    assert seen == sizes == [250, 250, 250, 250, 100]
+    assert found == pytest.approx(accuracy(victim(), images, splits()), abs=1e-6)
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
