@@ -20,7 +20,8 @@ from cloister.protect.edgepro.exposed import LeakedLock
 from cloister.protect.edgepro.folding import fold_normalisation
 from cloister.protect.edgepro.layers import lockable
 from cloister.protect.edgepro.select import channel_scores
-from cloister.protect.mirror import saliency
+from cloister.protect.mirror import ExposedBackbone, Pair, build_pair, saliency
+from cloister.protect.mirror import exposed as mirror_exposed
 from cloister.protect.mirror.saliency import salient_channels
 from cloister.protect.prune import PrunedInClear
 from cloister.protect.prune import exposed as prune_exposed
@@ -64,6 +65,11 @@ class Made:
         return victim()
 
 
+@cache
+def pair() -> Pair:
+    return build_pair(victim(), splits().shape, 10, Strategy(taps=("2",), cpm_width=4))
+
+
 def asked(target: Any) -> Callable[[], torch.Tensor]:
     return lambda: target.query(splits().train.pixels)
 
@@ -82,6 +88,7 @@ def scored(criterion: Any) -> Callable[[], torch.Tensor]:
     [
         (edgepro_exposed, 1100, asked(LeakedLock(Made(), splits()))),  # type: ignore[arg-type]
         (prune_exposed, 1100, asked(PrunedInClear(victim(), splits()))),
+        (mirror_exposed, 1100, asked(ExposedBackbone(pair(), splits()))),
         (saliency, 1000, salient),
         *((select, 1100, scored(criterion)) for criterion in CRITERIA),
     ],

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Trained, pruned, locked, compiled and licensed: what the device answers with the password, and without it."""
+"""What the device answers with the password of a locked model, and without; what it takes of what was chosen."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner
 from digits_data import digits_splits
+from test_automatic import SETTINGS
 from torch import nn
 
 from cloister.api import compile as compile_model
@@ -20,10 +22,13 @@ from cloister.api import licence as issue
 from cloister.cli.main import cloister
 from cloister.device import Device
 from cloister.password import Password
+from cloister.protect.automatic import protect_model
 from cloister.protect.edgepro import LockSettings, lock_model
 from cloister.protect.prune import PruneSettings, prune_model
 from cloister.protect.prune.channels import multiply_accumulates
 from cloister.protect.training import Augmentation, Recipe, accuracy, fit, network
+from cloister.seal.keys import VendorKey, default_key_dir
+from cloister.search import Budget, Effort
 
 CROP = Augmentation(crop=1)
 VICTIM = Recipe(epochs=12, batch=64, rate=0.1, augmentation=CROP, seed=3)
@@ -53,6 +58,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert result.exit_code == 0, result.output
     return path
+
+
+def test_what_protect_chose_is_measured_beside_its_prediction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # the benchmark boots a device of its own, whose name is always the same
+    monkeypatch.setenv("CLOISTER_STATE", str(tmp_path / "state"))
+    VendorKey.load_or_generate(default_key_dir())
+    full = replace(SETTINGS.full, epochs=1, final=0)
+    settings = replace(SETTINGS, full=full, search=Effort(estimates=4, proxies=1, trainings=1, start=1))
+    made = protect_model(
+        victim(), digits_splits(), Budget.parse("1MiB", "150%", "95"), tmp_path / "digits", settings=settings,
+        measure=True, device="cpu", quiet=True,
+    )  # fmt: skip
+    told, found = made.report["prediction"], made.report["measured"]
+    print({key: f"{told[key] / value - 1:+.2%}" for key, value in found.items() if value})
+    assert made.report["resident"] is None and found["bytes_in"] == told["bytes_in"]
+    assert found["normal_world"] + found["secure_world"] + found["boundary"] == pytest.approx(found["total"])
+    # twice and more what predictions of strategies are off at worst: wrong records would be off by far more
+    for key in ("unprotected", "total", "loaded"):
+        assert found[key] == pytest.approx(told[key], rel=0.15), key
+    assert "prediction off by" in made.page.read_text()
 
 
 def answers(device: Device, model: Path, password: Password | None) -> np.ndarray[Any, Any]:

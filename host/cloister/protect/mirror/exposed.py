@@ -14,6 +14,7 @@ from cloister.protect.edgepro.folding import fold_normalisation, token_rows
 from cloister.protect.edgepro.layers import traced
 from cloister.protect.mirror.pair import Pair
 from cloister.protect.training.data import Splits
+from cloister.protect.training.evaluate import BATCH
 
 
 class ExposedBackbone:
@@ -91,4 +92,4 @@ class LeakedPair:
 
 @torch.no_grad()
 def _labels(pair: Pair, pixels: torch.Tensor, splits: Splits) -> torch.Tensor:
-    return torch.cat([pair(splits.normalise(part)).argmax(1) for part in pixels.cpu().split(1000)])
+    return torch.cat([pair(splits.normalise(part)).argmax(1) for part in pixels.cpu().split(BATCH)])
