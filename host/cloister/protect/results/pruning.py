@@ -210,16 +210,17 @@ def parts(records: list[Record]) -> list[str | Table]:
     told = [row for row in costs if any(row[3:])]
     others = any(name_of(record) not in DEFAULT for record in records)
     accuracies = [title for title, _ in ACCURACIES.values()]
+    costing: list[str | Table] = [
+        "What the pruned network costs whole in the TA, as `cloister plan` tells it, and measured where it was. "
+        "Estimates are for memory to spare; the benchmark compiles for none in particular, where Winograd's "
+        "kernels get no scratch of their own, so that in fp32 it can take more.",
+        Table("", [*heads, *(title for title, _ in COSTS.values())], told),
+    ]  # fmt: skip
     return [
         f"`taylor` is the default{'; the other rows change one setting of it' if others else ''} "
         "([pruning.md](pruning.md)). Multiply-accumulates and parameters are what is left of the unpruned network's.",
         Table("", [*heads, *accuracies, "wanted", "reached"], means),
-        *([
-            "What the pruned network costs whole in the TA, as `cloister plan` tells it, and measured where it was. "
-            "Estimates are for memory to spare; the benchmark compiles for none in particular, where Winograd's "
-            "kernels get no scratch of their own, so that in fp32 it can take more.",
-            Table("", [*heads, *(title for title, _ in COSTS.values())], told),
-        ] if told else []),
+        *(costing if told else []),
         "### Pruning, each seed",
         Table("", [*heads[:2], "seed", *accuracies, "seconds of training"], each), *steps,
     ]  # fmt: skip
