@@ -406,3 +406,26 @@ def test_a_variant_of_no_chosen_experiment_is_refused_before_anything_runs(tmp_p
     result = CliRunner().invoke(main, [*arguments, "--variant", "last,whole"])
     assert result.exit_code == 2 and "'last,whole' is none of" in result.output and "pruned-last" in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_generators_comparisons_are_kept_and_judged(tmp_path: Path) -> None:
+    side = {"summary": "whole in the TA, int8", "overhead": 0.4, "gain": 1.0, "lost": 0.25}
+    rows = [
+        {"seed": seed, "exposed": False, "as_good": seed != 1, "as_good_test": True,
+         "generator": {**side, "cost": 14.7}, "grid": {**side, "cost": 30.0, "trainings": 30}}
+        for seed in range(3)
+    ]  # fmt: skip
+    arguments = ["--docs", str(tmp_path / "docs"), "--work", str(tmp_path / "work"), "--write-only"]
+    for chosen, verdict in (
+        (rows, "as good in 2 of 3 comparisons: missed"),
+        (rows[::2], "as good in 2 of 2 comparisons: reached"),
+    ):
+        (tmp_path / "results.json").write_text(json.dumps(chosen))
+        told = CliRunner().invoke(main, [*arguments, "--generator", str(tmp_path / "results.json")])
+        page = (tmp_path / "docs" / "results.md").read_text()
+        assert told.exit_code == 0 and f"14.7 trainings, not 30; {verdict}" in page
+        assert "| 0 | all | whole in the TA, int8 | +40.0% | 1.00 | 0.25 |" in page
+    assert "performance emulator" in page and json.loads((tmp_path / "docs" / "results.json").read_text())["emulator"]
+    (tmp_path / "results.json").write_text("[{}]")
+    wrong = CliRunner().invoke(main, [*arguments, "--generator", str(tmp_path / "results.json")])
+    assert wrong.exit_code == 1 and "is no comparison" in wrong.output

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from cloister.errors import CloisterError
-from cloister.protect.results import locks, mirror, pruning
+from cloister.protect.results import locks, mirror, planning, pruning
 from cloister.protect.results.cases import CASES, MODELS, SEEDS
 from cloister.protect.results.context import Context
 from cloister.protect.results.page import EXPERIMENTS, VARIANTS, write
@@ -50,6 +50,13 @@ from cloister.protect.results.page import EXPERIMENTS, VARIANTS, write
     help=f"Put what `{mirror.BENCH}` measured into the records.",
 )
 @click.option(
+    "--generator",
+    "comparisons",
+    type=click.Path(path_type=Path, dir_okay=False),
+    multiple=True,
+    help=f"Keep what `{planning.GENERATOR}` wrote (repeat for several files).",
+)
+@click.option(
     "--locks",
     "counted",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -63,8 +70,8 @@ from cloister.protect.results.page import EXPERIMENTS, VARIANTS, write
 @click.option("--write-only", is_flag=True, help="Only write the files from the records that are there.")
 def main(
     data: Path, work: Path, docs: Path, models: tuple[str, ...], only: tuple[str, ...], variants: tuple[str, ...],
-    seeds: str, device: str, epochs: float, effort: float, measured: Path | None, counted: Path | None, measure: bool,
-    write_only: bool,
+    seeds: str, device: str, epochs: float, effort: float, measured: Path | None, comparisons: tuple[Path, ...],
+    counted: Path | None, measure: bool, write_only: bool,
 ) -> None:  # fmt: skip
     """Make all records that are missing, network by network, then write docs/results.json and docs/results.md.
 
@@ -88,6 +95,8 @@ def main(
                     write(context.records(), docs)
         if measured is not None:
             click.echo(f"{measured}: figures of {mirror.measured(context, measured)} strategies")
+        if comparisons:
+            click.echo(f"{planning.compared(context, comparisons)} comparisons of the generator")
         if counted is not None:
             click.echo(f"{counted}: figures of {locks.measured(context, counted)} networks")
         if measure:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from cloister.attack.table import Table
-from cloister.protect.results import attacks, edgepro, locks, mirror, pruning, victims
+from cloister.protect.results import attacks, edgepro, locks, mirror, planning, pruning, victims
 from cloister.protect.results.cases import CASES, MODELS, SEEDS
 from cloister.protect.results.context import PLOTS, Record, precision_of
 from cloister.protect.results.strategies import STRATEGIES
@@ -55,6 +55,7 @@ def markdown(records: list[Record]) -> str:
         "Where several seeds were run, a figure is their mean, with the least and the most of them behind it. All",
         "figures are in [results.json](results.json), each record and its summary over seeds.",
         "", "## Aims", "", *Table("", ["aim", *MODELS], aims(goals)).lines(), "",
+        *planning.aims(_chosen(records, planning.EXPERIMENT)).lines(), "",
         *([] if counted else [
             f"What a password adds to an inference is measured on the emulated device by `{locks.BENCH}`:",
             "[performance.md](performance.md).", "",
@@ -68,6 +69,10 @@ def markdown(records: list[Record]) -> str:
             lines += ["", f"## {module.TITLE}"]
             for part in [*(module.parts(chosen) if chosen else []), *more]:
                 lines += ["", *(part.lines() if isinstance(part, Table) else [part])]
+    planned = planning.parts(_chosen(records, planning.EXPERIMENT))
+    lines += ["", "## Performance emulator and strategy generator"] if planned else []
+    for part in planned:
+        lines += ["", *(part.lines() if isinstance(part, Table) else [part])]
     return "\n".join(lines) + "\n"
 
 
@@ -127,6 +132,10 @@ def _measuring(records: list[Record]) -> list[str]:
         lines += [mirror.BENCH, f"{PROGRAM} --write-only --measured FILE"]
     if _chosen(records, locks.EXPERIMENT):
         lines += [locks.BENCH, f"{PROGRAM} --write-only --locks FILE"]
+    if planned := _chosen(records, planning.EXPERIMENT):
+        seeds = sorted({row["seed"] for record in planned for row in record["rows"]})
+        lines += [f"{planning.GENERATOR} --seeds {','.join(map(str, seeds))}",
+                  f"{PROGRAM} --write-only --generator out/generator/results.json"]  # fmt: skip
     return lines
 
 
@@ -171,7 +180,8 @@ def write(records: list[Record], folder: Path) -> None:
     about = {"python": platform.python_version(), "torch": version("torch"), "commands": commands(records)}
     lines = [line for name, module in EXPERIMENTS.items()
              for line in summaries(name, _chosen(records, name), module.figures)]  # fmt: skip
-    content = {"about": about, "missing": _missing(records), "summary": lines, "records": records}
+    content = {"about": about, "missing": _missing(records), "summary": lines, "records": records,
+               "emulator": planning.evaluation()}  # fmt: skip
     texts = {"results.json": json.dumps(content, indent=1) + "\n", "results.md": markdown(records)}
     for name, module in EXPERIMENTS.items():
         texts |= {f"{PLOTS}/{file}": text for file, text in module.pictures(_chosen(records, name)).items()}
