@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -266,7 +267,7 @@ def test_a_channel_that_the_layer_has_not_is_named() -> None:
     ("output", "reason"),
     [
         ("c3", "'c3' leaves the TA and is the locked tensor 'c3'"),
-        ("r3", "at most moved or activated"),
+        ("r3", "at most moved, pooled, scaled or activated"),
         ("a", r"'a' leaves the TA on the way to the answer \(node .* reads it\) and is computed from"),
         ("r1", ""),
     ],
@@ -293,6 +294,42 @@ def test_an_output_of_an_8_bit_model_that_shows_a_lock_cannot_be_licensed_either
     small = quantised(model, floats(16, 3, 8, 8, seed=4), tmp_path)
     layers = compile_onnx(small).layers
     assert layer_id("c3") not in layers and layer_id("y") not in layers and layer_id("c1") in layers
+
+
+@pytest.mark.parametrize(
+    ("nodes", "seen"),
+    [
+        ([node("Concat", "c1 c2", "y", axis=1)], {"c1", "c2"}),
+        ([node("Slice", "c1 from to axis", "y")], {"c1"}),
+        ([node("Pad", "c1 pads", "y")], {"c1"}),
+        ([node("GlobalAveragePool", "c1", "y")], {"c1"}),
+        ([node("MaxPool", "c1", "r", kernel_shape=[2, 2]), node("Sigmoid", "r", "y")], {"c1"}),
+        ([node("Mul", "c1 half", "y")], {"c1"}),
+        ([node("Softmax", "c1", "y", axis=1)], {"c1"}),
+        ([node("Add", "c1 c2", "y")], set()),  # neither can be read off their sum
+        ([node("Conv", "c1 w3 b3", "y", pads=[1] * 4)], {"y"}),
+    ],
+    ids=lambda each: each[-1].op_type if isinstance(each, list) else None,
+)
+def test_what_can_be_read_off_the_answer_takes_no_lock(nodes: list[onnx.NodeProto], seen: set[str]) -> None:
+    constants = {f"{kind}{number}": floats(8, *rest, seed=number)
+                 for number in (1, 2, 3) for kind, rest in (("w", (8, 3, 3)), ("b", ()))}  # fmt: skip
+    constants |= {"from": np.array([1]), "to": np.array([5]), "axis": np.array([1])}
+    constants |= {"half": np.full((1, 8, 1, 1), 0.5, np.float32), "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1])}
+    layers = [
+        node("Conv", "x w1 b1", "c1", pads=[1] * 4),
+        node("Conv", "x w2 b2", "c2", pads=[1] * 4),
+    ]
+    used = {name for item in [*layers, *nodes] for name in item.input}
+    model = build([*layers, *nodes], {"x": [1, 8, 8, 8]}, ["y"], {k: v for k, v in constants.items() if k in used})
+    lockable = compile_onnx(model).lockable
+    assert not seen & set(lockable)
+    for name in ("c1", "c2"):
+        assert (name in lockable) == (name not in seen) or not any(name in item.input for item in nodes)
+        refused = pytest.raises(PasswordError, match="leaves the TA and is") if name in seen else nullcontext()
+        if name in seen or name in lockable:
+            with refused:
+                compile_onnx(model, password=Password("test", [lock(name, 8)]))
 
 
 # ---- 8-bit models ----

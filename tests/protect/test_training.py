@@ -176,7 +176,8 @@ def test_an_npz_file_can_bring_the_normalisation_that_its_model_was_trained_with
     np.savez(tmp_path / "own.npz", **arrays, mean=[0.0], std=[1.0])
     given = load_data(tmp_path / "own.npz", mean=(0.25,), std=(0.5,))
     assert torch.equal(given.normalise(given.test.pixels), (torch.from_numpy(pixels) - 0.25) / 0.5)
-    for mean, std in (((0.5,), None), (None, (0.5,)), ((0.5,) * 3, (0.5,) * 3)):
+    assert load_data(tmp_path / "own.npz", mean=np.array([0.25]), std=np.array([0.5])).mean == (0.25,)
+    for mean, std in (((0.5,), None), (None, (0.5,)), ((0.5,) * 3, (0.5,) * 3), ((0.5,), (float("nan"),))):
         with pytest.raises(TrainingError, match=r"own: mean and std are .* images have 1 channels"):
             load_data(tmp_path / "own.npz", mean=mean, std=std)
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -163,7 +162,6 @@ def bench(
                 cell.attacker.progress = progress
                 kept = cell.made()
             records += kept
-    shutil.rmtree(place / "training", ignore_errors=True)  # what is left of attacks that were interrupted
     if temporary is not None:
         temporary.cleanup()
     compare(records, black.name)

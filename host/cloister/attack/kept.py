@@ -20,6 +20,9 @@ from cloister.seal.files import write_aside
 
 #: What a record depends on, by words for messages; what JSON has.
 Identity = dict[str, Any]
+#: By attack, a number to raise when it alone changes: kept records of the others still hold. "signs" left out layers
+#: without a bias at first, and with them whole networks.
+OWN = {"signs": 2}
 #: Validation images that authorised runs are told apart by.
 IMAGES = 4
 
@@ -104,24 +107,29 @@ class Cell:
         Raises:
             AttackError: they are damaged, or of something else.
         """
-        return _read(self.path, self.identity)
+        return _read(self.path, self.identity, _method(self.attack))
 
     def made(self) -> list[Record]:
         """New records, which are kept; the checkpoints of the trainings behind them are deleted then."""
         records: list[Record] = ATTACKS[self.attack].run(self.attacker)
-        kept = {"identity": self.identity, "method": METHOD, "records": records}
+        kept = {"identity": self.identity, "method": _method(self.attack), "records": records}
         write_aside(self.path, (json.dumps(kept, indent=1) + "\n").encode())
         self.attacker.forget()
         return records
 
 
-def _read(path: Path, identity: Identity) -> list[Record] | None:
+def _method(attack: str) -> str:
+    """What this attack does: what all do, and what was mended in it alone since."""
+    return f"{METHOD}; {OWN[attack]}" if attack in OWN else METHOD
+
+
+def _read(path: Path, identity: Identity, method: str) -> list[Record] | None:
     """What is kept there; None where nothing is, or what other attackers did: they noted another identity, too."""
     if not path.exists():
         return None
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        if saved.get("method") != METHOD:
+        if saved.get("method") != method:
             return None
         theirs: Identity = saved["identity"]
         different = [key for key, value in identity.items() if theirs.get(key) != value]

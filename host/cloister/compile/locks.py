@@ -17,8 +17,16 @@ from cloister.ir.passes.reshape import RESHAPES
 from cloister.ops.base import find
 from cloister.password import Password, PasswordError
 
-#: Operators whose result is their operand's elements, moved.
-MOVERS = RESHAPES | {"Identity", "Transpose", "QuantizeLinear", "DequantizeLinear", "int8::Table"}
+#: Operators through which the elements of an operand can be read, or sums of each channel's, which a lock scales and
+#: shifts as well.
+MOVERS = RESHAPES | {
+    "Identity", "Transpose", "QuantizeLinear", "DequantizeLinear", "int8::Table", "Cast", "Dropout",
+    "Concat", "Slice", "Split", "Pad", "Gather", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Resize", "Upsample",
+    "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum",
+    "Softmax", "LogSoftmax", "BatchNormalization",
+}  # fmt: skip
+#: The same where the other operand is constant.
+SCALERS = {"Add", "Sub", "Mul", "Div", "Min", "Max", "Pow"}
 #: Lockable tensors that an error names.
 NAMED = 8
 
@@ -29,10 +37,7 @@ def shown(graph: Graph) -> frozenset[str]:
     names = {node.outputs[0]: node.point for node in graph.nodes if node.point}
     found: set[str] = set()
     for name in graph.outputs:
-        at: str | None = name
-        while at is not None:
-            found.add(at)
-            at = _before(graph, producers.get(at))
+        found.update(_readable(graph, name, producers))
         if any(name in node.inputs for node in graph.nodes):
             found.update(_ancestors(name, producers))
     return frozenset(found | {names[name] for name in found if name in names})
@@ -55,15 +60,13 @@ def check_visible(graph: Graph, tensors: Iterable[str], visible: Iterable[str] |
     own = {node.point: node.outputs[0] for node in graph.nodes if node.point}
     locked = {own.get(name, name): name for name in tensors}
     for name in graph.outputs if visible is None else visible:
-        at: str | None = name
-        while at is not None:
+        for at in _readable(graph, name, producers):
             if at in locked:
                 raise PasswordError(
                     f"{name!r} leaves the TA and is the locked tensor {locked[at]!r}"
-                    + ("" if at == name else ", at most moved or activated"),
+                    + ("" if at == name else ", at most moved, pooled, scaled or activated"),
                     "lock another layer, or take this output out of the model",
                 )
-            at = _before(graph, producers.get(at))
         reader = next((node for node in graph.nodes if name in node.inputs), None)
         source = _source(name, producers, locked)
         if reader is not None and source is not None:
@@ -74,13 +77,27 @@ def check_visible(graph: Graph, tensors: Iterable[str], visible: Iterable[str] |
             )
 
 
-def _before(graph: Graph, node: Node | None) -> str | None:
-    """The one tensor that a mover or an activation works on; None for other nodes."""
-    if node is None or not node.inputs:
-        return None
+def _readable(graph: Graph, name: str, producers: Mapping[str, Node]) -> dict[str, None]:
+    """``name`` and all tensors whose elements, or sums of a channel's, whoever sees it can read off it."""
+    found: dict[str, None] = {}
+    open_ = [name]
+    while open_:
+        tensor = open_.pop()
+        if tensor not in found:
+            found[tensor] = None
+            open_ += _before(graph, producers.get(tensor))
+    return found
+
+
+def _before(graph: Graph, node: Node | None) -> list[str]:
+    """The tensors that can be read off a node's result."""
+    if node is None:
+        return []
+    given = [operand for operand in node.inputs if operand and graph.constant(operand) is None]
     operator = find(node.op)
     activates = operator is not None and operator.activation(node, graph) is not None
-    return node.inputs[0] if node.op in MOVERS or activates else None
+    alone = node.op in SCALERS and len(given) == 1
+    return given if node.op in MOVERS or activates or alone else []
 
 
 def _source(name: str, producers: Mapping[str, Node], locked: Mapping[str, str]) -> str | None:

@@ -42,7 +42,8 @@ def compared(context: Context, paths: Sequence[Path]) -> int:
         try:
             for found in json.loads(path.read_text()):
                 sides = {
-                    side: {key: found[side][key] for key in ("summary", "overhead", "gain", "lost", "cost")}
+                    # a side where nothing fits has no strategy
+                    side: {key: found[side].get(key) for key in ("summary", "overhead", "gain", "lost", "cost")}
                     for side in ("generator", "grid")
                 }
                 rows.append({"seed": found["seed"], "a part": found["exposed"], "as good": found["as_good"],
@@ -86,6 +87,12 @@ def _compared(rows: Sequence[Record]) -> str:
     return f"{cost}; as good in {met} of {len(rows)} comparisons: {'reached' if reached else 'missed'}"
 
 
+def _choice(side: Record) -> list[str]:
+    if side["summary"] is None:
+        return ["none fits", "", "", ""]
+    return [side["summary"], f"{side['overhead']:+.1%}", f"{side['gain']:.2f}", f"{side['lost']:.2f}"]
+
+
 def parts(records: Sequence[Record]) -> list[str | Table]:
     """The section behind the aims."""
     found: list[str | Table] = []
@@ -101,8 +108,7 @@ def parts(records: Sequence[Record]) -> list[str | Table]:
         ]
     rows = [
         [str(row["seed"]), "a part" if row["a part"] else "all", *(cell for side in ("generator", "grid")
-         for cell in (row[side]["summary"], f"{row[side]['overhead']:+.1%}", f"{row[side]['gain']:.2f}",
-                      f"{row[side]['lost']:.2f}")),
+         for cell in _choice(row[side])),
          *("yes" if row[key] else "no" for key in ("as good", "as good by test images"))]
         for record in records for row in record["rows"]
     ]  # fmt: skip

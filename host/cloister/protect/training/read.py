@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -78,7 +79,8 @@ def load_data(
     splits = _load(data.where, validation, seed, data.size)
     if data.mean is None and data.std is None:
         return splits
-    return _normalised(splits, data.mean or (), data.std or (), splits.name)
+    mean, std = ([] if values is None else values for values in (data.mean, data.std))
+    return _normalised(splits, mean, std, splits.name)
 
 
 def _load(where: str | Path | Splits | Sequence[Any], validation: float, seed: int, size: int | None) -> Splits:
@@ -238,12 +240,17 @@ def _npz(path: Path, validation: float, seed: int) -> Splits:
 
 def _normalised(splits: Splits, mean: Sequence[float], std: Sequence[float], what: str) -> Splits:
     """The same data with a mean and a deviation of the user's."""
-    if [len(mean), len(std)] != 2 * [len(splits.mean)] or min(std) <= 0:
+    means, deviations = (tuple(float(value) for value in values) for values in (mean, std))
+    if (
+        [len(means), len(deviations)] != 2 * [len(splits.mean)]
+        or not all(map(math.isfinite, means + deviations))
+        or min(deviations) <= 0
+    ):
         raise TrainingError(
-            f"{what}: mean and std are {tuple(mean)}, {tuple(std)}, the images have {len(splits.mean)} channels",
+            f"{what}: mean and std are {means}, {deviations}, the images have {len(splits.mean)} channels",
             "give both, one number for each channel, std above 0",
         )
-    return replace(splits, mean=tuple(mean), std=tuple(std))
+    return replace(splits, mean=means, std=deviations)
 
 
 def _npz_part(file: Mapping[str, Any], keys: set[str], part: str, path: Path) -> Images | None:
