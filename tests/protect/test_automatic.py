@@ -269,6 +269,12 @@ def test_what_was_protected_can_be_attacked_again(made: Protected, tmp_path: Pat
         attack(victim(), tmp_path)
 
 
+def test_what_was_kept_with_files_of_another_version_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = SETTINGS.digest
+    monkeypatch.setattr("cloister.protect.automatic.settings.FILES", 1)
+    assert SETTINGS.digest != now
+
+
 def test_a_device_that_is_not_there_is_told_before_anything_is_kept(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="no GPU 'cuda:77'"):
         protect(tmp_path / "out", device="cuda:77")

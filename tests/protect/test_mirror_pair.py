@@ -3,21 +3,27 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from foreign_network import Foreign
+from onnx import TensorProto, helper, numpy_helper
 from torch import fx, nn
 
+from cloister.attack.surgery import fresh
 from cloister.protect.mirror import build_pair, taps_of
 from cloister.protect.mirror.graph import candidates, trace
 from cloister.protect.mirror.narrow import narrowed
 from cloister.protect.prune.channels import multiply_accumulates
 from cloister.protect.strategy import Strategy
-from cloister.protect.training import TrainingError, network
+from cloister.protect.training import TrainingError, load_model, network
 
 SHAPES = {
     "digits": (1, 8, 8),
@@ -185,6 +191,108 @@ def test_the_channels_of_largest_weights_of_each_run_are_kept() -> None:
         first.weight[small] *= 1e-3  # type: ignore[operator,index]
     kept = [channel for channel in range(32) if channel not in small]
     assert torch.equal(narrowed(whole, (1, 8, 8), 0.75).get_submodule("0").weight, first.weight[kept])  # type: ignore[index]
+
+
+def products(path: Path, constants: str) -> Path:
+    """A file with layers as tf2onnx writes them, one with its weights on the left, a scale, and resized images."""
+    draw = np.random.default_rng(0)
+    sizes = {"w": (16, 12), "b": (12,), "left": (5, 12), "scale": (5,), "v": (5, 10), "by": (4,)}
+    values = {name: draw.normal(size=size).astype(np.float32) for name, size in sizes.items()}
+    values["by"] = np.array([1, 1, 0.5, 0.5], np.float32)
+    make = helper.make_node
+    nodes = [
+        make("Resize", ["x", "", "by"], ["s"], mode="linear"), make("Flatten", ["s"], ["f"]),
+        make("MatMul", ["f", "w"], ["m"]), make("Add", ["m", "b"], ["a"]), make("Relu", ["a"], ["r"]),
+        make("Transpose", ["r"], ["t"]), make("MatMul", ["left", "t"], ["l"]), make("Transpose", ["l"], ["u"]),
+        make("Mul", ["u", "scale"], ["k"]), make("MatMul", ["k", "v"], ["y"]),
+    ]  # fmt: skip
+    tensors = [numpy_helper.from_array(value, name) for name, value in values.items()]
+    inside = [tensor for tensor in tensors if constants == "nodes" and tensor.name != "left"]
+    nodes = [*(make("Constant", [], [tensor.name], value=tensor) for tensor in inside), *nodes]
+    image, answer = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *size])
+        for name, size in (("x", (1, 8, 8)), ("y", (10,)))
+    )
+    graph = helper.make_graph(nodes, "g", [image], [answer], [one for one in tensors if one not in inside])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+def assert_apart(module: nn.Module, secrets: list[torch.Tensor]) -> None:
+    shown = [value.detach() for value in module.state_dict().values() if value.numel() > 1]
+    for secret in secrets:
+        for known in (secret, secret.T if secret.ndim == 2 else secret):
+            assert not any(value.shape == known.shape and torch.equal(value, known) for value in shown)
+
+
+@pytest.mark.parametrize("constants", ["initializers", "nodes"])
+def test_a_random_backbone_shows_no_constant_of_an_onnx_file(constants: str, tmp_path: Path) -> None:
+    path = products(tmp_path / "model.onnx", constants)
+    graph = onnx.load(path).graph
+    stored = [*graph.initializer, *(node.attribute[0].t for node in graph.node if node.op_type == "Constant")]
+    secrets = [torch.tensor(numpy_helper.to_array(tensor)) for tensor in stored if tensor.name != "by"]
+    assert len(secrets) == 5
+    found = load_model(path)
+    pair = build_pair(found, (1, 8, 8), 10, Strategy(taps=("image", "logits"), backbone="random"))
+    assert pair.architecture is not None
+    for made in (pair.backbone, pair.architecture, fresh(found, 1)):
+        assert_apart(made, secrets)
+    answers = pair.backbone(torch.randn(3, 1, 8, 8))[0]
+    assert answers.shape == (3, 10) and answers.isfinite().all(), "what images are resized by stays"
+
+
+def test_products_of_rows_become_layers_that_can_be_trained(tmp_path: Path) -> None:
+    layers = [layer for layer in load_model(products(tmp_path / "m.onnx", "initializers")).modules()
+              if isinstance(layer, nn.Linear)]  # fmt: skip
+    assert [(layer.in_features, layer.out_features, layer.bias is not None) for layer in layers] == [
+        (16, 12, True), (5, 10, False),
+    ]  # fmt: skip
+
+
+class Holding(nn.Module):
+    """A network that has learned tensors in a buffer, in an attribute and in a list, as asked."""
+
+    def __init__(self, *places: str) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 16), nn.Linear(16, 10)
+        learned = torch.randn((3, 16, 16), generator=torch.Generator().manual_seed(5))
+        self.register_buffer("held", learned[0] if "buffer" in places else torch.ones(16, 16))
+        self.plain = learned[1] if "attribute" in places else torch.ones(16, 16)
+        self.listed = [learned[2] if "list" in places else torch.ones(16, 16)]
+        self.register_buffer("mask", torch.ones(16, 16).tril().log())  # 0 and minus infinity
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x.flatten(1))
+        x = torch.relu(x @ self.held @ self.plain @ self.listed[0] + 0 * self.mask.clamp(min=-1).sum())
+        return self.last(x)
+
+
+def test_a_random_backbone_shows_no_buffer_or_attribute_of_a_module() -> None:
+    module = Holding("buffer", "attribute").eval()
+    before = copy.deepcopy(module)
+    pair = build_pair(module, (1, 8, 8), 10, Strategy(taps=("image", "logits"), backbone="random"))
+    secrets = [module.held, module.plain, *(parameter.detach() for parameter in module.parameters())]
+    assert pair.architecture is not None
+    assert_apart(pair.backbone, secrets)
+    assert_apart(pair.architecture, secrets)
+    assert torch.equal(fresh(module, 1).mask, module.mask)
+    assert torch.equal(module.held, before.held) and torch.equal(module.plain, before.plain)
+
+
+def test_weights_that_no_one_draws_are_refused_in_a_random_backbone() -> None:
+    class Half(nn.Linear):
+        def reset_parameters(self) -> None:
+            nn.init.zeros_(self.bias)
+
+    torch.manual_seed(0)
+    half = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), Half(16, 10))
+    nn.init.normal_(half[3].weight)
+    made = Strategy(taps=("image", "logits"), backbone="random")
+    for module, named in ((half, "3.weight"), (Holding("list"), "_tensor_constant")):
+        with pytest.raises(TrainingError, match=named) as refused:
+            build_pair(module.eval(), (1, 8, 8), 10, made)
+        assert "backbone that is not random" in refused.value.remedy
+        build_pair(module, (1, 8, 8), 10, replace(made, backbone="tampered"))
 
 
 def test_a_victim_that_cannot_be_drawn_anew_is_named() -> None:

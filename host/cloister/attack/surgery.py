@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from cloister.protect.edgepro.folding import fold_normalisation
 from cloister.protect.edgepro.layers import lockable
@@ -22,7 +22,8 @@ def fresh(module: nn.Module, seed: int) -> nn.Module:
 
     Layers draw theirs as torch does. Parameters that no layer draws, such as a network's own tokens, positions and
     scales, are drawn normally, with the mean and deviation that they have: an attacker who knows the architecture knows
-    those about.
+    those about. So are buffers and other tensors of a module that are left as they were: a file's constants may be
+    what was learned, such as the weights of a product.
     """
     drawn = copy.deepcopy(module).train()
     with torch.random.fork_rng(devices=[]):
@@ -35,7 +36,61 @@ def fresh(module: nn.Module, seed: int) -> nn.Module:
             for parameter in layer.parameters(recurse=False):
                 if parameter.numel() > 1:
                     parameter.normal_(float(parameter.mean()), float(parameter.std()))
+        # last, so that networks without such tensors are drawn as they always were
+        parameters = {name for name, _ in drawn.named_parameters()}
+        for name, tensor in undrawn(drawn, module).items():
+            if name not in parameters:
+                values = tensor[tensor.isfinite()]
+                tensor.normal_(float(values.mean()), float(values.std()))
     return drawn
+
+
+def undrawn(drawn: nn.Module, module: nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors of ``drawn`` that are still what they are in ``module``, by path, and could tell what was learned.
+
+    Numbers alone and tensors of one value, such as biases of 0, tell next to nothing; a mask of that value and
+    infinities neither. The factors that images are resized by belong to the architecture.
+    """
+    before, factors = _own(module), _factors(drawn)
+    return {
+        name: tensor
+        for name, tensor in _own(drawn).items()
+        if name in before and name not in factors and torch.equal(tensor, before[name]) and several_values(tensor)
+    }
+
+
+def several_values(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds floating-point numbers that are not all the same; infinities aside."""
+    if not tensor.is_floating_point():
+        return False
+    values = tensor[tensor.isfinite()]
+    return bool(values.numel() > 1 and (values != values[0]).any())
+
+
+def _own(module: nn.Module) -> dict[str, torch.Tensor]:
+    """All tensors by path: parameters, buffers, and what is merely an attribute, which torch.fx makes a buffer of."""
+    found: dict[str, torch.Tensor] = {}
+    for path, layer in module.named_modules():
+        attributes = {name: value for name, value in vars(layer).items() if isinstance(value, torch.Tensor)}
+        for name, tensor in (*_tensors(layer), *attributes.items()):
+            found[f"{path}.{name}" if path else name] = tensor.detach()
+    return found
+
+
+def _factors(module: nn.Module) -> set[str]:
+    """The constants that only an ONNX Resize takes, by path."""
+    found = set()
+    for path, graph in module.named_modules():
+        for node in graph.graph.nodes if isinstance(graph, fx.GraphModule) else ():
+            readers = [user for user in node.users if _kind(graph, user).startswith("OnnxResize")]
+            if readers and len(readers) == len(node.users):
+                name = f"{node.target}.value" if _kind(graph, node) == "OnnxConstant" else str(node.target)
+                found.add(f"{path}.{name}" if path else name)
+    return found
+
+
+def _kind(graph: fx.GraphModule, node: fx.Node) -> str:
+    return type(graph.get_submodule(str(node.target))).__name__ if node.op == "call_module" else ""
 
 
 def has_normalisation(module: nn.Module) -> bool:

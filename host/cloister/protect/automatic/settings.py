@@ -26,6 +26,10 @@ from cloister.search import Effort as SearchEffort
 MENDING_RATE = 0.4
 #: More points than can be lost: how far to prune is the search's choice.
 ANY_LOSS = 100.0
+#: Of the files that trained strategies are kept as. A kept training's files are compiled as they are: a new number has
+#: them made anew. 2: ranges of a random backbone in 8 bits tell nothing of the owner's images, and neither do constants
+#: of a model from ONNX, which are drawn as its weights are.
+FILES = 2
 #: From so many epochs of mending on a victim is pruned in half as large steps.
 SMALL_STEPS = 10
 
@@ -128,6 +132,7 @@ class ProtectSettings:
         """Eight hexadecimal digits, of what a strategy's figures depend on."""
         kept = {key: value for key, value in asdict(self).items() if key not in ("search", "quick")}
         kept["attackers"] = METHOD
+        kept["files"] = FILES
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
     def mirror(self, strategy: Strategy, depth: Depth) -> MirrorSettings:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from cloister.attack.surgery import fresh
+from cloister.attack.surgery import fresh, undrawn
 from cloister.protect.prune.channels import Group, prunable, remove
 from cloister.protect.training.errors import TrainingError
 
@@ -79,9 +79,15 @@ def drawn(module: nn.Module, shape: tuple[int, int, int], seed: int) -> nn.Modul
     """A copy that no private data went into: weights drawn, normalisation measured on :func:`synthetic` images.
 
     Raises:
-        TrainingError: it cannot be run on images of that shape.
+        TrainingError: it cannot be run on images of that shape, or has weights that cannot be drawn.
     """
     made = fresh(module, seed)
+    if same := sorted(undrawn(made, module)):
+        raise TrainingError(
+            f"a random backbone would show {', '.join(same)} of {type(module).__name__} as learned: the layer that has "
+            "it does not draw it anew",
+            "choose a backbone that is not random, or give the model as a torch module whose layers are torch's own",
+        )
     norms = [layer for layer in made.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     momenta = [layer.momentum for layer in norms]
     for layer in norms:

@@ -7,9 +7,9 @@ import copy
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import fx, nn
 
-from cloister.attack.surgery import fresh
+from cloister.attack.surgery import fresh, several_values
 from cloister.protect.mirror.backbone import Backbone, Crossing
 from cloister.protect.mirror.cpm import Cpm
 from cloister.protect.mirror.graph import candidates, resolve, trace
@@ -21,6 +21,8 @@ from cloister.protect.training.errors import TrainingError
 #: Added to the seed for weights that an attacker gets. Owners often train with the same small seed that pairs are made
 #: with; what the victim's layers began with is nothing that an attacker knows, and trained layers stay near it.
 APART = 4000
+#: What torch.fx calls tensors that it meets and finds in no module.
+_CONSTANT = "_tensor_constant"
 
 
 class Pair(nn.Module):
@@ -91,7 +93,8 @@ def build_pair(
             many they are is all that costs depend on.
 
     Raises:
-        TrainingError: a tap is not there, the victim cannot be traced, or does not answer ``classes`` logits.
+        TrainingError: a tap is not there, the victim cannot be traced, or does not answer ``classes`` logits; or
+            weights of a random backbone cannot be drawn.
     """
     if strategy.kind != "mirror":
         raise TrainingError(f"a strategy of kind {strategy.kind!r} has no pair", "compile the victim as it is")
@@ -105,6 +108,8 @@ def build_pair(
         if strategy.backbone == "random":
             source = drawn(source, shape, seed + APART)
         graph = trace(source)
+        if strategy.backbone == "random":
+            _check_constants(graph)
         architecture = fresh(graph, seed + APART)
         tensors = resolve(graph, shape, strategy.taps)
         answer = list(candidates(graph, shape).values())[-1].shape
@@ -122,6 +127,19 @@ def build_pair(
     pair = Pair(backbone, cpm, strategy, shape, classes, architecture)
     pair.eval()
     return pair
+
+
+def _check_constants(graph: fx.GraphModule) -> None:
+    """Refuse tensors that tracing found in no module: nothing has drawn them, and the file would show them."""
+    shown = sorted(
+        name for name, tensor in graph.named_buffers() if name.startswith(_CONSTANT) and several_values(tensor)
+    )
+    if shown:
+        raise TrainingError(
+            f"a random backbone would show constants of the model as they are ({', '.join(shown)}): tensors that are "
+            "neither parameters, buffers nor attributes of a module, and could be learned",
+            "register them as buffers of the module, or choose a backbone that is not random",
+        )
 
 
 def taps_of(victim: nn.Module, shape: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:

@@ -19,7 +19,7 @@ _BATCHES = (3, 5)
 
 
 def rows_of_tokens(model: Any) -> None:
-    """Products of more than rows with constant weights (and what is added) as Gemm between reshapes, in place.
+    """Products with constant weights (and what is added) as Gemm, in place; between reshapes, unless of rows.
 
     Args:
         model: onnx.ModelProto with a free batch dimension.
@@ -40,7 +40,8 @@ def rows_of_tokens(model: Any) -> None:
     for node in model.graph.node:
         given = shapes.get(node.input[0], []) if node.input else []
         weights = constants.get(node.input[1]) if node.op_type == "MatMul" else None
-        fits = weights is not None and len(weights.dims) == 2 and len(given) > 2 and all(given[1:])
+        known = len(given) == 2 or (len(given) > 2 and all(given[1:]))
+        fits = weights is not None and len(weights.dims) == 2 and known
         if node.name + node.output[0] in skip:
             continue
         if not fits or weights is None:
@@ -54,9 +55,6 @@ def rows_of_tokens(model: Any) -> None:
         if adds:
             result = readers[0].output[0]
             skip.add(readers[0].name + result)
-        there, back = f"{result}:rows", f"{result}:tokens"
-        for name, dims in ((there, [-1, given[-1]]), (back, [-1, *given[1:-1], weights.dims[1]])):
-            model.graph.initializer.append(numpy_helper.from_array(_int64(dims), name))
         bias = []
         if adds or always:  # before opset 11 a Gemm has to have one
             bias = [f"{result}:bias"]
@@ -64,6 +62,12 @@ def rows_of_tokens(model: Any) -> None:
             value = value.reshape(-1) if adds else 0 * value[0]
             model.graph.initializer.append(numpy_helper.from_array(value, bias[0]))
         make = onnx.helper.make_node
+        if len(given) == 2:
+            made.append(make("Gemm", [node.input[0], node.input[1], *bias], [result], name=f"{result}_gemm"))
+            continue
+        there, back = f"{result}:rows", f"{result}:tokens"
+        for name, dims in ((there, [-1, given[-1]]), (back, [-1, *given[1:-1], weights.dims[1]])):
+            model.graph.initializer.append(numpy_helper.from_array(_int64(dims), name))
         made += [
             make("Reshape", [node.input[0], there], [f"{result}:in"], name=f"{result}_in"),
             make("Gemm", [f"{result}:in", node.input[1], *bias], [f"{result}:out"], name=f"{result}_gemm"),
