@@ -43,7 +43,7 @@ from cloister.protect.automatic.page import page
 from cloister.protect.automatic.protect import study_name
 from cloister.protect.automatic.report import coarse
 from cloister.protect.strategy import Strategy
-from cloister.protect.training import Augmentation, Recipe, Splits, TrainingError, fit, network
+from cloister.protect.training import Augmentation, Data, Recipe, Splits, TrainingError, fit, network
 from cloister.protect.training.errors import DeviceError
 from cloister.seal import Bundle, VendorKey
 from cloister.search import Budget, BudgetError, Figures, SearchError, Stage, generate
@@ -196,6 +196,98 @@ def test_licences_outlive_a_run_that_misses_the_budget(made: Protected, tmp_path
     assert Bundle.load(protect(folder, keys=keys).bundle).name == "digits"
 
 
+def before_notes(made: Protected, folder: Path) -> Path:
+    """A copy of the folder as versions left it that noted in the report what the bundle was compiled of."""
+    shutil.copytree(made.folder, folder)
+    note = json.loads((folder / "compiled.json").read_text())
+    report = json.loads((folder / "report.json").read_text())
+    report["compiled"] = {key: note[key] for key in ("name", "memory", "vendor", "files")}
+    del report["files"]["sample"]
+    (folder / "report.json").write_text(json.dumps(report))
+    for name in ("compiled.json", "sample.npy"):
+        (folder / name).unlink()
+    return folder
+
+
+@pytest.mark.parametrize("missed", [False, True])
+def test_licences_outlive_versions_that_noted_them_in_the_report(made: Protected, tmp_path: Path, missed: bool) -> None:
+    folder, keys = before_notes(made, tmp_path / "digits"), made.folder.parent / "keys"
+    if missed:
+        with pytest.raises(BudgetError, match="no strategy that was trained keeps the budget"):
+            protect(folder, Budget(memory=BUDGET.memory, overhead=BUDGET.overhead, accuracy=0.0), keys=keys)
+    for _ in range(2):
+        assert protect(folder, keys=keys).bundle.read_bytes() == made.bundle.read_bytes()
+        assert (folder / "compiled.json").read_bytes() == (made.folder / "compiled.json").read_bytes()
+
+
+def test_the_model_and_data_are_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model.onnx").write_text("the victim")
+    Path("linked").symlink_to(tmp_path)
+    Path("sample.npy").mkdir()
+    for model, data, output, told in (
+        ("model.onnx", "no.npz", ".", "model.onnx would be overwritten"),
+        (tmp_path / "model.onnx", "no.npz", "linked", "model.onnx would be overwritten"),
+        ("no.onnx", Data("sample.npy"), tmp_path, "sample.npy would be overwritten"),
+    ):
+        with pytest.raises(CloisterError, match=told) as refused:
+            cloister.protect(model, data, output, quiet=True)
+        assert "-o another-folder" in refused.value.remedy
+    assert Path("model.onnx").read_text() == "the victim" and len(list(tmp_path.iterdir())) == 3
+
+
+def test_files_that_no_earlier_run_made_are_not_touched(made: Protected, tmp_path: Path) -> None:
+    keys = made.folder.parent / "keys"
+    for name in ("model.onnx", "model.clb", "pair.clb", "cpm.onnx", "backbone.onnx", "sample.npy", "report.json"):
+        (folder := tmp_path / name.replace(".", " ")).mkdir()
+        (folder / name).write_text("not ours")
+        with pytest.raises(CloisterError, match=f"{name} would be overwritten") as refused:
+            protect(folder, keys=keys)
+        assert "move it away, or write elsewhere: -o another-folder" in refused.value.remedy
+        assert [path.name for path in folder.iterdir()] == [name] and (folder / name).read_text() == "not ours"
+    # nor where earlier runs made others
+    folder = shutil.copytree(made.folder, tmp_path / "digits")
+    (folder / "model.onnx").write_text("not ours")
+    with pytest.raises(CloisterError, match=r"model\.onnx would be overwritten"):
+        protect(folder, keys=keys)
+    (folder / "model.onnx").unlink()
+    (folder / "password.pwd").write_text("not ours")
+    protect(folder, keys=keys)
+    assert (folder / "password.pwd").read_text() == "not ours", "a pair without a lock needs no such name"
+
+
+def test_files_of_an_earlier_choice_are_deleted(made: Protected, tmp_path: Path) -> None:
+    folder = shutil.copytree(made.folder, tmp_path / "digits")
+    note = json.loads((folder / "compiled.json").read_text())
+    assert note["written"] == ["backbone.onnx", "cpm.onnx", "pair.clb", "sample.npy"]
+    files = ("model.clb", "model.onnx", "password.pwd")
+    (folder / "compiled.json").write_text(json.dumps({**note, "written": [*note["written"], *files]}))
+    for name in files:
+        (folder / name).write_text("of a run before")
+    again = protect(folder, keys=made.folder.parent / "keys")
+    assert again.bundle.read_bytes() == made.bundle.read_bytes()
+    assert not any((folder / name).exists() for name in files)
+    # licences for copies of that bundle still need its password
+    assert all((folder / f"{name}.1").read_text() == "of a run before" for name in ("password.pwd", "model.clb"))
+
+
+def test_a_run_that_was_interrupted_knows_its_files(
+    made: Protected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, keys = tmp_path / "digits", made.folder.parent / "keys"
+    shutil.copytree(made.folder / "training", folder / "training")
+
+    def ended(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cloister.api.compile", ended)
+        with pytest.raises(KeyboardInterrupt):
+            protect(folder, keys=keys)
+    assert (folder / "cpm.onnx").exists() and not (folder / "pair.clb").exists()
+    assert Bundle.load(protect(folder, keys=keys).bundle).is_pair
+
+
 def test_what_another_worker_trains_at_the_moment_is_trained_here_too(made: Protected, tmp_path: Path) -> None:
     folder = shutil.copytree(made.folder, tmp_path / "digits")  # so that its training is one that is kept
     (folder / "training" / "study.journal").unlink()
@@ -233,13 +325,28 @@ def test_one_study_holds_the_searches_of_several_models_and_data(tmp_path: Path)
     ):
         about = TrainingEvaluator(model, data, SETTINGS, tmp_path / str(number), quiet=True)
         names.append(study_name(about, SETTINGS, BUDGET))
-        if number < 4:
-            Book(tmp_path / "one.journal", names[-1]).bind(about, 0, BUDGET)
+        # the last is the first under another name, which goes on with its study
+        Book(tmp_path / "one.journal", names[-1]).bind(about, 0, BUDGET)
     assert len(set(names[:4])) == 4 and names[4] == names[0]
     assert study_name(about, SETTINGS, Budget()).endswith("any memory")
     with pytest.raises(SearchError) as told:
         Book(tmp_path / "one.journal", names[1]).bind(about, 0, BUDGET)
     assert "another file or database" in told.value.remedy
+
+
+def test_a_study_from_before_names_were_digests_is_gone_on_with(tmp_path: Path) -> None:
+    about = TrainingEvaluator(victim(), digits_splits(), SETTINGS, tmp_path, quiet=True)
+
+    def bound(name: str, study: str) -> None:
+        now = SimpleNamespace(name=name, space=about.space, proxy_share=about.proxy_share)
+        Book(tmp_path / "one.journal", study).bind(now, 0, BUDGET)  # type: ignore[arg-type]
+
+    bound(about.former, "before")
+    Book(tmp_path / "one.journal", "before").bind(about, 0, BUDGET)
+    assert Book(tmp_path / "one.journal", "before").about["evaluator"] == about.name
+    bound(f"{about.former} of another kind", "another")
+    with pytest.raises(SearchError, match="is of another evaluator"):
+        Book(tmp_path / "one.journal", "another").bind(about, 0, BUDGET)
 
 
 def test_what_another_worker_trained_is_trained_here_too(made: Protected, tmp_path: Path) -> None:

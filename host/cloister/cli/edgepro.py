@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
 from cloister.cli.common import show_facts, show_table
@@ -69,7 +71,7 @@ def edgepro(
         facts["lost"] = f"{lost:.1f} points with the password; more --epochs, or --constant 0 (turned channels alone)"
     facts["training"] = f"{locked.report['training_s']:.0f} s, epoch {locked.report['epoch']} selected"
     facts["written"] = f"{output / 'locked.onnx'}, {output / 'password.pwd'} (secret), {output / 'report.json'}"
-    secret = f"--password {output / 'password.pwd'}"
-    facts["next"] = f"cloister compile {output / 'locked.onnx'} {secret} -o model.clb"
-    facts["then"] = f"cloister licence model.clb device.json {secret} -o model.lic"
+    secret = ["--password", str(output / "password.pwd")]
+    facts["next"] = shlex.join(["cloister", "compile", str(output / "locked.onnx"), *secret, "-o", "model.clb"])
+    facts["then"] = shlex.join(["cloister", "licence", "model.clb", "device.json", *secret, "-o", "model.lic"])
     show_facts(facts)

@@ -257,7 +257,8 @@ def protect(
         keys: directory of the vendor's keys (default: the user's).
 
     Raises:
-        CloisterError: torch is missing, or the budget is given twice.
+        CloisterError: torch is missing, the budget is given twice, or ``output`` holds a file that would be overwritten
+            and that no earlier run wrote, such as the model.
         SearchError: Optuna is missing, or the study cannot be used.
         BudgetError: nothing keeps the budget; the message says how near one can come.
         KeyFileError: there is no vendor key.
@@ -268,13 +269,17 @@ def protect(
 
     need_optuna()
     from cloister.protect.automatic import protect_model, settings_with
+    from cloister.protect.automatic.bundle import check_folder
     from cloister.protect.automatic.costs import VICTIM_FILE
+    from cloister.protect.training import Data
     from cloister.search import Budget
 
     words = (budget_memory, budget_overhead, budget_accuracy)
     if budget is not None and any(word is not None for word in words):
         raise CloisterError("the budget is given twice", "give it whole or in words")
     limits = budget or Budget.parse(*words)
+    where = data.where if isinstance(data, Data) else data
+    check_folder(Path(output), [path for path in (model, where, checkpoint) if isinstance(path, str | Path)])
     folder = made_folder(output)
     splits = _splits(data, validation, seed)
     module = _model(model, checkpoint, splits)

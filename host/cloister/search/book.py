@@ -127,6 +127,8 @@ class Book:
             "seed": seed,
         }
         before = self.about
+        if before and before.get("evaluator") == getattr(evaluator, "former", None):
+            before["evaluator"] = evaluator.name  # what earlier versions called the same
         for key, value in now.items():
             if before and before.get(key) != value:
                 told_of = "" if key == "space" else f": it was {before.get(key)!r}, now it is {value!r}"

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from cloister.errors import CloisterError
 from cloister.password import Password
 from cloister.protect.automatic.costs import copied
 from cloister.protect.automatic.evaluator import protected_files
-from cloister.protect.automatic.report import REPORT_FILE
-from cloister.protect.automatic.whole import PASSWORD_FILE
+from cloister.protect.automatic.report import REPORT_FILE, REPORT_FILES
+from cloister.protect.automatic.whole import MODEL_FILE, PASSWORD_FILE
+from cloister.protect.edgepro.lock import put_aside
+from cloister.protect.mirror.export import BACKBONE_FILE, CPM_FILE
 from cloister.protect.strategy import Strategy
 from cloister.protect.training import Splits
 from cloister.seal.files import write_aside
@@ -32,6 +35,38 @@ COMPILED_FILE = "compiled.json"
 SAMPLE_FILE, SAMPLES = "sample.npy", 8
 #: The device's record, as the commands that come next name it.
 RECORD_FILE = "device.json"
+#: All that a bundle can be made of and with; which of them an earlier run made, :data:`COMPILED_FILE` tells.
+BUNDLE_FILES = (*BUNDLES, MODEL_FILE, CPM_FILE, BACKBONE_FILE, PASSWORD_FILE, SAMPLE_FILE)
+
+
+def check_folder(folder: Path, inputs: Iterable[str | Path] = ()) -> None:
+    """Refuse a folder where something of the user's would be overwritten or deleted.
+
+    Another password does not count: it is put aside.
+
+    Args:
+        folder: to be written to; it need not be there.
+        inputs: paths of model and data.
+
+    Raises:
+        CloisterError: names the file.
+    """
+    remedy = "write elsewhere: -o another-folder"
+    names = (*BUNDLE_FILES, *REPORT_FILES, COMPILED_FILE)
+    written = {(folder / name).resolve() for name in names}
+    for given in inputs:
+        if Path(given).resolve() in written:
+            raise CloisterError(f"{given} would be overwritten by what is written to {folder}", remedy)
+    ours = made_here(folder)
+    if ours or _report(folder):
+        ours |= {*REPORT_FILES, COMPILED_FILE}
+    for name in names:
+        path = folder / name
+        if name != PASSWORD_FILE and name not in ours and (path.exists() or path.is_symlink()):
+            raise CloisterError(
+                f"{path} would be overwritten, and it is of no earlier run of `cloister protect`",
+                f"move it away, or {remedy}",
+            )
 
 
 def make_bundle(
@@ -55,40 +90,50 @@ def make_bundle(
     """
     from cloister.api import compile as compile_model
 
-    files = {what: copied(path, folder, path.name) for what, path in protected_files(place, strategy).items()}
-    password = None
+    sources = protected_files(place, strategy)
+    bundle = folder / _bundle_of([path.name for path in sources.values()])
+    written = {what: path.name for what, path in sources.items()} | {"bundle": bundle.name, "sample": SAMPLE_FILE}
+    opened, password = None, None
     if strategy.lock is not None:
-        password = folder / PASSWORD_FILE
-        replace(Password.read(place / PASSWORD_FILE), model=name).write(password)
-    bundle = folder / ("pair.clb" if "backbone" in files else "model.clb")
-    sources = [*files.values(), *([] if password is None else [password])]
+        opened, password = replace(Password.read(place / PASSWORD_FILE), model=name), folder / PASSWORD_FILE
+        written["password"] = password.name
+    before, noted = made_here(folder), _noted(folder)
+    # told before anything is written: a run that is interrupted knows its files again
+    _note(folder, {**noted, "written": sorted(before | {*written.values()})})
+    if opened is not None or PASSWORD_FILE in before:
+        beside = before - {PASSWORD_FILE, SAMPLE_FILE} if PASSWORD_FILE in before else set()
+        if PASSWORD_FILE not in noted.get("files", {}):  # then the bundle is not locked with it
+            beside -= {*written.values()}
+        put_aside(folder, opened, sorted(beside))
+    for stale in before - {*written.values(), PASSWORD_FILE}:
+        (folder / stale).unlink(missing_ok=True)
+    files = {what: copied(path, folder, path.name) for what, path in sources.items()}
+    if opened is not None and password is not None:
+        opened.write(password)
     made = {
         "name": name, "memory": budget.memory, "vendor": vendor.hex(),
-        "files": {path.name: _digest(path) for path in sources},
+        "files": {path.name: _digest(path) for path in (*files.values(), *([] if password is None else [password]))},
     }  # fmt: skip
-    written = {what: path.name for what, path in files.items()} | {"bundle": bundle.name, "sample": SAMPLE_FILE}
-    if password is not None:
-        written["password"] = password.name
     about = {
         "files": written,
         "sample": write_sample(folder / SAMPLE_FILE, splits),
         "licence": licence_command(bundle, password, keys),
         "next": next_commands(bundle, password, keys),
     }
-    if _is_there(folder, bundle, made):
-        return bundle, about
-    for stale in (*BUNDLES, "model.onnx", "cpm.onnx", "backbone.onnx", PASSWORD_FILE):
-        if stale not in written.values():
-            (folder / stale).unlink(missing_ok=True)
-    compiled = compile_model(
-        files["model" if "model" in files else "cpm"], backbone=files.get("backbone"), name=name,
-        secure_memory=budget.memory, keys=keys, password=password,
-    )  # fmt: skip
-    compiled.save(bundle)
-    note = {**made, "bundle": _digest(bundle)}
-    write_aside(folder / COMPILED_FILE, (json.dumps(note, indent=1) + "\n").encode())
-    say(f"compiled {bundle.name}: {bundle.stat().st_size} bytes")
+    if not _is_there(folder, bundle, made):
+        compiled = compile_model(
+            files["model" if "model" in files else "cpm"], backbone=files.get("backbone"), name=name,
+            secure_memory=budget.memory, keys=keys, password=password,
+        )  # fmt: skip
+        compiled.save(bundle)
+        say(f"compiled {bundle.name}: {bundle.stat().st_size} bytes")
+    _note(folder, {**made, "bundle": _digest(bundle), "written": sorted(written.values())})
     return bundle, about
+
+
+def _bundle_of(files: Iterable[str]) -> str:
+    """The bundle's name, by those of the files that it is compiled of."""
+    return "pair.clb" if BACKBONE_FILE in files else "model.clb"
 
 
 def _digest(path: Path) -> str:
@@ -99,14 +144,55 @@ def _is_there(folder: Path, bundle: Path, made: dict[str, Any]) -> bool:
     """Whether the bundle that lies there was compiled of the same."""
     if not bundle.exists():
         return False
+    noted = _noted(folder)
+    return all(noted.get(key) == value for key, value in {**made, "bundle": _digest(bundle)}.items())
+
+
+def made_here(folder: Path) -> set[str]:
+    """Names of the bundle and the files beside it that earlier runs wrote; they need not be there any more."""
+    noted, told = _noted(folder), _report(folder).get("files")
+    listed = [*told.values()] if isinstance(told, dict) else []
+    if isinstance(noted.get("written"), list):
+        listed += noted["written"]
+    elif noted:  # of a version that did not list them
+        listed += [*noted["files"], _bundle_of(noted["files"]), SAMPLE_FILE]
+    return {name for name in BUNDLE_FILES if name in listed}
+
+
+def keep_note(folder: Path) -> None:
+    """Write :data:`COMPILED_FILE` where only the report has what stands in it, before there is another report."""
+    if noted := _noted(folder):
+        _note(folder, noted)
+
+
+def _note(folder: Path, note: dict[str, Any]) -> None:
+    write_aside(folder / COMPILED_FILE, (json.dumps(note, indent=1) + "\n").encode())
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    """What :data:`COMPILED_FILE` says; in a folder from before there was such a file, what its report says."""
+    if (folder / COMPILED_FILE).exists():
+        found = _read(folder / COMPILED_FILE)
+        return found if isinstance(found.get("written", found.get("files")), list | dict) else {}
+    compiled = _report(folder).get("compiled")
+    if not isinstance(compiled, dict) or not isinstance(compiled.get("files"), dict):
+        return {}
+    bundle = folder / _bundle_of(compiled["files"])
+    return {**compiled, "bundle": _digest(bundle)} if bundle.exists() else {}
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    """The report of an earlier run; empty: there is none, or one of another command."""
+    found = _read(folder / REPORT_FILE)
+    return found if {"chosen", "budget"} <= found.keys() else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        if (folder / COMPILED_FILE).exists():
-            found: object = json.loads((folder / COMPILED_FILE).read_text())
-            return found == {**made, "bundle": _digest(bundle)}
-        # a folder from before there was such a file
-        return bool(json.loads((folder / REPORT_FILE).read_text()).get("compiled") == made)
-    except (OSError, ValueError, AttributeError):
-        return False
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def earlier_bundle(folder: Path) -> Path | None:

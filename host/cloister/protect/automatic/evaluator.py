@@ -88,9 +88,6 @@ class TrainingEvaluator:
     ) -> None:  # fmt: skip
         self._victim, self._splits, self._settings, self._folder = victim.cpu().eval(), splits, settings, folder
         self._device, self._quiet = device, quiet
-        # another machine that works on the same study may hold another training of the model
-        weights = digest_of("", *self._victim.state_dict().values())[:16]
-        self._name = f"model {weights} on {splits.name}, settings {settings.digest}"
         self.taps = taps_of(self._victim, splits.shape)
         self.costs = Costs(self._victim, splits, folder, memory)
         self._label = label or "model"
@@ -136,8 +133,17 @@ class TrainingEvaluator:
 
     @property
     def name(self) -> str:
-        """See :class:`cloister.search.Evaluator`."""
-        return self._name
+        """See :class:`cloister.search.Evaluator`.
+
+        By digests: another machine may hold another training of the model, and the same data under another name.
+        """
+        return f"{self.identity}, settings {self._settings.digest}"
+
+    @property
+    def former(self) -> str:
+        """The name in studies from before it was by the data's digest."""
+        weights = digest_of("", *self._victim.state_dict().values())[:16]
+        return f"model {weights} on {self._splits.name}, settings {self._settings.digest}"
 
     @cached_property
     def identity(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from cloister.errors import CloisterError
-from cloister.protect.automatic.bundle import earlier_bundle, make_bundle
+from cloister.protect.automatic.bundle import check_folder, earlier_bundle, keep_note, make_bundle
 from cloister.protect.automatic.evaluator import TrainingEvaluator
 from cloister.protect.automatic.measure import check_measurable, measured, resident
 from cloister.protect.automatic.nearest import check_possible, none_within
@@ -111,7 +111,8 @@ def protect_model(
     Raises:
         KeyFileError: there is no vendor key.
         DeviceError: there is no such device.
-        CloisterError: it is to be measured, and the benchmark is not here or fails.
+        CloisterError: something else would be overwritten in ``folder``; it is to be measured, and the benchmark is
+            not here or fails.
         TrainingError: the victim cannot be traced or exported.
         BudgetError: nothing keeps the budget; the message says how near one can come. Where that came out only in
             training, the report is there.
@@ -124,6 +125,7 @@ def protect_model(
         if not quiet:
             print(f"{time.monotonic() - began:7.0f} s  {line}", file=sys.stderr, flush=True)
 
+    check_folder(folder)
     if measure:
         check_measurable()
     auto_device(device)
@@ -157,6 +159,7 @@ def protect_model(
     if not found.choice.fits:
         earlier = earlier_bundle(folder)
         report["earlier_bundle"] = None if earlier is None else earlier.name
+        keep_note(folder)
         write_report(folder, report, found, budget, place)
         raise BudgetError(
             f"no strategy that was trained keeps the budget ({budget}); the nearest is {_told(chosen)}",

@@ -18,6 +18,9 @@ from cloister.search import Budget, Found, Stage
 from cloister.search.book import Record
 
 REPORT_FILE, PAGE_FILE, ATTACKS_FILE = "report.json", "report.html", "attacks.json"
+_ATTACKS = (ATTACKS_FILE, "attacks.md", "attacks.svg")
+#: All that :func:`write_report` writes.
+REPORT_FILES = (REPORT_FILE, PAGE_FILE, *_ATTACKS, "front.svg")
 #: What a report of weak attackers says of itself.
 QUICK = (
     "made with --quick: few strategies, short trainings and attackers that hardly train, but for what other options "
@@ -125,11 +128,12 @@ def write_report(folder: Path, report: dict[str, Any], found: Found, budget: Bud
     from cloister.protect.automatic.page import page
     from cloister.search.picture import draw as draw_front
 
-    for name in ("attacks.json", "attacks.md", "attacks.svg"):
-        copied(place / name, folder, name)
     front = draw_front(_trained(found), budget, found.chosen, "What the attacker gains, over what protection costs")
     attacks = draw_attacks(report["attacks"]["records"], heading(report["attacks"]["about"]))
     curves = draw_curves(report["attacks"]["records"], report["attacks"]["about"], "Attacks by what they take")
-    write_aside(folder / "front.svg", front.encode())
+    # first, since it tells whose the others are if this is interrupted
     write_aside(folder / REPORT_FILE, (json.dumps(report, indent=1) + "\n").encode())
+    for name in _ATTACKS:
+        copied(place / name, folder, name)
+    write_aside(folder / "front.svg", front.encode())
     write_aside(folder / PAGE_FILE, page(report, front, curves, attacks).encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -64,7 +65,7 @@ class Locked:
         licence for bundles made of that model could be issued without.
         """
         password = self.password(name)
-        _keep(folder, password)
+        put_aside(folder, password, [MODEL_FILE])
         export_onnx(self.module, self.shape, folder / MODEL_FILE)
         password.write(folder / PASSWORD_FILE)
         aside = folder / (REPORT_FILE + ".new")
@@ -72,13 +73,19 @@ class Locked:
         aside.replace(folder / REPORT_FILE)
 
 
-def _keep(folder: Path, password: Password) -> None:
-    """Put another password's files aside."""
-    path = folder / PASSWORD_FILE
-    if not path.exists() or path.read_bytes() == password.to_bytes():
+def put_aside(folder: Path, password: Password | None, beside: Sequence[str]) -> None:
+    """Put another password aside as ``password.pwd.1``, or the next number, and the files beside it that are its own.
+
+    Args:
+        folder: where it may lie.
+        password: the one that is to lie there; None: none is.
+        beside: names of those files.
+    """
+    path, names = folder / PASSWORD_FILE, (PASSWORD_FILE, *beside)
+    if not path.exists() or (password is not None and path.read_bytes() == password.to_bytes()):
         return
-    number = next(n for n in count(1) if not (folder / f"{PASSWORD_FILE}.{n}").exists())
-    for name in (PASSWORD_FILE, MODEL_FILE):
+    number = next(n for n in count(1) if not any((folder / f"{name}.{n}").exists() for name in names))
+    for name in names:
         if (folder / name).exists():
             (folder / name).replace(folder / f"{name}.{number}")
 

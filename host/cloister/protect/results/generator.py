@@ -89,7 +89,8 @@ class Narrowed:
     """
 
     def __init__(self, whole: TrainingEvaluator, space: Space, note: str) -> None:
-        self.name, self.space, self.proxy_share = f"{whole.name}, {note}", space, whole.proxy_share
+        self.name, self.former = f"{whole.name}, {note}", f"{whole.former}, {note}"
+        self.space, self.proxy_share = space, whole.proxy_share
         self.estimate, self.proxy, self.train = whole.estimate, whole.proxy, whole.train
 
 
