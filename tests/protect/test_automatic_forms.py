@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -41,11 +42,13 @@ IMAGES = 100
 Logits = np.ndarray[Any, Any]
 
 
-def protect(folder: Path, *forms: str) -> Protected:
+def protect(folder: Path, *forms: str, name: str = "digits") -> Protected:
     """With the user's own key, which is the one that the device's TA knows."""
     VendorKey.load_or_generate(default_key_dir())
     settings = replace(ONE, forms=forms)
-    return protect_model(victim(), digits_splits(), BUDGET, folder, settings=settings, device="cpu", quiet=True)
+    return protect_model(
+        victim(), digits_splits(), BUDGET, folder, settings=settings, name=name, device="cpu", quiet=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +102,27 @@ def test_a_locked_model_comes_with_its_password(locked: Protected) -> None:
     assert set(LOCK_ATTACKS) <= tried, "a lock is attacked as one"
     page = (locked.folder / "report.html").read_text()
     assert "all locked weights in clear" in page and locked.licence in page
+
+
+def test_another_password_is_kept_with_its_bundle(locked: Protected, tmp_path: Path) -> None:
+    folder = shutil.copytree(locked.folder, tmp_path / "digits")
+    names = ("password.pwd", "model.clb", "model.onnx")
+    before = [(folder / name).read_bytes() for name in names]
+    protect(folder, "locked", "whole")
+    assert not list(folder.glob("*.1")), "it is the same one"
+    protect(folder, "locked", "whole", name="renamed")
+    assert [(folder / f"{name}.1").read_bytes() for name in names] == before
+    assert Password.read(folder / "password.pwd").model == "renamed"
+    # somebody else's is kept by itself
+    (folder / "password.pwd").write_text("not ours")
+    note = json.loads((folder / "compiled.json").read_text())
+    note["written"].remove("password.pwd")
+    (folder / "compiled.json").write_text(json.dumps(note))
+    report = json.loads((folder / "report.json").read_text())
+    del report["files"]["password"]
+    (folder / "report.json").write_text(json.dumps(report))
+    protect(folder, "locked", "whole", name="renamed")
+    assert (folder / "password.pwd.2").read_text() == "not ours" and not (folder / "model.clb.2").exists()
 
 
 def test_a_locked_pair_comes_with_its_password(locked_pair: Protected) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -133,6 +136,18 @@ def place(files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(files)
     monkeypatch.syspath_prepend(str(files))
     return files
+
+
+def test_commands_that_follow_a_lock_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    rights = {"unlocked": 1.0, "with_password": 1.0, "without_password": 0.1}
+    report = {"test": rights, "validation": rights, "layers": [], "training_s": 1.0, "epoch": 1}
+    monkeypatch.setattr("cloister.protect.api.edgepro", lambda *_, **__: SimpleNamespace(report=report))
+    given = ["edgepro", "my:net", "--data", "data.npz", "-o", "my locks"]
+    done = CliRunner().invoke(command, given, catch_exceptions=False)
+    facts = dict(re.split(r"  +", line, maxsplit=1) for line in done.stdout.splitlines() if "  " in line)
+    secret = ["--password", "my locks/password.pwd"]
+    assert shlex.split(facts["next"])[2:5] == ["my locks/locked.onnx", *secret]
+    assert shlex.split(facts["then"])[4:6] == secret
 
 
 def refusal(name: str, *arguments: str) -> str:
