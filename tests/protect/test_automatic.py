@@ -9,7 +9,6 @@ import re
 import shutil
 import time
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,64 +20,31 @@ import torch
 from click.testing import CliRunner
 from digits_data import digits_splits
 from PIL import Image
+from protected_digits import BUDGET, SETTINGS, TINY, protect, victim
 from torch import nn
 
 import cloister
-from cloister.attack import Effort
 from cloister.cli.main import cloister as command
 from cloister.errors import CloisterError, FormatError
 from cloister.estimate.pair import predict
 from cloister.protect.automatic import (
-    Depth,
     Protected,
-    ProtectSettings,
     TrainingEvaluator,
     evaluator,
     measure,
-    protect_model,
     settings_with,
 )
 from cloister.protect.automatic.drawing import draw
 from cloister.protect.automatic.page import page
-from cloister.protect.automatic.protect import study_name
 from cloister.protect.automatic.report import coarse
 from cloister.protect.strategy import Strategy
-from cloister.protect.training import Augmentation, Data, Recipe, Splits, TrainingError, fit, network
+from cloister.protect.training import Splits, TrainingError
 from cloister.protect.training.errors import DeviceError
 from cloister.seal import Bundle, VendorKey
-from cloister.search import Budget, BudgetError, Figures, SearchError, Stage, generate
+from cloister.search import Budget, BudgetError, Figures, generate
 from cloister.search import Effort as SearchEffort
-from cloister.search.book import Book, Record
+from cloister.search.book import Record
 from cloister.search.picture import draw as draw_front
-
-CROP = Augmentation(crop=1)
-ATTACKS = ("direct", "finetune", "steal")
-TINY = Effort(
-    shares=(0.1,), queries=(100,), rates=(0.05,), mask_rates=(0.1,), epochs=2, steps=20, trial=5, validation=200
-)
-SETTINGS = ProtectSettings(
-    full=Depth(4, 1, ATTACKS[1:], TINY), proxy=Depth(1, 0, ATTACKS, TINY), batch=64, rate=0.1,
-    search=SearchEffort(estimates=8, proxies=2, trainings=1, start=1), forms=("tampered",),
-)  # fmt: skip
-#: Digits are so small that the boundary alone is a third of the unprotected model.
-BUDGET = Budget.parse("1MiB", "150%", "40")
-
-
-@cache
-def victim() -> nn.Module:
-    recipe = Recipe(epochs=10, batch=64, rate=0.1, augmentation=CROP, seed=3)
-    return fit(network("digits", 1, 10, 5), digits_splits(), recipe, device="cpu", quiet=True).module
-
-
-def protect(folder: Path, budget: Budget = BUDGET, settings: ProtectSettings = SETTINGS, **given: Any) -> Protected:
-    given = {"keys": folder.parent / "keys", "device": "cpu", **given}
-    VendorKey.load_or_generate(given["keys"])
-    return protect_model(victim(), digits_splits(), budget, folder, settings=settings, quiet=True, **given)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Protected:
-    return protect(tmp_path_factory.mktemp("protect") / "digits")
 
 
 def test_the_bundle_is_a_pair_within_the_budget(made: Protected) -> None:
@@ -159,203 +125,6 @@ def test_what_was_done_is_not_done_again(made: Protected, monkeypatch: pytest.Mo
             protect(made.folder, settings=replace(SETTINGS, search=SearchEffort(8, 3, 1, start=1)))
 
 
-def test_a_bundle_is_compiled_anew_for_other_keys_another_name_or_another_training(
-    made: Protected, tmp_path: Path
-) -> None:
-    folder = shutil.copytree(made.folder, tmp_path / "digits")
-    before = Bundle.load(folder / "pair.clb")
-    keys = shutil.copytree(made.folder.parent / "keys", tmp_path / "keys")
-    protect(folder, keys=keys)
-    assert (folder / "pair.clb").read_bytes() == made.bundle.read_bytes(), "nothing has changed"
-    protect(folder, name="renamed", keys=keys)
-    assert Bundle.load(folder / "pair.clb").name == "renamed" and before.name == "digits"
-    other = VendorKey.load_or_generate(tmp_path / "other").public
-    protect(folder, name="renamed", keys=tmp_path / "other")
-    Bundle.load(folder / "pair.clb").check_signature(other)
-    kept = (folder / "pair.clb").read_bytes()
-    for path in folder.glob("training/*/training/*/cpm.onnx"):
-        path.write_bytes(made.folder.joinpath("cpm.onnx").read_bytes() + b"\x7a\x00")  # an empty metadata entry
-    protect(folder, name="renamed", keys=tmp_path / "other")
-    assert (folder / "pair.clb").read_bytes() != kept
-
-
-def test_licences_outlive_a_run_that_misses_the_budget(made: Protected, tmp_path: Path) -> None:
-    folder, keys = shutil.copytree(made.folder, tmp_path / "digits"), made.folder.parent / "keys"
-    strict = Budget(memory=BUDGET.memory, overhead=BUDGET.overhead, accuracy=0.0)
-    with pytest.raises(BudgetError, match="no strategy that was trained keeps the budget") as told:
-        protect(folder, strict, keys=keys)
-    assert f"{folder / 'pair.clb'} is of an earlier run" in told.value.remedy
-    text = (folder / "report.html").read_text()
-    assert "No bundle was made" in text and "pair.clb, which lies here" in text
-    assert (folder / "pair.clb").read_bytes() == made.bundle.read_bytes()
-    again = protect(folder, keys=keys)
-    assert again.bundle.read_bytes() == made.bundle.read_bytes(), "its licences would be worth nothing"
-    assert again.report["earlier_bundle"] is None and "No bundle was made" not in again.page.read_text()
-    # what lies there under the bundle's name is compared, too
-    again.bundle.write_bytes(b"something else")
-    assert Bundle.load(protect(folder, keys=keys).bundle).name == "digits"
-
-
-def before_notes(made: Protected, folder: Path) -> Path:
-    """A copy of the folder as versions left it that noted in the report what the bundle was compiled of."""
-    shutil.copytree(made.folder, folder)
-    note = json.loads((folder / "compiled.json").read_text())
-    report = json.loads((folder / "report.json").read_text())
-    report["compiled"] = {key: note[key] for key in ("name", "memory", "vendor", "files")}
-    del report["files"]["sample"]
-    (folder / "report.json").write_text(json.dumps(report))
-    for name in ("compiled.json", "sample.npy"):
-        (folder / name).unlink()
-    return folder
-
-
-@pytest.mark.parametrize("missed", [False, True])
-def test_licences_outlive_versions_that_noted_them_in_the_report(made: Protected, tmp_path: Path, missed: bool) -> None:
-    folder, keys = before_notes(made, tmp_path / "digits"), made.folder.parent / "keys"
-    if missed:
-        with pytest.raises(BudgetError, match="no strategy that was trained keeps the budget"):
-            protect(folder, Budget(memory=BUDGET.memory, overhead=BUDGET.overhead, accuracy=0.0), keys=keys)
-    for _ in range(2):
-        assert protect(folder, keys=keys).bundle.read_bytes() == made.bundle.read_bytes()
-        assert (folder / "compiled.json").read_bytes() == (made.folder / "compiled.json").read_bytes()
-
-
-def test_the_model_and_data_are_never_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("model.onnx").write_text("the victim")
-    Path("linked").symlink_to(tmp_path)
-    Path("sample.npy").mkdir()
-    for model, data, output, told in (
-        ("model.onnx", "no.npz", ".", "model.onnx would be overwritten"),
-        (tmp_path / "model.onnx", "no.npz", "linked", "model.onnx would be overwritten"),
-        ("no.onnx", Data("sample.npy"), tmp_path, "sample.npy would be overwritten"),
-    ):
-        with pytest.raises(CloisterError, match=told) as refused:
-            cloister.protect(model, data, output, quiet=True)
-        assert "-o another-folder" in refused.value.remedy
-    assert Path("model.onnx").read_text() == "the victim" and len(list(tmp_path.iterdir())) == 3
-
-
-def test_files_that_no_earlier_run_made_are_not_touched(made: Protected, tmp_path: Path) -> None:
-    keys = made.folder.parent / "keys"
-    for name in ("model.onnx", "model.clb", "pair.clb", "cpm.onnx", "backbone.onnx", "sample.npy", "report.json"):
-        (folder := tmp_path / name.replace(".", " ")).mkdir()
-        (folder / name).write_text("not ours")
-        with pytest.raises(CloisterError, match=f"{name} would be overwritten") as refused:
-            protect(folder, keys=keys)
-        assert "move it away, or write elsewhere: -o another-folder" in refused.value.remedy
-        assert [path.name for path in folder.iterdir()] == [name] and (folder / name).read_text() == "not ours"
-    # nor where earlier runs made others
-    folder = shutil.copytree(made.folder, tmp_path / "digits")
-    (folder / "model.onnx").write_text("not ours")
-    with pytest.raises(CloisterError, match=r"model\.onnx would be overwritten"):
-        protect(folder, keys=keys)
-    (folder / "model.onnx").unlink()
-    (folder / "password.pwd").write_text("not ours")
-    protect(folder, keys=keys)
-    assert (folder / "password.pwd").read_text() == "not ours", "a pair without a lock needs no such name"
-
-
-def test_files_of_an_earlier_choice_are_deleted(made: Protected, tmp_path: Path) -> None:
-    folder = shutil.copytree(made.folder, tmp_path / "digits")
-    note = json.loads((folder / "compiled.json").read_text())
-    assert note["written"] == ["backbone.onnx", "cpm.onnx", "pair.clb", "sample.npy"]
-    files = ("model.clb", "model.onnx", "password.pwd")
-    (folder / "compiled.json").write_text(json.dumps({**note, "written": [*note["written"], *files]}))
-    for name in files:
-        (folder / name).write_text("of a run before")
-    again = protect(folder, keys=made.folder.parent / "keys")
-    assert again.bundle.read_bytes() == made.bundle.read_bytes()
-    assert not any((folder / name).exists() for name in files)
-    # licences for copies of that bundle still need its password
-    assert all((folder / f"{name}.1").read_text() == "of a run before" for name in ("password.pwd", "model.clb"))
-
-
-def test_a_run_that_was_interrupted_knows_its_files(
-    made: Protected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, keys = tmp_path / "digits", made.folder.parent / "keys"
-    shutil.copytree(made.folder / "training", folder / "training")
-
-    def ended(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("cloister.api.compile", ended)
-        with pytest.raises(KeyboardInterrupt):
-            protect(folder, keys=keys)
-    assert (folder / "cpm.onnx").exists() and not (folder / "pair.clb").exists()
-    assert Bundle.load(protect(folder, keys=keys).bundle).is_pair
-
-
-def test_what_another_worker_trains_at_the_moment_is_trained_here_too(made: Protected, tmp_path: Path) -> None:
-    folder = shutil.copytree(made.folder, tmp_path / "digits")  # so that its training is one that is kept
-    (folder / "training" / "study.journal").unlink()
-    about = TrainingEvaluator(victim(), digits_splits(), SETTINGS, folder / "training", memory=BUDGET.memory)
-    chosen = made.found.chosen
-    assert chosen is not None and chosen.figures is not None
-    figures = chosen.figures
-    book = Book(tmp_path / "shared.journal", study_name(about, SETTINGS, BUDGET))
-    book.bind(about, SETTINGS.seed, BUDGET)
-    assert book.work(Stage.PROXY, chosen.point, about.space, lambda _: figures, BUDGET)
-    # a worker on another machine, in the middle of the training
-    training = book.studies[Stage.TRAINING]
-    training.enqueue_trial(dict(chosen.point), user_attrs={"strategy": chosen.strategy.to_json()})
-    training.ask().set_user_attr("worker", "elsewhere 1 2")
-    # one proxy alone is wanted, so that this worker has nothing to do but wait, for which there is no time
-    settings = replace(SETTINGS, search=SearchEffort(8, 1, 1, start=1))
-    mine = protect(folder, settings=settings, study=tmp_path / "shared.journal", time_limit=0.0,
-                   keys=made.folder.parent / "keys")  # fmt: skip
-    assert mine.strategy == made.strategy and mine.found.trainings == 1 and not mine.found.complete
-    assert mine.report["chosen"]["stage"] == "training" and mine.report["accuracy"] == made.report["accuracy"]
-    stages = [(row["stage"], row["state"]) for row in mine.report["records"]]
-    assert stages == [("proxy", "done"), ("training", "running"), ("training", "done")]
-
-
-def test_one_study_holds_the_searches_of_several_models_and_data(tmp_path: Path) -> None:
-    splits, other = digits_splits(), copy.deepcopy(victim())
-    with torch.no_grad():
-        next(other.parameters()).mul_(1.01)
-    normalised = replace(splits, mean=(splits.mean[0] + 0.1,))
-    fewer = splits.with_train(splits.train.take(range(1000)))
-    nearly = replace(splits, std=(splits.std[0] * (1 + 1e-6),), name="the same on another machine")
-    names = []
-    for number, (model, data) in enumerate(
-        ((victim(), splits), (other, splits), (victim(), normalised), (victim(), fewer), (victim(), nearly))
-    ):
-        about = TrainingEvaluator(model, data, SETTINGS, tmp_path / str(number), quiet=True)
-        names.append(study_name(about, SETTINGS, BUDGET))
-        # the last is the first under another name, which goes on with its study
-        Book(tmp_path / "one.journal", names[-1]).bind(about, 0, BUDGET)
-    assert len(set(names[:4])) == 4 and names[4] == names[0]
-    assert study_name(about, SETTINGS, Budget()).endswith("any memory")
-    with pytest.raises(SearchError) as told:
-        Book(tmp_path / "one.journal", names[1]).bind(about, 0, BUDGET)
-    assert "another file or database" in told.value.remedy
-
-
-def test_a_study_from_before_names_were_digests_is_gone_on_with(tmp_path: Path) -> None:
-    about = TrainingEvaluator(victim(), digits_splits(), SETTINGS, tmp_path, quiet=True)
-
-    def bound(name: str, study: str) -> None:
-        now = SimpleNamespace(name=name, space=about.space, proxy_share=about.proxy_share)
-        Book(tmp_path / "one.journal", study).bind(now, 0, BUDGET)  # type: ignore[arg-type]
-
-    bound(about.former, "before")
-    Book(tmp_path / "one.journal", "before").bind(about, 0, BUDGET)
-    assert Book(tmp_path / "one.journal", "before").about["evaluator"] == about.name
-    bound(f"{about.former} of another kind", "another")
-    with pytest.raises(SearchError, match="is of another evaluator"):
-        Book(tmp_path / "one.journal", "another").bind(about, 0, BUDGET)
-
-
-def test_what_another_worker_trained_is_trained_here_too(made: Protected, tmp_path: Path) -> None:
-    study = shutil.copy(made.folder / "training" / "study.journal", tmp_path / "shared.journal")
-    mine = protect(tmp_path / "a folder of its own", study=study)
-    assert mine.strategy == made.strategy and mine.found.trainings == 1
-    assert Bundle.load(mine.bundle).is_pair and (mine.folder / "attacks.json").exists()
-
-
 def test_what_was_protected_can_be_attacked_again(made: Protected, tmp_path: Path) -> None:
     def attack(module: nn.Module, folder: Path) -> list[dict[str, Any]]:
         given = {"attacks": ["direct", "finetune"], "effort": TINY, "device": "cpu", "quiet": True}
@@ -374,12 +143,6 @@ def test_what_was_protected_can_be_attacked_again(made: Protected, tmp_path: Pat
         attack(other, made.folder)
     with pytest.raises(FormatError, match="no report of `cloister protect`"):
         attack(victim(), tmp_path)
-
-
-def test_what_was_kept_with_files_of_another_version_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = SETTINGS.digest
-    monkeypatch.setattr("cloister.protect.automatic.settings.FILES", 1)
-    assert SETTINGS.digest != now
 
 
 def test_a_device_that_is_not_there_is_told_before_anything_is_kept(tmp_path: Path) -> None:
@@ -438,22 +201,6 @@ def test_a_budget_that_cannot_be_kept_is_refused_before_anything_is_trained(tmp_
     assert re.search(r"nearest takes \d+ KiB of secure memory, .* % overhead \(", told.value.message)
     assert re.search(r"allow \d+ KiB of secure memory", told.value.remedy)
     assert not list((tmp_path / "refused").rglob("checkpoint.pt"))
-
-
-def test_estimates_of_another_model_are_not_taken_for_this_one_s(tmp_path: Path) -> None:
-    VendorKey.load_or_generate(tmp_path / "keys")
-
-    def begun(model: nn.Module) -> None:
-        limits = {"budget_memory": "300KiB", "budget_overhead": "1%"}
-        cloister.protect(model, digits_splits(), tmp_path / "out", **limits, keys=tmp_path / "keys", quiet=True)
-
-    with pytest.raises(BudgetError, match="nothing keeps the budget"):
-        begun(victim())
-    other = copy.deepcopy(victim())
-    with torch.no_grad():
-        next(other.parameters()).mul_(1.01)
-    with pytest.raises(TrainingError, match="of another model"):
-        begun(other)
 
 
 def test_where_training_misses_the_budget_the_report_says_how_near_it_comes(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner
 from digits_data import digits_splits
-from test_automatic import BUDGET, SETTINGS, victim
+from protected_digits import BUDGET, SETTINGS, victim
 
 from cloister.cli.main import cloister as command
 from cloister.device import Device

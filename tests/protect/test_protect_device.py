@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner
 from digits_data import digits_splits
-from test_automatic import SETTINGS
+from protected_digits import SETTINGS
 from torch import nn
 
 from cloister.api import compile as compile_model

@@ -26,7 +26,7 @@ from cloister.protect.prune.channels import multiply_accumulates, prunable, remo
 from cloister.protect.prune.choose import choose, instructions
 from cloister.protect.prune.criteria import scores
 from cloister.protect.prune.prune import Step
-from cloister.protect.prune.report import full_report, onnx_accuracy, quantise
+from cloister.protect.prune.report import full_report, quantise
 from cloister.protect.training import (
     Augmentation,
     Recipe,
@@ -37,6 +37,7 @@ from cloister.protect.training import (
     load_model,
     network,
 )
+from cloister.protect.training.evaluate import onnx_accuracy
 
 VICTIM = Recipe(epochs=12, batch=64, rate=0.1, augmentation=Augmentation(crop=1), seed=3)
 TUNING = Recipe(epochs=3, batch=64, rate=0.05, clip=5.0, augmentation=Augmentation(crop=1))

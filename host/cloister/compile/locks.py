@@ -7,7 +7,7 @@ computed from it on the way to the answer, would tell what the password says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import onnx
 
@@ -79,13 +79,18 @@ def check_visible(graph: Graph, tensors: Iterable[str], visible: Iterable[str] |
 
 def _readable(graph: Graph, name: str, producers: Mapping[str, Node]) -> dict[str, None]:
     """``name`` and all tensors whose elements, or sums of a channel's, whoever sees it can read off it."""
+    return _back(name, lambda tensor: _before(graph, producers.get(tensor)))
+
+
+def _back(name: str, sources: Callable[[str], Iterable[str]]) -> dict[str, None]:
+    """``name``, its sources, theirs and so on, each once."""
     found: dict[str, None] = {}
     open_ = [name]
     while open_:
         tensor = open_.pop()
         if tensor not in found:
             found[tensor] = None
-            open_ += _before(graph, producers.get(tensor))
+            open_ += sources(tensor)
     return found
 
 
@@ -106,15 +111,8 @@ def _source(name: str, producers: Mapping[str, Node], locked: Mapping[str, str])
 
 
 def _ancestors(name: str, producers: Mapping[str, Node]) -> dict[str, None]:
-    """``name`` and all tensors that it is computed from, the nearest first."""
-    found: dict[str, None] = {}
-    open_ = [name]
-    while open_:
-        tensor = open_.pop()
-        if tensor not in found:
-            found[tensor] = None
-            open_ += [operand for operand in producers[tensor].inputs if operand] if tensor in producers else []
-    return found
+    """``name`` and all tensors that it is computed from."""
+    return _back(name, lambda tensor: filter(None, producers[tensor].inputs) if tensor in producers else ())
 
 
 def check_lockable(password: Password, made: Arrangement, graph: Graph, model: onnx.ModelProto) -> None:

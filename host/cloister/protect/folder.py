@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloister.errors import CloisterError
-from cloister.seal.files import write_aside
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +29,7 @@ def claim_folder(folder: Path, command: str, module: nn.Module, splits: Splits, 
     """Note what the folder's checkpoints, and files of the other names, are of; refuse what is of anything else."""
     from cloister.attack.attacker import digest_of
     from cloister.protect.training import TrainingError
+    from cloister.protect.training.claim import other_folder, read_note, write_note
 
     images = (splits.train.pixels, splits.train.labels, splits.validation.pixels, splits.validation.labels)
     ours = {
@@ -38,29 +37,31 @@ def claim_folder(folder: Path, command: str, module: nn.Module, splits: Splits, 
         "normalisation": [list(splits.mean), list(splits.std)],
     }  # fmt: skip
     path = folder / "of.json"
-    remedy = f"give another folder, or delete {folder}"
     if not path.exists() or not any(next(folder.rglob(name), None) for name in ("checkpoint.pt", *others)):
-        write_aside(path, (json.dumps(ours, indent=1) + "\n").encode())
+        write_note(path, ours)
         return
-    try:
-        theirs = json.loads(path.read_text())
-        theirs.setdefault("normalisation", ours["normalisation"])  # versions before did not note it
-        different = [key for key, value in ours.items() if not _same(theirs[key], value)]
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise TrainingError(f"{path} is damaged", remedy) from error
+    # versions before did not note the normalisation
+    theirs = {"normalisation": ours["normalisation"], **read_note(path)}
+    different = [key for key, value in ours.items() if not _same(theirs.get(key), value)]
     if different:
         named = {
-            "command": f"`cloister {theirs['command']}`",
+            "command": f"`cloister {theirs.get('command')}`",
             "model": "another model",
             "data": "other data or another seed",
             "normalisation": "images that were normalised otherwise",
         }
         told = named[different[0]]
-        raise TrainingError(f"{folder} holds checkpoints of {told}", remedy)
+        raise TrainingError(f"{folder} holds checkpoints of {told}", other_folder(folder))
 
 
 def _same(theirs: Any, ours: Any) -> bool:
     """Equal; numbers nearly: processors differ in the last digits of a mean."""
     if isinstance(ours, list):
-        return len(theirs) == len(ours) and all(_same(*pair) for pair in zip(theirs, ours, strict=True))
-    return math.isclose(theirs, ours, rel_tol=1e-4, abs_tol=1e-6) if isinstance(ours, float) else theirs == ours
+        return (
+            isinstance(theirs, list)
+            and len(theirs) == len(ours)
+            and all(_same(*pair) for pair in zip(theirs, ours, strict=True))
+        )
+    if isinstance(ours, float):
+        return isinstance(theirs, int | float) and math.isclose(theirs, ours, rel_tol=1e-4, abs_tol=1e-6)
+    return bool(theirs == ours)

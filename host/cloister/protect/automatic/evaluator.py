@@ -23,14 +23,14 @@ from cloister.errors import PassingError
 from cloister.protect.automatic.costs import PRUNED_ERROR, Costs, copied, needs_backbone, same_costs, sketch
 from cloister.protect.automatic.pruned import PrunedVictims
 from cloister.protect.automatic.settings import Depth, ProtectSettings
-from cloister.protect.automatic.whole import MODEL_FILE, locked_model, onnx_accuracy, pruned_model
+from cloister.protect.automatic.whole import MODEL_FILE, locked_model, pruned_model
 from cloister.protect.mirror import lock_pair, mirror_model, taps_of
 from cloister.protect.mirror.export import BACKBONE_FILE, CPM_FILE
 from cloister.protect.mirror.mirror import REPORT_FILE
 from cloister.protect.mirror.onnx_pair import OnnxPair
 from cloister.protect.strategy import Strategy
 from cloister.protect.training import Splits, TrainingError, accuracy
-from cloister.protect.training.evaluate import share_right
+from cloister.protect.training.evaluate import onnx_accuracy, share_right
 from cloister.seal.files import write_aside
 from cloister.search import Figures, Space
 from cloister.search.space import Scalar

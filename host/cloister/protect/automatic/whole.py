@@ -21,8 +21,8 @@ from cloister.protect.edgepro.folding import fold_normalisation, token_rows
 from cloister.protect.edgepro.lock import lock_folded
 from cloister.protect.mirror.mirror import calibration
 from cloister.protect.strategy import Strategy
-from cloister.protect.training import Images, Splits, accuracy, export_onnx
-from cloister.protect.training.evaluate import share_right
+from cloister.protect.training import Splits, accuracy, export_onnx
+from cloister.protect.training.evaluate import onnx_accuracy
 from cloister.quantization import quantize_model
 
 #: The file of a strategy that lies whole in the TA, its password where it is locked, and what 8 bits are made from.
@@ -99,14 +99,3 @@ def _with_password(plain: Path, password: Password, samples: Any, splits: Splits
         owners = Path(folder) / MODEL_FILE
         quantize_model(password.apply(onnx.load(plain)), samples, owners)
         return onnx_accuracy(owners, splits.validation, splits), onnx_accuracy(owners, splits.test, splits)
-
-
-def onnx_accuracy(path: Path, images: Images, splits: Splits) -> float:
-    """Share of the images that an ONNX file gives their label, 0 to 1; by onnxruntime on one thread."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return share_right(lambda given: session.run(None, {name: given})[0], images, splits)

@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
@@ -44,11 +43,3 @@ class OnnxPair:
         """The pair's answers, float32 (N, classes)."""
         answers: Array = self._cpm.run(None, self.crossing(image))[0]
         return answers
-
-    def accuracy(self, images: Array, labels: Array, batch: int = 500) -> float:
-        """Share of normalised images that get their label, 0 to 1."""
-        right = 0
-        for begin in range(0, len(images), batch):
-            found = self.logits(images[begin : begin + batch]).argmax(1)
-            right += int(np.count_nonzero(found == labels[begin : begin + batch]))
-        return right / len(images)

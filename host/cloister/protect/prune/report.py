@@ -18,8 +18,9 @@ from cloister.estimate.plan import plan_model
 from cloister.protect.prune.choose import PLENTY
 from cloister.protect.prune.plot import draw
 from cloister.protect.prune.prune import Pruned
-from cloister.protect.training.data import Images, Splits
+from cloister.protect.training.data import Splits
 from cloister.protect.training.errors import TrainingError
+from cloister.protect.training.evaluate import onnx_accuracy
 from cloister.protect.training.export import export_onnx
 from cloister.quantization import quantize_model
 
@@ -50,20 +51,6 @@ def quantise(source: Path, splits: Splits, output: Path) -> Path:
     output.parent.mkdir(parents=True, exist_ok=True)
     quantize_model(str(source), splits.normalise(part.pixels.cpu()).numpy(), output)
     return output
-
-
-def onnx_accuracy(path: Path, images: Images, splits: Splits) -> float:
-    """Share of the images that an exported network labels rightly, by onnxruntime on one thread."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    right = 0
-    for pixels, labels in zip(images.pixels.split(500), images.labels.split(500), strict=True):
-        given = splits.normalise(pixels.cpu()).numpy()
-        right += int((session.run(None, {"image": given})[0].argmax(1) == labels.cpu().numpy()).sum())
-    return right / len(images)
 
 
 def full_report(pruned: Pruned, splits: Splits, folder: Path, *, int8: bool = True, measure: bool = False) -> Row:

@@ -47,16 +47,13 @@ def claim(folder: Path, what: str, module: nn.Module, splits: Splits, settings: 
         "data": [splits.name, len(splits.train), len(splits.validation)],
         "settings": json.loads(json.dumps(settings)),
     }
-    path, remedy = folder / RUN_FILE, f"give another folder, or delete {folder}"
+    path, remedy = folder / RUN_FILE, other_folder(folder)
     if not any(folder.rglob("checkpoint.pt")):  # one that was refused at once leaves no trace
-        write_aside(path, (json.dumps(identity, indent=1) + "\n").encode())
+        write_note(path, identity)
         return False
-    try:
-        theirs = json.loads(path.read_text())
-    except OSError as error:
-        raise TrainingError(f"{folder} holds checkpoints that do not say what they are of", remedy) from error
-    except ValueError as error:
-        raise TrainingError(f"{path} is damaged: {error}", remedy) from error
+    if not path.exists():
+        raise TrainingError(f"{folder} holds checkpoints that do not say what they are of", remedy)
+    theirs = read_note(path)
     for key, ours in identity.items():
         if theirs.get(key) != ours:
             raise TrainingError(
@@ -64,6 +61,31 @@ def claim(folder: Path, what: str, module: nn.Module, splits: Splits, settings: 
                 remedy,
             )
     return True
+
+
+def other_folder(folder: Path) -> str:
+    """What to do about a folder that is something else's."""
+    return f"give another folder, or delete {folder}"
+
+
+def write_note(path: Path, note: dict[str, Any]) -> None:
+    """Write what a folder is of."""
+    write_aside(path, (json.dumps(note, indent=1) + "\n").encode())
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """The inverse of :func:`write_note`.
+
+    Raises:
+        TrainingError: it cannot be read.
+    """
+    try:
+        note = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} is damaged: {error}", other_folder(path.parent)) from error
+    if not isinstance(note, dict):
+        raise TrainingError(f"{path} is damaged: it holds no object", other_folder(path.parent))
+    return note
 
 
 def _difference(theirs: Any, ours: Any) -> str:

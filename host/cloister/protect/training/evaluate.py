@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,17 @@ def share_right(answer: Callable[[Any], Any], images: Images, splits: Splits) ->
         logits = np.asarray(answer(splits.normalise(pixels.cpu()).numpy()))
         right += int(np.count_nonzero(logits.argmax(1) == labels.cpu().numpy()))
     return right / len(images)
+
+
+def onnx_accuracy(path: Path, images: Images, splits: Splits) -> float:
+    """Share of the images that an ONNX file gives their label, 0 to 1; by onnxruntime on one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return share_right(lambda given: session.run(None, {name: given})[0], images, splits)
 
 
 def agreement(first: torch.Tensor, second: torch.Tensor) -> float:

@@ -67,8 +67,8 @@ def load_data(
             ``mean`` and ``std`` for each channel, if the model was trained with others than :class:`Splits` measures.
         validation: share of the training images that choices are made on; ignored where the data bring their own.
         seed: decides which images those are.
-        size: images of a folder are resized to this height and width, whatever their own, as torchvision's
-            ``Resize((size, size))`` does.
+        size: images of a folder are resized to this height and width, whatever their own, bilinearly; the ratio
+            of their sides is not kept.
         mean, std: for each channel, what the model was trained with, in place of those that the data bring or
             :class:`Splits` measures; both or neither.
 
