@@ -408,6 +408,21 @@ def test_a_variant_of_no_chosen_experiment_is_refused_before_anything_runs(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_new_folder_can_go_on_from_the_records_of_another(place: Path, tmp_path: Path) -> None:
+    file = place / "docs" / "results.json"
+    invoke(tmp_path, "--known", str(file), "--only", "victim", "--only", "edgepro", "--only", "prune")
+    assert content(tmp_path) == content(place), "nothing was made again, and nothing was lost"
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {"records"}
+    mine = next((tmp_path / "work" / "records").glob("victim_*"))
+    mine.write_text(json.dumps({**json.loads(mine.read_text()), "test": 0.125}))
+    assert "12.50%" in invoke(tmp_path, "--known", str(file), "--write-only"), "what is here already counts"
+    for text in ("[]", "{", '{"records": [{}]}', '{"records": [1]}'):
+        (tmp_path / "wrong.json").write_text(text)
+        arguments = ["--work", str(tmp_path / "work"), "--docs", str(tmp_path / "docs"), "--write-only", "--known"]
+        wrong = CliRunner().invoke(main, [*arguments, str(tmp_path / "wrong.json")])
+        assert wrong.exit_code == 1 and "wrong.json has no records" in wrong.output, text
+
+
 def test_the_generators_comparisons_are_kept_and_judged(tmp_path: Path) -> None:
     side = {"summary": "whole in the TA, int8", "overhead": 0.4, "gain": 1.0, "lost": 0.25}
     rows = [

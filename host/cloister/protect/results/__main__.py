@@ -45,6 +45,11 @@ from cloister.protect.results.page import EXPERIMENTS, VARIANTS, write
 )
 @click.option("--effort", type=float, default=1.0, show_default=True, help="Share of the steps that attackers train.")
 @click.option(
+    "--known",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Take the records of this file, such as docs/results.json, for made: only what it lacks is run.",
+)
+@click.option(
     "--measured",
     type=click.Path(path_type=Path, dir_okay=False),
     help=f"Put what `{mirror.BENCH}` measured into the records.",
@@ -70,8 +75,8 @@ from cloister.protect.results.page import EXPERIMENTS, VARIANTS, write
 @click.option("--write-only", is_flag=True, help="Only write the files from the records that are there.")
 def main(
     data: Path, work: Path, docs: Path, models: tuple[str, ...], only: tuple[str, ...], variants: tuple[str, ...],
-    seeds: str, device: str, epochs: float, effort: float, measured: Path | None, comparisons: tuple[Path, ...],
-    counted: Path | None, measure: bool, write_only: bool,
+    seeds: str, device: str, epochs: float, effort: float, known: Path | None, measured: Path | None,
+    comparisons: tuple[Path, ...], counted: Path | None, measure: bool, write_only: bool,
 ) -> None:  # fmt: skip
     """Make all records that are missing, network by network, then write docs/results.json and docs/results.md.
 
@@ -87,6 +92,8 @@ def main(
         if variant not in there:
             raise click.BadParameter(f"{variant!r} is none of {', '.join(there)}", param_hint="--variant")
     try:
+        if known is not None:
+            click.echo(f"{known}: {context.know(known)} records that were not in {work}")
         for model in () if write_only else models or MODELS:
             for seed in numbers:
                 for name in only or EXPERIMENTS:

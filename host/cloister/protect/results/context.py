@@ -17,11 +17,14 @@ from cloister.protect.results.cases import Case
 from cloister.protect.results.errors import ResultsError
 from cloister.protect.training import Fitted, Images, Splits, fit, load_data, network
 from cloister.protect.training.loop import auto_device, precision_on
+from cloister.seal.files import write_aside
 
 #: One line of docs/results.json: what was measured, and its figures.
 Record = dict[str, Any]
 #: Folder of the plots, beside the page.
 PLOTS = "plots"
+#: What tells records of a network and a seed apart, by experiment.
+NAMED = {"edgepro": "variant", "prune": "variant", "attacks": "target", "mirror": "variant"}
 
 
 @dataclass
@@ -88,10 +91,9 @@ class Context:
             case, seed: what it is about.
             measure: returns the figures: JSON types.
             stale: whether a record that is there is to be made anew; what the device took is kept with it.
-            **about: further settings that tell records apart: text and numbers.
+            **about: what tells the record apart from others, under the key that :data:`NAMED` has.
         """
-        parts = [experiment, case.name, str(seed), *(f"{key}={value}" for key, value in sorted(about.items()))]
-        path = self.work / "records" / ("_".join(parts).replace("/", "-").replace(" ", "-") + ".json")
+        path = self.place({"experiment": experiment, "model": case.name, "seed": seed, **about})
         found: Record = json.loads(path.read_text()) if path.exists() else {}
         if found and not stale(found):
             return found
@@ -105,11 +107,38 @@ class Context:
             **({"effort_share": self.effort} if experiment in ("attacks", "mirror") else {}),
             **({"measured": found["measured"]} if "measured" in found else {}),
         }  # fmt: skip
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".new")
-        aside.write_text(json.dumps(record, indent=1) + "\n")
-        aside.replace(path)
+        self.keep(record)
         return record
+
+    def place(self, record: Record) -> Path:
+        """The record's file, made or not: named by experiment, network, seed and what else tells it apart."""
+        key = NAMED.get(record["experiment"])
+        parts = [record["experiment"], record["model"], *([str(record["seed"])] if "seed" in record else ()),
+                 *([f"{key}={record[key]}"] if key else ())]  # fmt: skip
+        return self.work / "records" / ("_".join(parts).replace("/", "-").replace(" ", "-") + ".json")
+
+    def keep(self, record: Record) -> None:
+        """Write the record's file, in place of one of an earlier run."""
+        write_aside(self.place(record), (json.dumps(record, indent=1) + "\n").encode())
+
+    def know(self, path: Path) -> int:
+        """Take records for made that another machine, or an earlier folder, has made; how many were new here.
+
+        Checkpoints are not part of records: what needs a network of theirs trains it once more, from the same seed.
+
+        Args:
+            path: docs/results.json, as this program wrote it. Records that are here already stay as they are.
+
+        Raises:
+            ResultsError: it is no such file.
+        """
+        try:
+            found = [record for record in json.loads(path.read_text())["records"] if not self.place(record).exists()]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ResultsError(f"{path} has no records: {error!r}", "give docs/results.json") from error
+        for record in found:
+            self.keep(record)
+        return len(found)
 
     def records(self) -> list[Record]:
         """All records made so far, in the order of their names."""

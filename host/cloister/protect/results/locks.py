@@ -12,7 +12,6 @@ from cloister.protect.results.cases import MODELS
 from cloister.protect.results.context import Context, Record
 from cloister.protect.results.errors import ResultsError
 from cloister.protect.results.summary import Goal
-from cloister.seal.files import write_aside
 
 #: What measures it, and how records name it.
 BENCH = "build/bench --suite locks --json FILE"
@@ -57,9 +56,7 @@ def measured(context: Context, path: Path) -> int:
     if not found:
         raise ResultsError(f"{path} has no network that results are reported on", f"measure with {BENCH}")
     for model, rows in found.items():
-        record = {"experiment": EXPERIMENT, "model": model, "rows": rows}
-        place = context.work / "records" / f"{EXPERIMENT}_{model}.json"
-        write_aside(place, (json.dumps(record, indent=1) + "\n").encode())
+        context.keep({"experiment": EXPERIMENT, "model": model, "rows": rows})
     return len(found)
 
 

@@ -144,7 +144,8 @@ def _how(records: list[Record]) -> list[str]:
     lines = ["```", "build/setup --train", *commands(records), "```", "",
              "DATA holds `mnist.npz` and `cifar10.npz`, with arrays as [protecting.md](protecting.md) tells; WORK is",
              "`out/results`, and FILE what the line before has written.",
-             "An interrupted command goes on where it was. Epochs and effort are shares of what the owner and the",
+             "An interrupted command goes on where it was; in a new clone `--known docs/results.json` makes it run",
+             "only what is missing here, and keeps the rest. Epochs and effort are shares of what the owner and the",
              "attackers train in a full run. Hours are wall clock, whatever else the machine did, for the records that",
              "are there; trainings that records share count once.", ""]  # fmt: skip
     rows = []

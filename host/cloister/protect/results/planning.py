@@ -11,7 +11,6 @@ from cloister.attack.table import Table
 from cloister.estimate.instructions import constants
 from cloister.protect.results.context import Context, Record
 from cloister.protect.results.errors import ResultsError
-from cloister.seal.files import write_aside
 
 #: What makes the generator's comparisons, and how records name it.
 GENERATOR = "python -m cloister.protect.results.generator"
@@ -52,8 +51,7 @@ def compared(context: Context, paths: Sequence[Path]) -> int:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ResultsError(f"{path} is no comparison: {error!r}", f"give what {GENERATOR} wrote") from error
     rows.sort(key=lambda row: (row["a part"], row["seed"]))
-    record = {"experiment": EXPERIMENT, "model": "digits", "rows": rows}
-    write_aside(context.work / "records" / f"{EXPERIMENT}.json", (json.dumps(record, indent=1) + "\n").encode())
+    context.keep({"experiment": EXPERIMENT, "model": "digits", "rows": rows})
     return len(rows)
 
 
