@@ -175,6 +175,40 @@ def test_inputs_that_are_no_arrays_are_refused(tmp_path: Path, capsys: pytest.Ca
     assert "o.npy" in capsys.readouterr().err
 
 
+def test_a_file_of_another_kind_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle, key = compiled(tmp_path), device_key(tmp_path / "d.pub")
+    assert call("licence", bundle, key, "-o", tmp_path / "m.lic") == 0
+    assert call("licence", bundle, key, "-o", tmp_path / "m.lic") == 0, "a new licence takes the old one's place"
+    (tmp_path / "report.json").write_text('{"accuracy": 0.9}')
+    np.save(tmp_path / "x.npy", np.zeros((1, 1, 8, 8), np.float32))
+    (tmp_path / "d.json").write_bytes(DeviceRecord(bytes.fromhex(key.read_text()), (), "").to_bytes())
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    capsys.readouterr()
+    for command, kind, wrong in (
+        (("licence", bundle, key, "-o"), "licence", ("m.clb", "d.pub", "report.json", "x.npy")),
+        (("compile", MODEL, "-o"), "bundle", ("m.lic", "d.pub", "d.json")),
+        (("provision", "--target", "qemu:none", "-o"), "device's record", ("m.clb", "report.json", "d.pub")),
+        (("run", bundle, tmp_path / "m.lic", tmp_path / "x.npy", "--save"), ".npz file", ("x.npy", "m.clb")),
+    ):
+        for name in wrong:
+            assert call(*command, tmp_path / name) == 1
+            assert f"{name} is there already and is no {kind}" in capsys.readouterr().err
+    assert call("licence", bundle, key, "-o", tmp_path) == 1
+    assert f"{tmp_path} is a folder" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_what_is_read_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tmp_path / "mine.onnx"
+    model.write_bytes(MODEL.read_bytes())
+    np.save(tmp_path / "x.npy", np.zeros((4, 1, 8, 8), np.float32))
+    (tmp_path / "link.onnx").symlink_to(model)
+    for output in (model, tmp_path / "link.onnx", tmp_path / "x.npy"):
+        assert call("quantize", model, "--samples", tmp_path / "x.npy", "-o", output) == 1
+        assert f"{output} would be written over" in capsys.readouterr().err
+    assert model.read_bytes() == MODEL.read_bytes() and len(np.load(tmp_path / "x.npy")) == 4
+
+
 def test_a_file_that_is_no_licence_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = compiled(tmp_path)
     assert call("run", bundle, device_key(tmp_path / "d.pub"), tmp_path / "x.npy") == 1

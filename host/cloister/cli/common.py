@@ -8,11 +8,14 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
+
+from cloister.errors import CloisterError
 
 _UNITS = {"": 1, "b": 1, "k": 1000, "kb": 1000, "kib": 1 << 10, "m": 10**6, "mb": 10**6, "mib": 1 << 20, "gib": 1 << 30}
 
@@ -76,6 +79,49 @@ class Dim(click.ParamType[tuple[str, int]]):
         if not name or not number.isdecimal() or int(number) < 1:
             self.fail(f"{value!r} is not NAME=N with N of at least 1, such as batch=1", param, ctx)
         return name, int(number)
+
+
+class NewFile(click.ParamType[Path]):
+    """A file to write: there is none, or one of the same kind, which is replaced.
+
+    Args:
+        what: the kind, in words.
+        begins: the bytes that such files begin with.
+    """
+
+    name = "path"
+
+    def __init__(self, what: str, begins: bytes) -> None:
+        self.what, self.begins = what, begins
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path; whatever else lies there would be lost, so it is refused before anything is done.
+
+        Raises:
+            CloisterError: there is a folder, or a file of another kind.
+        """
+        path = Path(value)
+        if path.is_dir():
+            raise CloisterError(f"{path} is a folder", f"name the file in it: {path / 'NAME'}")
+        try:
+            with path.open("rb") as file:
+                head = file.read(len(self.begins))
+        except OSError:  # there is none, or writing it will tell why it cannot be
+            head = b""
+        if head and head != self.begins:
+            raise CloisterError(f"{path} is there already and is no {self.what}", "give another file to write to")
+        return path
+
+
+def keep_apart(output: Path | None, *inputs: Path) -> None:
+    """Refuse to write over what the command reads.
+
+    Raises:
+        CloisterError: the output is one of the inputs.
+    """
+    for path in inputs:
+        if output is not None and output.exists() and path.exists() and output.samefile(path):
+            raise CloisterError(f"{output} would be written over, and it is read", "give another file to write to")
 
 
 def human(size: float) -> str:

@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 
 from cloister.api import licence as issue
-from cloister.cli.common import show_facts
+from cloister.cli.common import NewFile, show_facts
 from cloister.cli.keys import DIRECTORY
 from cloister.cli.provision import read_device_key
 from cloister.password import Password
 from cloister.seal.bundle import Bundle
 from cloister.seal.keys import VendorKey
-from cloister.seal.licence import OUTPUTS
+from cloister.seal.licence import MAGIC, OUTPUTS
 
 EXAMPLE = """
 \b
@@ -29,7 +29,7 @@ Examples:
 @click.command(epilog=EXAMPLE)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("device_key", type=click.Path(path_type=Path))
-@click.option("-o", "output_file", type=click.Path(path_type=Path), required=True, help="Licence file to write.")
+@click.option("-o", "output_file", type=NewFile("licence", MAGIC), required=True, help="Licence file to write.")
 @click.option(
     "--output",
     type=click.Choice(list(OUTPUTS)),

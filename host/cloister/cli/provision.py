@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from cloister.cli.common import show_facts
+from cloister.cli.common import NewFile, show_facts
 from cloister.seal.errors import KeyFileError
 from cloister.seal.files import read_file
-from cloister.seal.record import DeviceRecord
+from cloister.seal.record import MAGIC, DeviceRecord
 
 TARGET = click.option(
     "--target", default="qemu", show_default=True, metavar="TARGET", envvar="CLOISTER_TARGET",
@@ -38,7 +38,9 @@ def read_device_key(path: Path) -> bytes:
 
 @click.command(epilog="Example: cloister provision --target qemu -o device.json")
 @TARGET
-@click.option("-o", "output_file", type=click.Path(path_type=Path), required=True, help="Record to write (JSON).")
+@click.option(
+    "-o", "output_file", type=NewFile("device's record", MAGIC), required=True, help="Record to write (JSON)."
+)  # fmt: skip
 def provision(target: str, output_file: Path) -> None:
     """Fetch a device's record: its public key and the cipher suites that it opens.
 

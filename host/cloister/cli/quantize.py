@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from cloister.api import quantize as quantize_model
-from cloister.cli.common import human, show_facts
+from cloister.cli.common import human, keep_apart, show_facts
 from cloister.locked_quantised import quantize_locked
 from cloister.password import Password
 from cloister.quantization import METHODS, load_samples
@@ -50,6 +50,7 @@ def quantize(model: Path, samples: Path, output: Path, per_channel: bool, method
 
     The result is compiled like any other model, and runs on 8-bit integers.
     """
+    keep_apart(output, model, samples, *([password] if password else ()))
     with Console(stderr=True).status(f"quantising {model}"):
         if password is None:
             report = quantize_model(model, samples, output, per_channel=per_channel, method=method)

@@ -12,7 +12,7 @@ import click
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cloister.cli.common import Size, human, show_json
+from cloister.cli.common import NewFile, Size, human, keep_apart, show_json
 from cloister.cli.provision import TARGET
 from cloister.errors import CloisterError
 from cloister.seal.bundle import Bundle
@@ -40,7 +40,7 @@ def read_inputs(path: Path) -> Any:
         return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
     except (ValueError, OSError, EOFError) as error:
         raise CloisterError(
-            f"{path} is no array file: {error}",
+            f"{path} is no .npy or .npz file of plain arrays",
             "write it with numpy.save(path, array) or numpy.savez(path, name=array)",
         ) from error
 
@@ -72,7 +72,7 @@ def read_inputs(path: Path) -> Any:
     show_default=True,
     help="Of a pair: let the CPM begin while the backbone still computes.",
 )
-@click.option("--save", type=click.Path(path_type=Path), help="Write labels, scores and outputs to a .npz file.")
+@click.option("--save", type=NewFile(".npz file", b"PK"), help="Write labels, scores and outputs to a .npz file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def run(
     bundle: Path, licence: Path, inputs: Path, target: str, output: str, top_k: int | None, memory: int,
@@ -87,6 +87,7 @@ def run(
     """
     from cloister.device import connect
 
+    keep_apart(save, inputs)
     opened, licensed, arrays = Bundle.load(bundle), Licence.load(licence), read_inputs(inputs)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with connect(target) as device, device.load(opened, licensed, memory=memory, overlap=overlap) as model:

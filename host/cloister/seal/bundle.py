@@ -24,6 +24,9 @@ from cloister.seal.keys import VendorKey, verify
 from cloister.tensors import TensorInfo as TensorInfo
 from cloister.wire import C, ffi, new, pack, unpack
 
+#: What bundle files begin with.
+MAGIC = C.CL_MAGIC_BUNDLE.to_bytes(4, "little")
+
 MANIFEST_DOMAIN = b"cloister manifest v1"
 LAYERS_DOMAIN = b"cloister layers v1"
 
@@ -333,7 +336,7 @@ class Bundle:
         Raises:
             BundleError: the data is no bundle, truncated, or of another version.
         """
-        if data[:4] != C.CL_MAGIC_BUNDLE.to_bytes(4, "little"):
+        if data[:4] != MAGIC:
             raise BundleError(f"{source} is not a Cloister bundle", "give a file that 'cloister compile' wrote")
         size = ffi.sizeof("struct cl_bundle_header")
         paired = size + ffi.sizeof("struct cl_bundle_backbone")

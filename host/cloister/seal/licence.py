@@ -23,6 +23,9 @@ from cloister.seal.files import read_file, write_aside
 from cloister.seal.keys import VendorKey, verify
 from cloister.wire import C, ffi, new, pack, unpack
 
+#: What licence files begin with.
+MAGIC = C.CL_MAGIC_LICENCE.to_bytes(4, "little")
+
 LICENCE_DOMAIN = b"cloister licence v1"
 #: With a password: what is signed is the licence's digest.
 LONG_LICENCE_DOMAIN = b"cloister licence v2"
@@ -48,7 +51,7 @@ class Licence:
             LicenceError: this is no whole licence.
         """
         size = ffi.sizeof("struct cl_licence") + C.CL_SIGNATURE_SIZE
-        if self.data[:4] != C.CL_MAGIC_LICENCE.to_bytes(4, "little"):
+        if self.data[:4] != MAGIC:
             raise LicenceError("this is not a Cloister licence", "give a file that 'cloister licence' wrote")
         whole = size if len(self.data) < size else self.header.total_size
         if len(self.data) != whole or whole < size:
