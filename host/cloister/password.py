@@ -117,7 +117,7 @@ class Password:
         Raises:
             FormatError: truncated, damaged, foreign, or of another version.
         """
-        remedy = "give the .pwd file that `cloister edgepro` wrote"
+        remedy = "give the .pwd file that `cloister edgepro` or `cloister protect` wrote"
         if len(data) < _HEAD.size + _DIGEST or not data.startswith(MAGIC):
             raise FormatError(f"{what} is no password file", remedy)
         _, version, size = _HEAD.unpack_from(data)

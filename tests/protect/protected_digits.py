@@ -42,6 +42,6 @@ def victim() -> nn.Module:
 
 
 def protect(folder: Path, budget: Budget = BUDGET, settings: ProtectSettings = SETTINGS, **given: Any) -> Protected:
-    given = {"keys": folder.parent / "keys", "device": "cpu", **given}
+    given = {"keys": folder.parent / "keys", "device": "cpu", "quiet": True, **given}
     VendorKey.load_or_generate(given["keys"])
-    return protect_model(victim(), digits_splits(), budget, folder, settings=settings, quiet=True, **given)
+    return protect_model(victim(), digits_splits(), budget, folder, settings=settings, **given)

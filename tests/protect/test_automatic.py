@@ -35,8 +35,9 @@ from cloister.protect.automatic import (
     settings_with,
 )
 from cloister.protect.automatic.drawing import draw
+from cloister.protect.automatic.nearest import none_within
 from cloister.protect.automatic.page import page
-from cloister.protect.automatic.report import coarse
+from cloister.protect.automatic.report import coarse, memorised
 from cloister.protect.strategy import Strategy
 from cloister.protect.training import Splits, TrainingError
 from cloister.protect.training.errors import DeviceError
@@ -98,6 +99,13 @@ def test_too_few_validation_images_for_the_budget_are_told() -> None:
     # exactly one image more or less can be told; nothing may be lost, and there is no limit
     for points in (2.5, 0.0, None):
         assert coarse(Budget(accuracy=points), few) == ""
+
+
+def test_a_model_that_knows_its_validation_images_by_heart_is_told() -> None:
+    splits = digits_splits()
+    assert "knows by heart" in memorised(splits, 1.0, 0.96) and "validation/CLASS" in memorised(splits, 1.0, 0.96)
+    for validation, test in ((0.985, 0.98), (0.95, 0.96), (0.80, 0.77)):  # less than a point, the wrong way, chance
+        assert memorised(splits, validation, test) == "", (validation, test)
 
 
 def test_the_estimate_is_that_of_the_files_that_were_made(made: Protected) -> None:
@@ -196,11 +204,23 @@ def timed(made: Protected) -> Record:
 
 
 def test_a_budget_that_cannot_be_kept_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
-    with pytest.raises(BudgetError, match=r"nothing keeps the budget \(300 KiB") as told:
-        protect(tmp_path / "refused", Budget.parse("300KiB", "1%", "1"))
+    with pytest.raises(BudgetError, match=r"nothing keeps the budget \(450 KiB") as told:
+        protect(tmp_path / "refused", Budget.parse("450KiB", "1%", "1"))
     assert re.search(r"nearest takes \d+ KiB of secure memory, .* % overhead \(", told.value.message)
-    assert re.search(r"allow \d+ KiB of secure memory", told.value.remedy)
+    assert re.fullmatch(r"allow \d+ KiB of secure memory", told.value.remedy)
+    with pytest.raises(BudgetError, match="the TA alone takes 448 KiB"):
+        protect(tmp_path / "refused", Budget.parse("300KiB", "1%", "1"))
     assert not list((tmp_path / "refused").rglob("checkpoint.pt"))
+
+
+def test_a_larger_model_is_advised_where_the_overhead_is_too_much_alone() -> None:
+    found = {Strategy(taps=("image",)): Figures(overhead=0.5, memory=1 << 20, boundary=100)}
+    told = none_within(found, Budget.parse("2MiB", "1%"))
+    assert (
+        told.remedy
+        == "allow 50 % overhead, or give a larger model: costs are compared with those of the unprotected one"
+    )
+    assert none_within(found, Budget.parse("500KiB", "60%")).remedy == "allow 1 MiB of secure memory"
 
 
 def test_where_training_misses_the_budget_the_report_says_how_near_it_comes(tmp_path: Path) -> None:

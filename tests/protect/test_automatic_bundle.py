@@ -40,7 +40,9 @@ def test_a_bundle_is_compiled_anew_for_other_keys_another_name_or_another_traini
     assert (folder / "pair.clb").read_bytes() != kept
 
 
-def test_licences_outlive_a_run_that_misses_the_budget(made: Protected, tmp_path: Path) -> None:
+def test_licences_outlive_a_run_that_misses_the_budget(
+    made: Protected, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, keys = shutil.copytree(made.folder, tmp_path / "digits"), made.folder.parent / "keys"
     strict = Budget(memory=BUDGET.memory, overhead=BUDGET.overhead, accuracy=0.0)
     with pytest.raises(BudgetError, match="no strategy that was trained keeps the budget") as told:
@@ -54,7 +56,11 @@ def test_licences_outlive_a_run_that_misses_the_budget(made: Protected, tmp_path
     assert again.report["earlier_bundle"] is None and "No bundle was made" not in again.page.read_text()
     # what lies there under the bundle's name is compared, too
     again.bundle.write_bytes(b"something else")
-    assert Bundle.load(protect(folder, keys=keys).bundle).name == "digits"
+    capsys.readouterr()
+    assert Bundle.load(protect(folder, keys=keys, quiet=False).bundle).name == "digits"
+    assert (folder / "pair.clb.1").read_bytes() == b"something else"
+    said = capsys.readouterr().err
+    assert "it is kept as pair.clb.1" in said and "licences of the bundle before it do not open it" in said
 
 
 def before_notes(made: Protected, folder: Path) -> Path:

@@ -150,6 +150,18 @@ def test_commands_that_follow_a_lock_can_be_pasted(monkeypatch: pytest.MonkeyPat
     assert shlex.split(facts["then"])[4:6] == secret
 
 
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("name", list(QUICK))
+def test_nothing_is_written_among_the_data(name: str, tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        (tmp_path / "pictures" / part / "one").mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    said = refusal(
+        name, "wrong_models:net", "--data", str(tmp_path / "pictures"), "-o", str(tmp_path / "pictures" / ".")
+    )
+    assert "would be written among your data" in said and sorted(tmp_path.rglob("*")) == before
+
+
 def refusal(name: str, *arguments: str) -> str:
     """What the command says: message and remedy."""
     given = [name, *QUICK[name], "--device", "cpu", *arguments]
@@ -167,6 +179,8 @@ def refusal(name: str, *arguments: str) -> str:
     ("arguments", "says"),
     [
         (["nowhere:net"], "module nowhere cannot be imported"),
+        (["wrong_models.py:net"], "write wrong_models:net"),
+        (["wrong_models"], "such as my_models:network"),
         (["wrong_models:nobody"], "has no 'nobody'"),
         (["wrong_models:broken"], "failed: ValueError: no weights here"),
         (["wrong_models:nothing"], "returned NoneType"),
@@ -190,7 +204,7 @@ def test_a_wrong_model_is_named(name: str, arguments: list[str], says: str) -> N
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        ("missing.npz", "missing.npz is no folder, no .npz file"),
+        ("missing.npz", "there is no missing.npz"),
         ("keys.npz", "keys.npz has no train and no test images; its keys are ['pictures']"),
         ("half.npz", "half.npz has no test images"),
         ("labels.npz", "labels.npz[x_train]: labels have the shape (5,) for 1347 images"),
@@ -225,7 +239,8 @@ def test_wrong_data_are_named(data: str, says: str) -> None:
         ("edgepro", ["--mean", "0,0,0", "--std", "1,1,1"], "the images have 1 channels"),
         ("edgepro", ["--size", "8"], "data.npz: only a folder's images are resized"),
         ("edgepro", ["--rate", "-1"], "-1.0 is not in the range x>0"),
-        ("edgepro", ["-o", "data.npz"], "data.npz cannot be made"),
+        ("edgepro", ["-o", "net.pt"], "net.pt cannot be made"),
+        ("edgepro", ["-o", "data.npz"], "data.npz would be written among your data"),
         ("prune", ["--criterion", "foo"], "'foo' is not one of 'taylor', 'l1'"),
         ("prune", ["--criterion", "bn"], "the criterion 'bn' applies to no layer"),
         ("prune", ["--target", "1"], "1.0 is not in the range 0<x<1"),

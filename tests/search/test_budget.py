@@ -27,6 +27,7 @@ def test_words() -> None:
         ((None, "-1%", None), "'-1%'"),
         ((None, None, "1%"), "without a percent sign"),
         ((None, None, "nan"), "'nan'"),
+        ((None, None, "-3"), "'-3' is less than nothing"),
     ],
 )
 def test_refused(given: tuple[str | None, str | None, str | None], named: str) -> None:

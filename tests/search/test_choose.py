@@ -67,6 +67,22 @@ def test_proxies_count_only_without_trainings() -> None:
     assert choose([short, record(1)], BUDGET).record is not short
 
 
+def test_what_did_better_in_a_short_training_alone_is_told() -> None:
+    winner, brief = record(0, gain=1.0, overhead=0.008), record(1, Stage.PROXY, gain=1.0, overhead=-0.05)
+    found = choose([winner, brief, record(0, Stage.PROXY, gain=1.0)], BUDGET)
+    assert found.record is winner
+    assert "nothing else was trained in full" in found.why
+    assert f"better there: {brief.strategy}" in found.why and "--trainings" in found.why
+    for other in (
+        record(1, Stage.PROXY, gain=1.4, overhead=-0.05),
+        record(1, Stage.PROXY, gain=1.0, lost=2.0, overhead=-0.05),
+        record(0, Stage.PROXY, gain=1.0, overhead=-0.05),
+    ):  # worth more to an attacker; beyond the budget; trained in full as well
+        assert "better there" not in choose([winner, other], BUDGET).why
+    beyond = choose([record(0, lost=3.0), brief], BUDGET)
+    assert not beyond.fits and f"better there: {brief.strategy}" in beyond.why, "there the budget was kept"
+
+
 def test_nothing_at_all() -> None:
     assert choose([], BUDGET).record is None
 

@@ -78,6 +78,7 @@ def licence(
         keys=directory,
     )
     made.save(output_file)
+    kind = "this device's own" if personal else "the same for all devices"
     show_facts({
         "licence": output_file,
         "model": f"{opened.name} (version {opened.version})",
@@ -85,5 +86,5 @@ def licence(
         "answers": output if output != "top-k" else f"top {top_k}",
         "queries": queries or "no limit",
         "per minute": rate or "no limit",
-        "password": "none" if password is None else f"{password}, {'its own' if personal else 'shared'}",
+        "password": "none" if locks is None else f"{password} of '{locks.model}', {kind}",
     })  # fmt: skip

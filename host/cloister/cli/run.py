@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -18,6 +18,12 @@ from cloister.errors import CloisterError
 from cloister.seal.bundle import Bundle
 from cloister.seal.files import read_file, write_aside
 from cloister.seal.licence import OUTPUTS, Licence
+from cloister.teec.codes import Origin
+from cloister.teec.errors import TeecError
+
+if TYPE_CHECKING:
+    from cloister.device.base import Device
+    from cloister.device.session import Session
 
 EXAMPLE = """
 \b
@@ -43,6 +49,18 @@ def read_inputs(path: Path) -> Any:
             f"{path} is no .npy or .npz file of plain arrays",
             "write it with numpy.save(path, array) or numpy.savez(path, name=array)",
         ) from error
+
+
+def _loaded(
+    device: Device, bundle: Path, licence: Path, opened: Bundle, licensed: Licence, memory: int, overlap: str
+) -> Session:
+    """The model, loaded; a refusal names the two files."""
+    try:
+        return device.load(opened, licensed, memory=memory, overlap=overlap)
+    except TeecError as error:
+        if error.origin is not Origin.TRUSTED_APP:
+            raise
+        raise CloisterError(f"the device refuses {bundle} with {licence}: {error.message}", error.remedy) from error
 
 
 @click.command(epilog=EXAMPLE)
@@ -90,7 +108,7 @@ def run(
     keep_apart(save, inputs)
     opened, licensed, arrays = Bundle.load(bundle), Licence.load(licence), read_inputs(inputs)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with connect(target) as device, device.load(opened, licensed, memory=memory, overlap=overlap) as model:
+    with connect(target) as device, _loaded(device, bundle, licence, opened, licensed, memory, overlap) as model:
         quiet = as_json or not sys.stderr.isatty()
         from rich.console import Console
 

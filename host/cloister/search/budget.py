@@ -57,6 +57,8 @@ def parse_accuracy(text: str) -> float:
         BudgetError: it is no number of points.
     """
     match = re.fullmatch(_NUMBER + r"(?:points?)?\s*", text)
+    if not match and re.fullmatch(r"\s*-" + _NUMBER, text):
+        raise BudgetError(f"accuracy: {text!r} is less than nothing", "write 0 where no point may be lost")
     if not match:
         raise BudgetError(
             f"accuracy: {text!r} is no number of points",

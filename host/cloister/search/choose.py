@@ -77,12 +77,32 @@ def choose(records: Sequence[Record], budget: Budget, margin: float = MARGIN) ->
     fits = budget.fits(figures)
     lines = [_why(winner, known, budget, margin)]
     if second is None:
-        lines.append("There is no runner-up: nothing else was trained.")
+        lines.append("There is no runner-up: nothing else was trained in full.")
     else:
         lines.append(_why_not(second, winner, budget, margin))
+    if winner.stage is Stage.TRAINING:
+        lines += _promising(winner, records, budget, margin)
     if winner.stage is Stage.PROXY:
         lines.append("It was only trained briefly: there was no time for a full training.")
     return Choice(winner, fits, second, "\n".join(lines))
+
+
+def _promising(winner: Record, records: Sequence[Record], budget: Budget, margin: float) -> list[str]:
+    """A sentence on what was trained briefly alone and did better there than the winner; none without such a one."""
+    full = {record.strategy for record in records if record.stage is Stage.TRAINING}
+    brief = [
+        record
+        for record in records
+        if record.figures is not None and record.stage is Stage.PROXY and record.strategy not in full
+        and budget.fits(record.figures)
+    ]  # fmt: skip
+    best = _best([winner, *brief], budget, margin)
+    if best is winner:
+        return []
+    return [
+        f"Trained briefly alone, and better there: {best.strategy} ({tell(_known(best))}). More full trainings "
+        "(--trainings) would tell whether it stays so."
+    ]
 
 
 def _known(record: Record) -> Figures:

@@ -9,6 +9,7 @@ import json
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +126,22 @@ def make_bundle(
             files["model" if "model" in files else "cpm"], backbone=files.get("backbone"), name=name,
             secure_memory=budget.memory, keys=keys, password=password,
         )  # fmt: skip
+        earlier = noted.get("bundle")
+        if earlier is not None and bundle.exists() and _digest(bundle) != earlier:
+            say(f"{bundle} is not what was compiled here; it is kept as {_aside(bundle).name}")
         compiled.save(bundle)
         say(f"compiled {bundle.name}: {bundle.stat().st_size} bytes")
+        if earlier is not None:
+            say("licences of the bundle before it do not open it: issue them anew")
     _note(folder, {**made, "bundle": _digest(bundle), "written": sorted(written.values())})
     return bundle, about
+
+
+def _aside(path: Path) -> Path:
+    """Rename a file to the first free of ``name.1``, ``name.2`` and so on."""
+    kept = next(found for n in count(1) if not (found := path.with_name(f"{path.name}.{n}")).exists())
+    path.replace(kept)
+    return kept
 
 
 def _bundle_of(files: Iterable[str]) -> str:

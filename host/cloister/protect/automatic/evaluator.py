@@ -225,7 +225,7 @@ class TrainingEvaluator:
         target, beside, right, details = self._trained(strategy, stage, depth, source)
         if strategy.lock is not None and stage == "training":
             attacks = (*attacks, *(attack for attack in LOCK_ATTACKS if attack not in attacks))
-        details["victim_test"] = self._tested
+        details["victim_test"] = self.tested
         if source is not None:
             details["pruned"] = {
                 "left": self._pruned.left(source),
@@ -282,7 +282,7 @@ class TrainingEvaluator:
         return target, [], right, details
 
     @cached_property
-    def _tested(self) -> float:
+    def tested(self) -> float:
         """The victim's accuracy on test images."""
         return accuracy(self._victim, self._splits.test, self._splits)
 
@@ -333,7 +333,7 @@ class TrainingEvaluator:
     def _whole(self, strategy: Strategy, place: Path, name: str) -> tuple[Exposed, float, dict[str, Any]]:
         """The whole model in the TA: nothing is exposed."""
         path = copied(self.costs.victim_file(strategy.precision), place, MODEL_FILE)
-        right, test = self._right, self._tested
+        right, test = self._right, self.tested
         if strategy.precision == "int8":
             images = (self._splits.validation, self._splits.test)
             right, test = (onnx_accuracy(path, part, self._splits) for part in images)

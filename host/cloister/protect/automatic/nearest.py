@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 
+from cloister.compile.memory import TA_OWN
 from cloister.errors import CloisterError
 from cloister.protect.strategy import Strategy
 from cloister.search import Budget, BudgetError, Evaluator, Figures
@@ -22,16 +24,32 @@ LEAST: dict[str, Scalar] = {
 #: Tensors of which each is tried as the only tap: of a deep model all would take minutes, and tell little more.
 PLACES = 5
 
+#: Seconds between two lines that tell that it goes on.
+PATIENCE_S = 10.0
 
-def check_possible(evaluator: Evaluator, budget: Budget) -> None:
+
+def check_possible(evaluator: Evaluator, budget: Budget, say: Callable[[str], None] = lambda _: None) -> None:
     """Look for one strategy whose estimate keeps memory and overhead, error allowed for.
+
+    Args:
+        evaluator: whose estimates are taken.
+        budget: what is to be kept.
+        say: told now and then that it goes on.
 
     Raises:
         BudgetError: neither the usual strategies nor the cheapest of each kind do; says how near they come.
     """
+    if budget.memory is not None and budget.memory <= TA_OWN:
+        raise BudgetError(
+            f"nothing keeps the budget ({budget}): the TA alone takes {size(TA_OWN)} of secure memory",
+            "allow more, such as 2MiB; the model's part comes on top",
+        )
     found: dict[Strategy, Figures] = {}
-    reason = ""
+    reason, last = "", time.monotonic()
     for point in _points(evaluator):
+        if found and time.monotonic() - last >= PATIENCE_S:
+            last = time.monotonic()
+            say(f"none of {len(found)} strategies keeps it so far; trying cheaper ones")
         strategy = evaluator.space.build(point)
         if strategy in found:
             continue
@@ -57,8 +75,10 @@ def none_within(found: Mapping[Strategy, Figures], budget: Budget) -> BudgetErro
         f"  the one of least memory {_told(*least[0])},",
         f"  the one of least overhead {_told(*least[1])}",
     ]
-    return BudgetError("\n".join(lines), f"allow {_wanted(nearest[1], budget)}, or give a larger model: its costs "
-                      "are compared with those of the unprotected model")  # fmt: skip
+    remedy = f"allow {_wanted(nearest[1], budget)}"
+    if budget.excess(nearest[1], doubt=True).get("overhead", 0) > 0:
+        remedy += ", or give a larger model: costs are compared with those of the unprotected one"
+    return BudgetError("\n".join(lines), remedy)
 
 
 def _points(evaluator: Evaluator) -> Iterator[Point]:

@@ -17,7 +17,7 @@ from cloister.protect.automatic.bundle import check_folder, earlier_bundle, keep
 from cloister.protect.automatic.evaluator import TrainingEvaluator
 from cloister.protect.automatic.measure import check_measurable, measured, resident
 from cloister.protect.automatic.nearest import check_possible, none_within
-from cloister.protect.automatic.report import coarse, report_of, write_report
+from cloister.protect.automatic.report import doubts, report_of, write_report
 from cloister.protect.automatic.settings import ProtectSettings
 from cloister.protect.automatic.whole import PASSWORD_FILE
 from cloister.protect.strategy import Strategy
@@ -135,12 +135,13 @@ def protect_model(
     evaluator = TrainingEvaluator(
         victim, splits, settings, work, memory=budget.memory, label=name, device=device, quiet=quiet
     )
-    say(f"{name} labels {evaluator.right:.2%} of {len(splits.validation)} validation images rightly; {_taken(splits)}")
-    if warning := coarse(budget, splits):
+    right = f"{evaluator.right:.2%} of {len(splits.validation)} validation images"
+    say(f"the model labels {right} rightly; {_taken(splits)}")
+    for warning in doubts(budget, splits, evaluator.right, evaluator.tested):
         say(warning)
     evaluator.check_victim()
     say(f"estimating whether {budget} can be kept")
-    check_possible(evaluator, budget)
+    check_possible(evaluator, budget, say)
     say(f"searching within {budget}; {len(evaluator.taps)} tensors can be tapped")
     found = search(
         evaluator, budget, study=study or work / STUDY_FILE, name=study_name(evaluator, settings, budget),

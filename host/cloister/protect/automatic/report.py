@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def report_of(
             "class_names": list(splits.classes), "mean": list(splits.mean), "std": list(splits.std),
             "training": len(splits.train), "validation": len(splits.validation), "test": len(splits.test),
         },
-        "warnings": [text for text in (QUICK if settings.quick else "", coarse(budget, splits)) if text],
+        "warnings": [QUICK] * settings.quick + doubts(budget, splits, evaluator.right, details["victim_test"]),
         "budget": budget.as_json(),
         "fits": found.choice.fits,
         "chosen": _row(chosen, budget),
@@ -80,6 +81,34 @@ def report_of(
         "settings": asdict(settings),
         "settings_digest": settings.digest,
     }  # fmt: skip
+
+
+def doubts(budget: Budget, splits: Splits, validation: float, test: float) -> list[str]:
+    """Warnings of what makes the points that are lost doubtful.
+
+    Args:
+        budget, splits: the command's.
+        validation, test: accuracy of the unprotected model on these images, 0 to 1.
+    """
+    return [text for text in (coarse(budget, splits), memorised(splits, validation, test)) if text]
+
+
+def memorised(splits: Splits, validation: float, test: float) -> str:
+    """A warning where the model was probably trained on the validation images; else empty.
+
+    Two and a half standard errors of the difference, and at least a point, are taken for chance.
+    """
+    first, second = len(splits.validation), len(splits.test)
+    both = (validation * first + test * second) / (first + second)
+    chance = 2.5 * math.sqrt(both * (1 - both) * (1 / first + 1 / second))
+    if validation - test <= max(0.01, chance):
+        return ""
+    return (
+        f"the model labels {validation:.2%} of the validation images rightly and {test:.2%} of the test images: it was "
+        "probably trained on the former, too. Then points are lost against answers that it knows by heart, and the "
+        "budget of accuracy is kept by less than could be: give images that it has not seen (validation/CLASS in the "
+        "folder; x_val, y_val in the .npz)"
+    )
 
 
 def coarse(budget: Budget, splits: Splits) -> str:

@@ -99,6 +99,8 @@ def _load(where: str | Path | Splits | Sequence[Any], validation: float, seed: i
         return _npz(path, validation, seed)
     if is_factory(text):
         return _factory(text, validation, seed)
+    if not path.exists():
+        raise TrainingError(f"there is no {text}", "check the path: a folder, an .npz file or a package.module:factory")
     raise TrainingError(
         f"{text} is no folder, no .npz file and no package.module:factory",
         "check the path, or name a factory that can be imported",

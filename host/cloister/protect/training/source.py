@@ -37,9 +37,11 @@ def call_factory(name: str) -> Any:
     try:
         found: Any = importlib.import_module(module_name)
     except ImportError as error:
-        raise TrainingError(
-            f"{name}: module {module_name} cannot be imported: {error}", "run where it lies, or put it on PYTHONPATH"
-        ) from error
+        written = module_name.removesuffix(".py")
+        remedy = (
+            f"write {written}:{attribute}" if written != module_name else "run where it lies, or put it on PYTHONPATH"
+        )
+        raise TrainingError(f"{name}: module {module_name} cannot be imported: {error}", remedy) from error
     except Exception as error:  # whatever the user's module does
         raise TrainingError(f"{name}: importing {module_name} failed: {_told(error)}", "mend that module") from error
     for part in attribute.split("."):
@@ -88,7 +90,10 @@ def load_model(source: str | Path | nn.Module, checkpoint: Path | None = None, s
     elif Path(source).suffix == ".onnx":
         module = _from_onnx(Path(source), shape)
     else:
-        raise TrainingError(f"{source} is no package.module:factory and no .onnx file", "check the name")
+        raise TrainingError(
+            f"{source} is no package.module:factory and no .onnx file",
+            "name a function that returns the model, such as my_models:network for network() in my_models.py",
+        )
     if checkpoint is not None:
         if Path(str(source)).suffix == ".onnx" and not isinstance(source, nn.Module):
             raise TrainingError(f"{source} brings its own weights", f"leave the checkpoint {checkpoint} out")
