@@ -25,6 +25,7 @@ from cloister.protect.results.attacks import outdated
 from cloister.protect.results.cases import CASES, SEEDS
 from cloister.protect.results.context import Context
 from cloister.protect.results.page import commands, markdown, write
+from cloister.protect.results.tenth import goals
 from cloister.protect.results.victims import kept_as
 from cloister.protect.strategy import Strategy
 
@@ -83,6 +84,19 @@ def test_a_pruned_network_in_clear_is_attacked_like_the_white_box(place: Path) -
     assert ran == {"direct", "finetune", "steal", "head"}, "it has no lock to be searched for"
     assert [line["attack"] for line in attacks["runs seen"]] == ["observe"]
     assert attacks["runs seen"][0]["accuracy"] > 0.85, "locked tensors that are shown give the password away"
+
+
+def test_a_tenth_of_the_data_is_a_bench_of_its_own(place: Path) -> None:
+    (record,) = (record for record in content(place)["records"] if record["experiment"] == "tenth")
+    assert record["target"] == "turned" and {line["budget"] for line in record["attacks"]} == {"10 % of the data"}
+    ran = {line["attack"].partition(",")[0] for line in record["attacks"]}
+    assert ran >= {"finetune", "head", "mask", "prune"} and not ran & {"steal", "direct"}
+    assert all(line["above"] == pytest.approx(line["accuracy"] - line["black_box"]) for line in record["attacks"])
+    best = max(line["above"] for line in record["attacks"])
+    page = (place / "docs" / "results.md").read_text().partition("## Locks, attacked with a tenth")[2]
+    assert f"| {100 * best:+.2f} |" in page.partition("\n## ")[0]
+    goal = next(goal for goal in goals([{**record, "model": "vgg7"}]) if goal.model == "vgg7")
+    assert goal.met == [100 * best <= 2] and f"{100 * best:+.2f} points" in goal.cell()
 
 
 def test_the_page_and_its_plots_show_every_experiment(place: Path) -> None:

@@ -24,7 +24,7 @@ Record = dict[str, Any]
 #: Folder of the plots, beside the page.
 PLOTS = "plots"
 #: What tells records of a network and a seed apart, by experiment.
-NAMED = {"edgepro": "variant", "prune": "variant", "attacks": "target", "mirror": "variant"}
+NAMED = {"edgepro": "variant", "prune": "variant", "attacks": "target", "tenth": "target", "mirror": "variant"}
 
 
 @dataclass
@@ -104,7 +104,7 @@ class Context:
             "seconds": round(time.monotonic() - began, 1), "device": _device(self.device), "epochs_share": self.epochs,
             "precision": precision_of(case, self.device), "threads": torch.get_num_threads(),
             "torch": torch.__version__,
-            **({"effort_share": self.effort} if experiment in ("attacks", "mirror") else {}),
+            **({"effort_share": self.effort} if experiment in ("attacks", "tenth", "mirror") else {}),
             **({"measured": found["measured"]} if "measured" in found else {}),
         }  # fmt: skip
         self.keep(record)

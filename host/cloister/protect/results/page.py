@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from cloister.attack.table import Table
-from cloister.protect.results import attacks, edgepro, locks, mirror, planning, pruning, victims
+from cloister.protect.results import attacks, edgepro, locks, mirror, planning, pruning, tenth, victims
 from cloister.protect.results.cases import CASES, MODELS, SEEDS
 from cloister.protect.results.context import PLOTS, Record, precision_of
 from cloister.protect.results.strategies import STRATEGIES
@@ -20,11 +20,13 @@ from cloister.protect.results.summary import aims, missing, name_of, summaries
 #: Experiments by name, in the order of the page. Each module has TITLE, run(context, case, seed), wanted(model), and
 #: of records figures(record), goals(records), parts(records) and pictures(records).
 EXPERIMENTS: dict[str, ModuleType] = {
-    "victim": victims, "edgepro": edgepro, "prune": pruning, "attacks": attacks, "mirror": mirror,
+    "victim": victims, "edgepro": edgepro, "prune": pruning, "attacks": attacks, "tenth": tenth,
+    "mirror": mirror,
 }  # fmt: skip
 #: By experiment, what its ``run`` takes as variants.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "victim": (), "edgepro": tuple(edgepro.VARIANTS), "prune": tuple(pruning.VARIANTS), "attacks": attacks.DEFAULT,
+    "tenth": attacks.DEFAULT[:-1],
     "mirror": tuple(dict.fromkeys(name for names in STRATEGIES.values() for name in names)),
 }  # fmt: skip
 PROGRAM = "python -m cloister.protect.results"
