@@ -21,6 +21,7 @@ import numpy.typing as npt
 import onnx
 import onnx.version_converter
 
+from cloister.arrays import ARRAY_ERRORS, load_arrays
 from cloister.errors import CloisterError
 from cloister.ir.load import ModelSource, load_model, opset_of
 
@@ -100,12 +101,11 @@ def load_samples(path: Path) -> Array | dict[str, Array]:
         QuantizationError: no such file, or not of these kinds.
     """
     try:
-        loaded = np.load(path, allow_pickle=False, mmap_mode="r" if path.suffix == ".npy" else None)
-    except (OSError, ValueError, EOFError) as error:
+        return load_arrays(path, mapped=path.suffix == ".npy")
+    except ARRAY_ERRORS as error:
         raise QuantizationError(
             f"{path} holds no samples: {error}", "save them with numpy.save or, for several inputs, numpy.savez"
         ) from error
-    return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
 
 
 def quantize_model(

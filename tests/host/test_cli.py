@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,13 @@ def test_inputs_that_are_no_arrays_are_refused(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "x.npy").write_text("no array")
     assert call("run", bundle, tmp_path / "m.lic", tmp_path / "x.npy") == 1
     assert "numpy.save" in capsys.readouterr().err
+    np.savez(tmp_path / "whole.npz", x=np.arange(1000.0))
+    whole = (tmp_path / "whole.npz").read_bytes()
+    (tmp_path / "damaged.npz").write_bytes(whole[:900] + bytes(100) + whole[1000:])
+    (tmp_path / "half.npz").write_bytes(whole[: len(whole) // 2])
+    for name in ("damaged.npz", "half.npz"):
+        assert call("run", bundle, tmp_path / "m.lic", tmp_path / name) == 1
+        assert f"{name} is no .npy or .npz file" in capsys.readouterr().err
     np.save(tmp_path / "o.npy", np.array([{}], dtype=object), allow_pickle=True)
     assert call("run", bundle, tmp_path / "m.lic", tmp_path / "o.npy") == 1
     assert "o.npy" in capsys.readouterr().err
@@ -180,6 +188,7 @@ def test_a_file_of_another_kind_is_never_overwritten(tmp_path: Path, capsys: pyt
     assert call("licence", bundle, key, "-o", tmp_path / "m.lic") == 0
     assert call("licence", bundle, key, "-o", tmp_path / "m.lic") == 0, "a new licence takes the old one's place"
     (tmp_path / "report.json").write_text('{"accuracy": 0.9}')
+    np.savez(tmp_path / "data.npz", x_train=np.zeros(3))
     np.save(tmp_path / "x.npy", np.zeros((1, 1, 8, 8), np.float32))
     (tmp_path / "d.json").write_bytes(DeviceRecord(bytes.fromhex(key.read_text()), (), "").to_bytes())
     before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
@@ -188,14 +197,36 @@ def test_a_file_of_another_kind_is_never_overwritten(tmp_path: Path, capsys: pyt
         (("licence", bundle, key, "-o"), "licence", ("m.clb", "d.pub", "report.json", "x.npy")),
         (("compile", MODEL, "-o"), "bundle", ("m.lic", "d.pub", "d.json")),
         (("provision", "--target", "qemu:none", "-o"), "device's record", ("m.clb", "report.json", "d.pub")),
-        (("run", bundle, tmp_path / "m.lic", tmp_path / "x.npy", "--save"), ".npz file", ("x.npy", "m.clb")),
+        (
+            ("run", bundle, tmp_path / "m.lic", tmp_path / "x.npy", "--save"),
+            ".npz file",
+            ("x.npy", "m.clb", "data.npz"),
+        ),
+        (("quantize", MODEL, "--samples", tmp_path / "x.npy", "-o"), "ONNX file", ("m.clb", "data.npz", "d.pub")),
+        (("plan", MODEL, "--secure-memory", "2MiB", "--picture"), "SVG picture", ("m.clb", "report.json")),
+        (("calibrate", "--output"), "table of constants", ("m.clb", "report.json")),
     ):
         for name in wrong:
             assert call(*command, tmp_path / name) == 1
             assert f"{name} is there already and is no {kind}" in capsys.readouterr().err
-    assert call("licence", bundle, key, "-o", tmp_path) == 1
-    assert f"{tmp_path} is a folder" in capsys.readouterr().err
+    os.mkfifo(tmp_path / "pipe")
+    for output, told in (
+        (tmp_path, f"{tmp_path} is a folder"),
+        (tmp_path / "pipe", "is no ordinary file"),
+        (bundle / "x.lic", "cannot be written to: Not a directory"),
+        (tmp_path / ("x" * 300), "File name too long"),
+    ):
+        assert call("licence", bundle, key, "-o", output) == 1
+        assert told in capsys.readouterr().err
+    (tmp_path / "pipe").unlink()
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_a_device_s_record_of_any_layout_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = json.loads(DeviceRecord(bytes(32), (), "").to_bytes())
+    (tmp_path / "d.json").write_text(json.dumps(record, sort_keys=True))
+    call("provision", "--target", "tcp://nowhere", "-o", tmp_path / "d.json")
+    assert "d.json" not in capsys.readouterr().err, "it is the target that is refused"
 
 
 def test_what_is_read_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,10 +234,19 @@ def test_what_is_read_is_not_written_over(tmp_path: Path, capsys: pytest.Capture
     model.write_bytes(MODEL.read_bytes())
     np.save(tmp_path / "x.npy", np.zeros((4, 1, 8, 8), np.float32))
     (tmp_path / "link.onnx").symlink_to(model)
-    for output in (model, tmp_path / "link.onnx", tmp_path / "x.npy"):
+    outside = onnx.load(model)
+    onnx.save(outside, tmp_path / "big.onnx", save_as_external_data=True, location="big.onnx.data", size_threshold=0)
+    (tmp_path / "weights.onnx").symlink_to(tmp_path / "big.onnx.data")
+    for output in (model, tmp_path / "link.onnx"):
         assert call("quantize", model, "--samples", tmp_path / "x.npy", "-o", output) == 1
         assert f"{output} would be written over" in capsys.readouterr().err
+    kept = (tmp_path / "big.onnx.data").read_bytes()
+    for output in (tmp_path / "x.npy", tmp_path / "big.onnx.data", tmp_path / "weights.onnx"):
+        assert call("quantize", tmp_path / "big.onnx", "--samples", tmp_path / "x.npy", "-o", output) == 1
     assert model.read_bytes() == MODEL.read_bytes() and len(np.load(tmp_path / "x.npy")) == 4
+    assert (tmp_path / "big.onnx.data").read_bytes() == kept
+    assert call("quantize", model, "--samples", tmp_path / "x.npy", "-o", tmp_path / "new" / "q.onnx") == 0
+    assert call("quantize", model, "--samples", tmp_path / "x.npy", "-o", tmp_path / "new" / "q.onnx") == 0
 
 
 def test_a_file_that_is_no_licence_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,9 +103,16 @@ def test_too_few_validation_images_for_the_budget_are_told() -> None:
 
 def test_a_model_that_knows_its_validation_images_by_heart_is_told() -> None:
     splits = digits_splits()
-    assert "knows by heart" in memorised(splits, 1.0, 0.96) and "validation/CLASS" in memorised(splits, 1.0, 0.96)
+    assert "knows by heart" in memorised(Budget(), splits, 1.0, 0.96) and "validation/CLASS" in memorised(
+        Budget(), splits, 1.0, 0.96
+    )
     for validation, test in ((0.985, 0.98), (0.95, 0.96), (0.80, 0.77)):  # less than a point, the wrong way, chance
-        assert memorised(splits, validation, test) == "", (validation, test)
+        assert memorised(Budget(), splits, validation, test) == "", (validation, test)
+    many = replace(
+        splits, validation=splits.train.take(torch.arange(6000) % 100), test=splits.train.take(torch.arange(9000) % 100)
+    )
+    assert memorised(Budget(accuracy=2.0), many, 0.999, 0.991) == "", "less than a point, and than half of the budget"
+    assert memorised(Budget(accuracy=0.5), many, 0.999, 0.991)
 
 
 def test_the_estimate_is_that_of_the_files_that_were_made(made: Protected) -> None:

@@ -153,13 +153,33 @@ def test_commands_that_follow_a_lock_can_be_pasted(monkeypatch: pytest.MonkeyPat
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("name", list(QUICK))
 def test_nothing_is_written_among_the_data(name: str, tmp_path: Path) -> None:
+    place = tmp_path / "pictures"
     for part in ("train", "test"):
-        (tmp_path / "pictures" / part / "one").mkdir(parents=True)
+        for label in ("one", "two"):
+            (place / part / label).mkdir(parents=True)
+            for number in range(12):
+                Image.fromarray(np.full((8, 8), 20 * number, np.uint8)).save(place / part / label / f"{number}.png")
     before = sorted(tmp_path.rglob("*"))
-    said = refusal(
-        name, "wrong_models:net", "--data", str(tmp_path / "pictures"), "-o", str(tmp_path / "pictures" / ".")
-    )
-    assert "would be written among your data" in said and sorted(tmp_path.rglob("*")) == before
+    for output in (place / ".", place / "train" / "new"):
+        said = refusal(name, "wrong_models:net", "--data", str(place), "-o", str(output))
+        assert "among the images of" in said or "answers (2, 10)" in said, said
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("place")
+def test_what_is_read_is_never_overwritten(tmp_path: Path) -> None:
+    for name, written in (("edgepro", "locked.onnx"), ("prune", "pruned.onnx"), ("prune", "pruned_int8.onnx")):
+        model = tmp_path / written
+        model.write_bytes(Path("net.onnx").read_bytes())
+        said = refusal(name, str(model), "--data", "data.npz", "-o", str(tmp_path))
+        assert f"{written} would be overwritten" in said
+        assert model.read_bytes() == Path("net.onnx").read_bytes()
+    (tmp_path / "pruned.pt").write_bytes(Path("net.pt").read_bytes())
+    given = ["wrong_models:net", "--checkpoint", str(tmp_path / "pruned.pt"), "--data", "data.npz", "-o", str(tmp_path)]
+    assert "pruned.pt would be overwritten" in refusal("prune", *given)
+    (tmp_path / "out").mkdir()
+    given = ["wrong_models:net", "--checkpoint", "net.pt", "--data", "data.npz", "--protected", str(tmp_path / "out")]
+    assert "has the attacks that `cloister protect` tried" in refusal("attack", *given, "-o", str(tmp_path / "out"))
 
 
 def refusal(name: str, *arguments: str) -> str:
@@ -240,7 +260,7 @@ def test_wrong_data_are_named(data: str, says: str) -> None:
         ("edgepro", ["--size", "8"], "data.npz: only a folder's images are resized"),
         ("edgepro", ["--rate", "-1"], "-1.0 is not in the range x>0"),
         ("edgepro", ["-o", "net.pt"], "net.pt cannot be made"),
-        ("edgepro", ["-o", "data.npz"], "data.npz would be written among your data"),
+        ("edgepro", ["-o", "data.npz"], "data.npz cannot be made"),
         ("prune", ["--criterion", "foo"], "'foo' is not one of 'taylor', 'l1'"),
         ("prune", ["--criterion", "bn"], "the criterion 'bn' applies to no layer"),
         ("prune", ["--target", "1"], "1.0 is not in the range 0<x<1"),

@@ -427,14 +427,34 @@ def test_a_new_folder_can_go_on_from_the_records_of_another(place: Path, tmp_pat
     invoke(tmp_path, "--known", str(file), "--only", "victim", "--only", "edgepro", "--only", "prune")
     assert content(tmp_path) == content(place), "nothing was made again, and nothing was lost"
     assert {path.name for path in (tmp_path / "work").iterdir()} == {"records"}
+    older = content(place)
+    for record in older["records"]:
+        record.pop("method", None)  # of a bench before there were numbers of it
+    (tmp_path / "older.json").write_text(json.dumps(older))
+    (tmp_path / "new").mkdir()
+    page = invoke(tmp_path / "new", "--known", str(tmp_path / "older.json"), "--epochs", "0.5")
+    assert "Of an older bench are" in page and content(tmp_path / "new")["records"] == older["records"]
+    comparisons = tmp_path / "new" / "work" / "records" / "generator.json"  # as an earlier version named it
+    comparisons.write_text(json.dumps({"experiment": "generator", "model": "digits", "rows": []}))
+    comparisons.with_name("generator_digits.json").write_text(comparisons.read_text())
+    assert len([r for r in Context(place, tmp_path / "new" / "work").records() if r["experiment"] == "generator"]) == 1
     mine = next((tmp_path / "work" / "records").glob("victim_*"))
     mine.write_text(json.dumps({**json.loads(mine.read_text()), "test": 0.125}))
     assert "12.50%" in invoke(tmp_path, "--known", str(file), "--write-only"), "what is here already counts"
-    for text in ("[]", "{", '{"records": [{}]}', '{"records": [1]}'):
+    victim = {"experiment": "victim", "model": "digits", "seed": 7}
+    for text in (
+        "[]",
+        "{",
+        '{"records": [{}]}',
+        '{"records": [1]}',
+        '{"records": {}}',
+        json.dumps({"records": [victim]}),
+    ):
         (tmp_path / "wrong.json").write_text(text)
         arguments = ["--work", str(tmp_path / "work"), "--docs", str(tmp_path / "docs"), "--write-only", "--known"]
         wrong = CliRunner().invoke(main, [*arguments, str(tmp_path / "wrong.json")])
         assert wrong.exit_code == 1 and "wrong.json has no records" in wrong.output, text
+    assert not list((tmp_path / "work").rglob("*_7*"))
 
 
 def test_the_generators_comparisons_are_kept_and_judged(tmp_path: Path) -> None:

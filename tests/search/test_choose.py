@@ -69,18 +69,26 @@ def test_proxies_count_only_without_trainings() -> None:
 
 def test_what_did_better_in_a_short_training_alone_is_told() -> None:
     winner, brief = record(0, gain=1.0, overhead=0.008), record(1, Stage.PROXY, gain=1.0, overhead=-0.05)
-    found = choose([winner, brief, record(0, Stage.PROXY, gain=1.0)], BUDGET)
+    before = record(0, Stage.PROXY, gain=1.0)
+    found = choose([winner, brief, before], BUDGET)
     assert found.record is winner
     assert "nothing else was trained in full" in found.why
-    assert f"better there: {brief.strategy}" in found.why and "--trainings" in found.why
+    assert (
+        f"Better in short trainings, and not trained in full: {brief.strategy}" in found.why
+        and "--trainings" in found.why
+    )
     for other in (
         record(1, Stage.PROXY, gain=1.4, overhead=-0.05),
         record(1, Stage.PROXY, gain=1.0, lost=2.0, overhead=-0.05),
         record(0, Stage.PROXY, gain=1.0, overhead=-0.05),
     ):  # worth more to an attacker; beyond the budget; trained in full as well
-        assert "better there" not in choose([winner, other], BUDGET).why
-    beyond = choose([record(0, lost=3.0), brief], BUDGET)
-    assert not beyond.fits and f"better there: {brief.strategy}" in beyond.why, "there the budget was kept"
+        assert "Better in" not in choose([winner, before, other], BUDGET).why
+    assert "Better in" not in choose([winner, brief], BUDGET).why, "how the winner did in a short training is not known"
+    # attackers of a full training try harder
+    better = record(1, Stage.PROXY, gain=1.2)
+    assert "Better in" not in choose([record(0, gain=1.3), before, better], BUDGET).why
+    beyond = choose([record(0, lost=3.0), record(0, Stage.PROXY, lost=3.0), brief], BUDGET)
+    assert not beyond.fits and str(brief.strategy) in beyond.why, "there the budget was kept"
 
 
 def test_nothing_at_all() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from cloister.cli.common import NewFile, begins
 from cloister.errors import CloisterError
 
 EXAMPLE = """
@@ -25,7 +26,10 @@ Examples:
     "--target", default="qemu", show_default=True, metavar="TARGET",
     help="qemu: count instructions on the emulator. qemu:NAME or ssh://root@host[:port]: measure time there.",
 )  # fmt: skip
-@click.option("--output", type=click.Path(path_type=Path), help="Write the table there [default: into the package].")
+@click.option(
+    "--output", type=NewFile("table of constants", begins(b'{\n  "version"')),
+    help="Write the table there [default: into the package].",
+)  # fmt: skip
 @click.option("--refit", is_flag=True, help="Do not measure: fit again what was measured last.")
 def calibrate(target: str, output: Path | None, refit: bool) -> None:
     """Measure kernels one by one, and what the TA adds, and fit the constants of the estimate to that.
@@ -44,6 +48,8 @@ def calibrate(target: str, output: Path | None, refit: bool) -> None:
         raise CloisterError(
             "the package's table is for the emulator", "name a file for this device's: --output device.json"
         )
+    if target != "qemu" and refit:
+        raise CloisterError("what was measured last was measured on the emulator", "leave out --refit, or --target")
     arguments = ["--refit" if refit else "--calibrate"]
     if target != "qemu":
         arguments += ["--target", target]

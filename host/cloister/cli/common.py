@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -86,13 +87,13 @@ class NewFile(click.ParamType[Path]):
 
     Args:
         what: the kind, in words.
-        begins: the bytes that such files begin with.
+        same: tells whether a file that is there is of this kind.
     """
 
     name = "path"
 
-    def __init__(self, what: str, begins: bytes) -> None:
-        self.what, self.begins = what, begins
+    def __init__(self, what: str, same: Callable[[Path], bool]) -> None:
+        self.what, self.same = what, same
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """The path; whatever else lies there would be lost, so it is refused before anything is done.
@@ -100,17 +101,34 @@ class NewFile(click.ParamType[Path]):
         Raises:
             CloisterError: there is a folder, or a file of another kind.
         """
-        path = Path(value)
-        if path.is_dir():
-            raise CloisterError(f"{path} is a folder", f"name the file in it: {path / 'NAME'}")
+        path, remedy = Path(value), "give another file to write to"
         try:
-            with path.open("rb") as file:
-                head = file.read(len(self.begins))
-        except OSError:  # there is none, or writing it will tell why it cannot be
-            head = b""
-        if head and head != self.begins:
-            raise CloisterError(f"{path} is there already and is no {self.what}", "give another file to write to")
+            found = path.stat()
+            if stat.S_ISDIR(found.st_mode):
+                raise CloisterError(f"{path} is a folder", f"name the file in it: {path / 'NAME'}")
+            if not stat.S_ISREG(found.st_mode):  # writing renames into place: a device would be gone
+                raise CloisterError(f"{path} is no ordinary file", remedy)
+            if found.st_size and not self.same(path):
+                raise CloisterError(f"{path} is there already and is no {self.what}", remedy)
+        except FileNotFoundError:
+            return path
+        except OSError as error:
+            raise CloisterError(f"{path} cannot be written to: {error.strerror}", remedy) from error
         return path
+
+
+def begins(*words: bytes) -> Callable[[Path], bool]:
+    """For :class:`NewFile`: files that begin with one of these bytes."""
+
+    def same(path: Path) -> bool:
+        with path.open("rb") as file:
+            return file.read(max(map(len, words))).startswith(words)
+
+    return same
+
+
+#: Pictures that this program draws, and those of other programs.
+SVG = begins(b"<svg", b"<?xml")
 
 
 def keep_apart(output: Path | None, *inputs: Path) -> None:

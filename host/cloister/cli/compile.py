@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from cloister.api import compile as compile_model
-from cloister.cli.common import Dim, NewFile, Size, compile_progress, human, show_facts
+from cloister.cli.common import Dim, NewFile, Size, begins, compile_progress, human, show_facts
 from cloister.cli.keys import DIRECTORY
 from cloister.errors import CloisterError
 from cloister.seal import Bundle
@@ -41,7 +41,7 @@ def pair_facts(bundle: Bundle) -> dict[str, object]:
 
 @click.command(epilog=EXAMPLE)
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("-o", "output", type=NewFile("bundle", MAGIC), required=True, help="Bundle file to write.")
+@click.option("-o", "output", type=NewFile("bundle", begins(MAGIC)), required=True, help="Bundle file to write.")
 @click.option(
     "--backbone",
     type=click.Path(path_type=Path),

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from cloister.api import licence as issue
-from cloister.cli.common import NewFile, show_facts
+from cloister.cli.common import NewFile, begins, show_facts
 from cloister.cli.keys import DIRECTORY
 from cloister.cli.provision import read_device_key
 from cloister.password import Password
@@ -29,7 +29,7 @@ Examples:
 @click.command(epilog=EXAMPLE)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("device_key", type=click.Path(path_type=Path))
-@click.option("-o", "output_file", type=NewFile("licence", MAGIC), required=True, help="Licence file to write.")
+@click.option("-o", "output_file", type=NewFile("licence", begins(MAGIC)), required=True, help="Licence file to write.")
 @click.option(
     "--output",
     type=click.Choice(list(OUTPUTS)),

@@ -96,6 +96,11 @@ def main(args: list[str] | None = None) -> Any:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:  # a path that nothing before has looked at
+        if os.environ.get("CLOISTER_DEBUG") or error.filename is None:
+            raise
+        click.echo(f"cloister: {error.filename}: {error.strerror}\n  remedy: check the path, and your rights", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from cloister.cli.common import Dim, Size, compile_progress, human, show_facts, show_json
+from cloister.cli.common import SVG, Dim, NewFile, Size, compile_progress, human, show_facts, show_json
 from cloister.estimate.instructions import WITH_CRYPTO, WITHOUT_CRYPTO, Extrapolation, Instructions, constants
 from cloister.estimate.pair import Prediction, predict
 from cloister.estimate.plan import MemoryPlan, NormalWorld, plan_model
@@ -42,7 +42,7 @@ Examples:
 @click.option("--max-partition", type=Size(), help="Most bytes of one partition [default: chosen].")
 @click.option("--cipher", type=click.Choice(tuple(SUITES)), help="What it is sealed with [default: not known].")
 @click.option("--smallest", is_flag=True, help="Also search for the smallest memory that is enough.")
-@click.option("--picture", type=click.Path(path_type=Path), help="Write memory over time to this SVG file.")
+@click.option("--picture", type=NewFile("SVG picture", SVG), help="Write memory over time to this SVG file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(
     model: Path, backbone: Path | None, victim: Path | None, secure_memory: int, compiled_for: int | None,

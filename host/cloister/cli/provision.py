@@ -8,9 +8,10 @@ from pathlib import Path
 import click
 
 from cloister.cli.common import NewFile, show_facts
+from cloister.errors import CloisterError
 from cloister.seal.errors import KeyFileError
 from cloister.seal.files import read_file
-from cloister.seal.record import MAGIC, DeviceRecord
+from cloister.seal.record import DeviceRecord
 
 TARGET = click.option(
     "--target", default="qemu", show_default=True, metavar="TARGET", envvar="CLOISTER_TARGET",
@@ -36,10 +37,18 @@ def read_device_key(path: Path) -> bytes:
     return key
 
 
+def _is_record(path: Path) -> bool:
+    try:
+        DeviceRecord.load(path)
+    except CloisterError:
+        return False
+    return True
+
+
 @click.command(epilog="Example: cloister provision --target qemu -o device.json")
 @TARGET
 @click.option(
-    "-o", "output_file", type=NewFile("device's record", MAGIC), required=True, help="Record to write (JSON)."
+    "-o", "output_file", type=NewFile("device's record", _is_record), required=True, help="Record to write (JSON)."
 )  # fmt: skip
 def provision(target: str, output_file: Path) -> None:
     """Fetch a device's record: its public key and the cipher suites that it opens.

@@ -6,10 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from rich.console import Console
 
 from cloister.api import quantize as quantize_model
-from cloister.cli.common import human, keep_apart, show_facts
+from cloister.cli.common import NewFile, human, keep_apart, show_facts
 from cloister.locked_quantised import quantize_locked
 from cloister.password import Password
 from cloister.quantization import METHODS, load_samples
@@ -23,6 +25,23 @@ Examples:
 """
 
 
+def _is_model(path: Path) -> bool:
+    try:
+        return bool(onnx.load(path, load_external_data=False).graph.node)
+    except DecodeError:
+        return False
+
+
+def _beside(model: Path) -> list[Path]:
+    """The files with weights of a model that keeps them outside of its own; a file that is no model has none."""
+    try:
+        tensors = onnx.load(model, load_external_data=False).graph.initializer
+    except (DecodeError, OSError):
+        return []
+    places = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    return [model.parent / place for place in sorted(places)]
+
+
 @click.command(epilog=EXAMPLE)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
@@ -31,7 +50,7 @@ Examples:
     required=True,
     help="Typical inputs, a leading axis of samples: .npy for one input, .npz by input name.",
 )
-@click.option("-o", "output", type=click.Path(path_type=Path), required=True, help="ONNX file to write.")
+@click.option("-o", "output", type=NewFile("ONNX file", _is_model), required=True, help="ONNX file to write.")
 @click.option("--per-channel", is_flag=True, help="A scale for each output channel of the weights: more accurate.")
 @click.option(
     "--method",
@@ -50,7 +69,8 @@ def quantize(model: Path, samples: Path, output: Path, per_channel: bool, method
 
     The result is compiled like any other model, and runs on 8-bit integers.
     """
-    keep_apart(output, model, samples, *([password] if password else ()))
+    keep_apart(output, model, samples, *([password] if password else ()), *_beside(model))
+    output.parent.mkdir(parents=True, exist_ok=True)
     with Console(stderr=True).status(f"quantising {model}"):
         if password is None:
             report = quantize_model(model, samples, output, per_channel=per_channel, method=method)

@@ -5,25 +5,25 @@ from __future__ import annotations
 
 import io
 import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cloister.arrays import ARRAY_ERRORS, load_arrays
 from cloister.cli.common import NewFile, Size, human, keep_apart, show_json
 from cloister.cli.provision import TARGET
 from cloister.errors import CloisterError
 from cloister.seal.bundle import Bundle
 from cloister.seal.files import read_file, write_aside
 from cloister.seal.licence import OUTPUTS, Licence
-from cloister.teec.codes import Origin
+from cloister.teec.codes import Code, Origin
 from cloister.teec.errors import TeecError
-
-if TYPE_CHECKING:
-    from cloister.device.base import Device
-    from cloister.device.session import Session
 
 EXAMPLE = """
 \b
@@ -42,23 +42,30 @@ def read_inputs(path: Path) -> Any:
     """
     data = read_file(path, "input file", 1 << 34)
     try:
-        loaded = np.load(io.BytesIO(data), allow_pickle=False)
-        return dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-    except (ValueError, OSError, EOFError) as error:
+        return load_arrays(io.BytesIO(data))
+    except ARRAY_ERRORS as error:
         raise CloisterError(
             f"{path} is no .npy or .npz file of plain arrays",
             "write it with numpy.save(path, array) or numpy.savez(path, name=array)",
         ) from error
 
 
-def _loaded(
-    device: Device, bundle: Path, licence: Path, opened: Bundle, licensed: Licence, memory: int, overlap: str
-) -> Session:
-    """The model, loaded; a refusal names the two files."""
+def _answers(path: Path) -> bool:
+    """Whether an earlier run saved its answers there."""
     try:
-        return device.load(opened, licensed, memory=memory, overlap=overlap)
+        with zipfile.ZipFile(path) as file:
+            return "labels.npy" in file.namelist()
+    except zipfile.BadZipFile:
+        return False
+
+
+@contextmanager
+def _refusals(bundle: Path, licence: Path) -> Iterator[None]:
+    """Let a refusal of the TA name the two files."""
+    try:
+        yield
     except TeecError as error:
-        if error.origin is not Origin.TRUSTED_APP:
+        if error.origin is not Origin.TRUSTED_APP or error.code == Code.OUT_OF_MEMORY:
             raise
         raise CloisterError(f"the device refuses {bundle} with {licence}: {error.message}", error.remedy) from error
 
@@ -90,7 +97,9 @@ def _loaded(
     show_default=True,
     help="Of a pair: let the CPM begin while the backbone still computes.",
 )
-@click.option("--save", type=NewFile(".npz file", b"PK"), help="Write labels, scores and outputs to a .npz file.")
+@click.option(
+    "--save", type=NewFile(".npz file of answers", _answers), help="Write labels, scores and outputs to a .npz file."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def run(
     bundle: Path, licence: Path, inputs: Path, target: str, output: str, top_k: int | None, memory: int,
@@ -108,7 +117,10 @@ def run(
     keep_apart(save, inputs)
     opened, licensed, arrays = Bundle.load(bundle), Licence.load(licence), read_inputs(inputs)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with connect(target) as device, _loaded(device, bundle, licence, opened, licensed, memory, overlap) as model:
+    with (
+        _refusals(bundle, licence), connect(target) as device,
+        device.load(opened, licensed, memory=memory, overlap=overlap) as model,
+    ):  # fmt: skip
         quiet = as_json or not sys.stderr.isatty()
         from rich.console import Console
 

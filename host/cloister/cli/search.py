@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloister.cli.common import show_facts, show_json, show_table
+from cloister.cli.common import SVG, NewFile, show_facts, show_json, show_table
 from cloister.errors import CloisterError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def search() -> None:
 @click.option("--time-limit", type=Duration(), help="End with the best so far, such as 2h.")
 @click.option("--sampler", type=click.Choice(["nsga2", "tpe", "random"]), default="nsga2", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--plot", type=click.Path(path_type=Path), help="Write the front to this SVG file.")
+@click.option("--plot", type=NewFile("SVG picture", SVG), help="Write the front to this SVG file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def run(
     study: str, evaluator: str, name: str, budget_memory: str | None, budget_overhead: str | None,
@@ -135,7 +135,7 @@ def trials(
 @search.command(epilog=EXAMPLE)
 @click.argument("study")
 @_budget_options
-@click.option("--plot", type=click.Path(path_type=Path), help="Write the front to this SVG file.")
+@click.option("--plot", type=NewFile("SVG picture", SVG), help="Write the front to this SVG file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def front(
     study: str, name: str, budget_memory: str | None, budget_overhead: str | None, budget_accuracy: str | None,

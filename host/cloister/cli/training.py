@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cloister.errors import CloisterError
 from cloister.protect.extra import need_torch
 
 if TYPE_CHECKING:
@@ -120,11 +119,6 @@ def training_command(
         def called(**given: Any) -> None:
             need_torch()
             training = Training(**{name: given.pop(name) for name in Training.__dataclass_fields__})
-            data, output = Path(training.data), training.output
-            if data.exists() and output.exists() and data.samefile(output):
-                raise CloisterError(
-                    f"{output} would be written among your data", "give another folder to write to (-o)"
-                )
             function(training, **given)
 
         called.__doc__, called.__name__ = function.__doc__, function.__name__

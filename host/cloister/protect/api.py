@@ -71,10 +71,10 @@ def edgepro(
     need_torch()
     from cloister.protect.edgepro.deployed import deployable
     from cloister.protect.edgepro.folding import fold_normalisation, token_rows
-    from cloister.protect.edgepro.lock import lock_folded
+    from cloister.protect.edgepro.lock import MODEL_FILE, REPORT_FILE, lock_folded
     from cloister.protect.edgepro.settings import settings_with
 
-    folder = made_folder(output)
+    folder = made_folder(output, data, (MODEL_FILE, REPORT_FILE), (model, checkpoint))
     splits = _splits(data, validation, seed)
     module = _model(model, checkpoint, splits)
     settings = settings or settings_with(seed=seed)
@@ -122,11 +122,11 @@ def prune(
     """
     need_torch()
     from cloister.protect.prune import prune_model, settings_with
-    from cloister.protect.prune.report import check_bench, full_report
+    from cloister.protect.prune.report import FILES, check_bench, full_report
 
     if measure:
         check_bench()
-    folder = made_folder(output)
+    folder = made_folder(output, data, FILES, (model, checkpoint))
     splits = _splits(data, validation, seed)
     module = _exportable(_model(model, checkpoint, splits), splits)
     claim_folder(folder / "training", "prune", module, splits)
@@ -190,7 +190,10 @@ def attack(
     if seen and locked is None:
         raise CloisterError("only runs of a locked model can be seen", "give the locked model and its password too")
     splits = _splits(data, validation, seed)
-    folder, module = made_folder(output), _model(victim, checkpoint, splits)
+    if any(Path(output).resolve() == Path(path).resolve() for path in protected):
+        raise CloisterError(f"{output} has the attacks that `cloister protect` tried", "write elsewhere: -o FOLDER")
+    folder = made_folder(output, data)
+    module = _model(victim, checkpoint, splits)
     found: list[Exposed] = []
     if locked is not None and password is not None:
         opened = password if isinstance(password, Password) else Password.read(Path(password))
@@ -280,7 +283,7 @@ def protect(
     limits = budget or Budget.parse(*words)
     where = data.where if isinstance(data, Data) else data
     check_folder(Path(output), [path for path in (model, where, checkpoint) if isinstance(path, str | Path)])
-    folder = made_folder(output)
+    folder = made_folder(output, data)
     splits = _splits(data, validation, seed)
     module = _model(model, checkpoint, splits)
     _trained(model, module, splits, quiet=True)  # it tells so itself

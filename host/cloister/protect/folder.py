@@ -10,15 +10,36 @@ from typing import TYPE_CHECKING, Any
 from cloister.errors import CloisterError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import nn
 
-    from cloister.protect.training import Splits
+    from cloister.protect.training import DataSource, Splits
 
 
-def made_folder(output: str | Path) -> Path:
-    """The folder, made now: it would be late to find out after training that it cannot be."""
+def made_folder(output: str | Path, data: DataSource, written: Iterable[str] = (), inputs: Iterable[Any] = ()) -> Path:
+    """The folder, made now: it would be late to find out after training that it cannot be.
+
+    Args:
+        output: the folder.
+        data: what is read; a folder of images must not get one more.
+        written: names of the files that it will get.
+        inputs: paths of what else is read; what is no path does not count.
+
+    Raises:
+        CloisterError: something that is read would be overwritten, or the folder cannot be made.
+    """
     folder = Path(output)
+    remedy = "write elsewhere: -o another-folder"
+    where = data.where if hasattr(data, "where") else data
+    paths = [Path(given) for given in (where, *inputs) if isinstance(given, str | Path)]
     try:
+        if isinstance(where, str | Path) and paths[0].is_dir() and folder.resolve().is_relative_to(paths[0].resolve()):
+            raise CloisterError(f"{folder} would be made among the images of {where}", remedy)
+        taken = {(folder / name).resolve() for name in written}
+        for path in paths:
+            if path.resolve() in taken:
+                raise CloisterError(f"{path} would be overwritten by what is written to {folder}", remedy)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CloisterError(f"{folder} cannot be made: {error.strerror}", "give another folder to write to") from error

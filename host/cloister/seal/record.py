@@ -12,9 +12,6 @@ from cloister.seal.files import read_file, write_aside
 from cloister.seal.licence import device_id
 from cloister.wire import C
 
-#: What record files begin with.
-MAGIC = b'{\n "device_id"'
-
 _REMEDY = "fetch it with: cloister provision -o FILE"
 
 

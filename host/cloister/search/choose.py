@@ -88,7 +88,7 @@ def choose(records: Sequence[Record], budget: Budget, margin: float = MARGIN) ->
 
 
 def _promising(winner: Record, records: Sequence[Record], budget: Budget, margin: float) -> list[str]:
-    """A sentence on what was trained briefly alone and did better there than the winner; none without such a one."""
+    """A sentence on what was trained briefly alone, and did better so than the winner did so; none without both."""
     full = {record.strategy for record in records if record.stage is Stage.TRAINING}
     brief = [
         record
@@ -96,12 +96,18 @@ def _promising(winner: Record, records: Sequence[Record], budget: Budget, margin
         if record.figures is not None and record.stage is Stage.PROXY and record.strategy not in full
         and budget.fits(record.figures)
     ]  # fmt: skip
-    best = _best([winner, *brief], budget, margin)
-    if best is winner:
+    own = [
+        record
+        for record in records
+        if record.figures is not None and record.stage is Stage.PROXY and record.strategy == winner.strategy
+    ]  # fmt: skip
+    # a full training's attackers try harder: its figures are no measure for those of a short one
+    best = _best([*own[:1], *brief], budget, margin) if own else None
+    if best is None or best is own[0]:
         return []
     return [
-        f"Trained briefly alone, and better there: {best.strategy} ({tell(_known(best))}). More full trainings "
-        "(--trainings) would tell whether it stays so."
+        f"Better in short trainings, and not trained in full: {best.strategy} ({tell(_known(best))}). More full "
+        "trainings (--trainings) would tell whether it stays so."
     ]
 
 

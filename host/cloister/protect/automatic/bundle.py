@@ -9,7 +9,6 @@ import json
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from cloister.protect.automatic.costs import copied
 from cloister.protect.automatic.evaluator import protected_files
 from cloister.protect.automatic.report import REPORT_FILE, REPORT_FILES
 from cloister.protect.automatic.whole import MODEL_FILE, PASSWORD_FILE
-from cloister.protect.edgepro.lock import put_aside
+from cloister.protect.edgepro.lock import put_aside, put_aside_files
 from cloister.protect.mirror.export import BACKBONE_FILE, CPM_FILE
 from cloister.protect.strategy import Strategy
 from cloister.protect.training import Splits
@@ -128,20 +127,14 @@ def make_bundle(
         )  # fmt: skip
         earlier = noted.get("bundle")
         if earlier is not None and bundle.exists() and _digest(bundle) != earlier:
-            say(f"{bundle} is not what was compiled here; it is kept as {_aside(bundle).name}")
+            number = put_aside_files(folder, [bundle.name], [*BUNDLES, PASSWORD_FILE])
+            say(f"{bundle} is not what was compiled here; it is kept as {bundle.name}.{number}")
         compiled.save(bundle)
         say(f"compiled {bundle.name}: {bundle.stat().st_size} bytes")
         if earlier is not None:
             say("licences of the bundle before it do not open it: issue them anew")
     _note(folder, {**made, "bundle": _digest(bundle), "written": sorted(written.values())})
     return bundle, about
-
-
-def _aside(path: Path) -> Path:
-    """Rename a file to the first free of ``name.1``, ``name.2`` and so on."""
-    kept = next(found for n in count(1) if not (found := path.with_name(f"{path.name}.{n}")).exists())
-    path.replace(kept)
-    return kept
 
 
 def _bundle_of(files: Iterable[str]) -> str:

@@ -39,11 +39,6 @@ def check_possible(evaluator: Evaluator, budget: Budget, say: Callable[[str], No
     Raises:
         BudgetError: neither the usual strategies nor the cheapest of each kind do; says how near they come.
     """
-    if budget.memory is not None and budget.memory <= TA_OWN:
-        raise BudgetError(
-            f"nothing keeps the budget ({budget}): the TA alone takes {size(TA_OWN)} of secure memory",
-            "allow more, such as 2MiB; the model's part comes on top",
-        )
     found: dict[Strategy, Figures] = {}
     reason, last = "", time.monotonic()
     for point in _points(evaluator):
@@ -63,6 +58,19 @@ def check_possible(evaluator: Evaluator, budget: Budget, say: Callable[[str], No
     if not found:
         raise BudgetError(f"no strategy of this model can be estimated: {reason}", "mend that, then try again")
     raise none_within(found, budget)
+
+
+def check_memory(budget: Budget) -> None:
+    """Refuse at once what no model can keep.
+
+    Raises:
+        BudgetError: the TA alone takes as much.
+    """
+    if budget.memory is not None and budget.memory <= TA_OWN:
+        raise BudgetError(
+            f"nothing keeps the budget ({budget}): the TA alone takes {size(TA_OWN)} of secure memory",
+            "allow more, such as 2MiB; the model's part comes on top",
+        )
 
 
 def none_within(found: Mapping[Strategy, Figures], budget: Budget) -> BudgetError:

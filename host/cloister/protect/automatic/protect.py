@@ -16,7 +16,7 @@ from cloister.errors import CloisterError
 from cloister.protect.automatic.bundle import check_folder, earlier_bundle, keep_note, make_bundle
 from cloister.protect.automatic.evaluator import TrainingEvaluator
 from cloister.protect.automatic.measure import check_measurable, measured, resident
-from cloister.protect.automatic.nearest import check_possible, none_within
+from cloister.protect.automatic.nearest import check_memory, check_possible, none_within
 from cloister.protect.automatic.report import doubts, report_of, write_report
 from cloister.protect.automatic.settings import ProtectSettings
 from cloister.protect.automatic.whole import PASSWORD_FILE
@@ -125,6 +125,7 @@ def protect_model(
         if not quiet:
             print(f"{time.monotonic() - began:7.0f} s  {line}", file=sys.stderr, flush=True)
 
+    check_memory(budget)
     check_folder(folder)
     if measure:
         check_measurable()

@@ -84,10 +84,22 @@ def put_aside(folder: Path, password: Password | None, beside: Sequence[str]) ->
     path, names = folder / PASSWORD_FILE, (PASSWORD_FILE, *beside)
     if not path.exists() or (password is not None and path.read_bytes() == password.to_bytes()):
         return
-    number = next(n for n in count(1) if not any((folder / f"{name}.{n}").exists() for name in names))
+    put_aside_files(folder, names, names)
+
+
+def put_aside_files(folder: Path, names: Sequence[str], free: Sequence[str]) -> int:
+    """Rename files to ``name.1``, or the first number that none of the names in ``free`` has; that number.
+
+    Args:
+        folder: where they may lie.
+        names: of the files.
+        free: these, and files that a number would bring together with them.
+    """
+    number = next(n for n in count(1) if not any((folder / f"{name}.{n}").exists() for name in free))
     for name in names:
         if (folder / name).exists():
             (folder / name).replace(folder / f"{name}.{number}")
+    return number
 
 
 def lock_model(

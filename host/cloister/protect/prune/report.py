@@ -17,7 +17,7 @@ import numpy as np
 from cloister.estimate.plan import plan_model
 from cloister.protect.prune.choose import PLENTY
 from cloister.protect.prune.plot import draw
-from cloister.protect.prune.prune import Pruned
+from cloister.protect.prune.prune import MODEL_FILE, STATE_FILE, Pruned
 from cloister.protect.training.data import Splits
 from cloister.protect.training.errors import TrainingError
 from cloister.protect.training.evaluate import onnx_accuracy
@@ -25,6 +25,8 @@ from cloister.protect.training.export import export_onnx
 from cloister.quantization import quantize_model
 
 REPORT_FILE, TABLE_FILE, PLOT_FILE, INT8_FILE = "report.json", "report.md", "report.svg", "pruned_int8.onnx"
+#: All that a run writes beside its checkpoints and the models of each step.
+FILES = (MODEL_FILE, STATE_FILE, INT8_FILE, REPORT_FILE, TABLE_FILE, PLOT_FILE)
 #: Training images from which the ranges of 8-bit tensors are measured.
 CALIBRATION = 200
 

@@ -23,6 +23,8 @@ from cloister.seal.files import write_aside
 Record = dict[str, Any]
 #: Folder of the plots, beside the page.
 PLOTS = "plots"
+#: What every record of a network and a seed has.
+MADE = ("experiment", "model", "data", "seed", "seconds", "epochs_share", "device")
 #: What tells records of a network and a seed apart, by experiment.
 NAMED = {"edgepro": "variant", "prune": "variant", "attacks": "target", "tenth": "target", "mirror": "variant"}
 
@@ -38,6 +40,7 @@ class Context:
         quiet: show no progress.
         epochs: share of the epochs that are run; 1 for results, less to try a script out.
         effort: share of the steps that attackers train; what was run with less says so.
+        settled: records that are there stay, whatever made them.
     """
 
     data: Path
@@ -46,6 +49,7 @@ class Context:
     quiet: bool = False
     epochs: float = 1.0
     effort: float = 1.0
+    settled: bool = False
     _splits: dict[str, Splits] = field(default_factory=dict)
 
     def splits(self, case: Case) -> Splits:
@@ -95,7 +99,7 @@ class Context:
         """
         path = self.place({"experiment": experiment, "model": case.name, "seed": seed, **about})
         found: Record = json.loads(path.read_text()) if path.exists() else {}
-        if found and not stale(found):
+        if found and (self.settled or not stale(found)):
             return found
         began = time.monotonic()
         figures = measure()
@@ -124,7 +128,8 @@ class Context:
     def know(self, path: Path) -> int:
         """Take records for made that another machine, or an earlier folder, has made; how many were new here.
 
-        Checkpoints are not part of records: what needs a network of theirs trains it once more, from the same seed.
+        None is made anew then, not even where attackers of an older bench made it. Checkpoints are not part of
+        records: what needs a network of theirs trains it once more, from the same seed.
 
         Args:
             path: docs/results.json, as this program wrote it. Records that are here already stay as they are.
@@ -133,16 +138,24 @@ class Context:
             ResultsError: it is no such file.
         """
         try:
-            found = [record for record in json.loads(path.read_text())["records"] if not self.place(record).exists()]
+            records: list[Record] = json.loads(path.read_text())["records"]
+            found = [record for record in records if not self.place(record).exists()]
+            lacking = [key for record in records if "seed" in record for key in MADE if key not in record]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ResultsError(f"{path} has no records: {error!r}", "give docs/results.json") from error
+        if not records or lacking:
+            raise ResultsError(f"{path} has no records: {lacking[0] if lacking else 'none'} is missing",
+                               "give docs/results.json")  # fmt: skip
+        self.settled = True
         for record in found:
             self.keep(record)
         return len(found)
 
     def records(self) -> list[Record]:
         """All records made so far, in the order of their names."""
-        return [json.loads(path.read_text()) for path in sorted((self.work / "records").glob("*.json"))]
+        read = (json.loads(path.read_text()) for path in sorted((self.work / "records").glob("*.json")))
+        # files of one record that versions named otherwise count once
+        return list({self.place(record): record for record in read}.values())
 
 
 def precision_of(case: Case, device: str = "cpu") -> str:
