@@ -51,6 +51,7 @@ def quantize_locked(
     """
     model = load_model(locked)
     target = Path(output)
+    target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.resolve().parent) as folder:
         made = Path(folder) / "owner.onnx"
         report = quantize_model(password.apply(model), samples, made, per_channel=per_channel, method=method)

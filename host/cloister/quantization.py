@@ -138,9 +138,8 @@ def quantize_model(
         raise QuantizationError("the model is quantised already", "compile it as it is, or give the fp32 model")
     feeds = _feeds(model, samples)
     target = Path(output)
-    with tempfile.TemporaryDirectory(
-        dir=target.resolve().parent if target.resolve().parent.is_dir() else None
-    ) as folder:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.resolve().parent) as folder:
         given, prepared, made = (Path(folder) / f"{step}.onnx" for step in ("given", "prepared", "quantised"))
         onnx.save(model, given)
         logger = logging.getLogger()

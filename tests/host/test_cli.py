@@ -204,6 +204,7 @@ def test_a_file_of_another_kind_is_never_overwritten(tmp_path: Path, capsys: pyt
         ),
         (("quantize", MODEL, "--samples", tmp_path / "x.npy", "-o"), "ONNX file", ("m.clb", "data.npz", "d.pub")),
         (("plan", MODEL, "--secure-memory", "2MiB", "--picture"), "SVG picture", ("m.clb", "report.json")),
+        (("search", "front", "study.journal", "--plot"), "SVG picture", ("m.clb", "report.json")),
         (("calibrate", "--output"), "table of constants", ("m.clb", "report.json")),
     ):
         for name in wrong:
@@ -227,6 +228,23 @@ def test_a_device_s_record_of_any_layout_is_replaced(tmp_path: Path, capsys: pyt
     (tmp_path / "d.json").write_text(json.dumps(record, sort_keys=True))
     call("provision", "--target", "tcp://nowhere", "-o", tmp_path / "d.json")
     assert "d.json" not in capsys.readouterr().err, "it is the target that is refused"
+
+
+def test_what_was_measured_on_the_emulator_is_not_fitted_for_a_board(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("calibrate", "--refit", "--target", "ssh://root@board", "--output", tmp_path / "board.json")
+    assert call(*given) == 1 and "was measured on the emulator" in capsys.readouterr().err
+    assert not (tmp_path / "board.json").exists()
+
+
+def test_a_path_that_nothing_has_looked_at_ends_in_a_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert call("keys", "new", "--dir", tmp_path / "file") == 1
+    told = capsys.readouterr().err
+    assert f"{tmp_path / 'file'}: " in told and "remedy: check the path" in told
 
 
 def test_what_is_read_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,7 @@ from cloister.protect.automatic import (
 from cloister.protect.automatic.drawing import draw
 from cloister.protect.automatic.nearest import none_within
 from cloister.protect.automatic.page import page
-from cloister.protect.automatic.report import coarse, memorised
+from cloister.protect.automatic.report import coarse, doubts, memorised
 from cloister.protect.strategy import Strategy
 from cloister.protect.training import Splits, TrainingError
 from cloister.protect.training.errors import DeviceError
@@ -113,6 +113,7 @@ def test_a_model_that_knows_its_validation_images_by_heart_is_told() -> None:
     )
     assert memorised(Budget(accuracy=2.0), many, 0.999, 0.991) == "", "less than a point, and than half of the budget"
     assert memorised(Budget(accuracy=0.5), many, 0.999, 0.991)
+    assert doubts(Budget(accuracy=0.5), many, 0.999, 0.991) == [memorised(Budget(accuracy=0.5), many, 0.999, 0.991)]
 
 
 def test_the_estimate_is_that_of_the_files_that_were_made(made: Protected) -> None:

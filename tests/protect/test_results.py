@@ -95,6 +95,7 @@ def test_a_tenth_of_the_data_is_a_bench_of_its_own(place: Path) -> None:
     best = max(line["above"] for line in record["attacks"])
     page = (place / "docs" / "results.md").read_text().partition("## Locks, attacked with a tenth")[2]
     assert f"| {100 * best:+.2f} |" in page.partition("\n## ")[0]
+    assert "| digits | turned | 0 | 60 of 2,000 steps |" in page.partition("\n## ")[0]
     goal = next(goal for goal in goals([{**record, "model": "vgg7"}]) if goal.model == "vgg7")
     assert goal.met == [100 * best <= 2] and f"{100 * best:+.2f} points" in goal.cell()
 

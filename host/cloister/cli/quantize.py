@@ -70,7 +70,6 @@ def quantize(model: Path, samples: Path, output: Path, per_channel: bool, method
     The result is compiled like any other model, and runs on 8-bit integers.
     """
     keep_apart(output, model, samples, *([password] if password else ()), *_beside(model))
-    output.parent.mkdir(parents=True, exist_ok=True)
     with Console(stderr=True).status(f"quantising {model}"):
         if password is None:
             report = quantize_model(model, samples, output, per_channel=per_channel, method=method)

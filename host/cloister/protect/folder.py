@@ -17,6 +17,26 @@ if TYPE_CHECKING:
     from cloister.protect.training import DataSource, Splits
 
 
+ELSEWHERE = "write elsewhere: -o another-folder"
+
+
+def check_inputs(folder: Path, written: Iterable[str], inputs: Iterable[str | Path]) -> None:
+    """Refuse a folder where a file that is written would take the place of one that is read.
+
+    Args:
+        folder: to be written to; it need not be there.
+        written: names of the files that it will get.
+        inputs: paths of what is read.
+
+    Raises:
+        CloisterError: names the file.
+    """
+    taken = {(folder / name).resolve() for name in written}
+    for given in inputs:
+        if Path(given).resolve() in taken:
+            raise CloisterError(f"{given} would be overwritten by what is written to {folder}", ELSEWHERE)
+
+
 def made_folder(output: str | Path, data: DataSource, written: Iterable[str] = (), inputs: Iterable[Any] = ()) -> Path:
     """The folder, made now: it would be late to find out after training that it cannot be.
 
@@ -30,16 +50,12 @@ def made_folder(output: str | Path, data: DataSource, written: Iterable[str] = (
         CloisterError: something that is read would be overwritten, or the folder cannot be made.
     """
     folder = Path(output)
-    remedy = "write elsewhere: -o another-folder"
     where = data.where if hasattr(data, "where") else data
     paths = [Path(given) for given in (where, *inputs) if isinstance(given, str | Path)]
     try:
         if isinstance(where, str | Path) and paths[0].is_dir() and folder.resolve().is_relative_to(paths[0].resolve()):
-            raise CloisterError(f"{folder} would be made among the images of {where}", remedy)
-        taken = {(folder / name).resolve() for name in written}
-        for path in paths:
-            if path.resolve() in taken:
-                raise CloisterError(f"{path} would be overwritten by what is written to {folder}", remedy)
+            raise CloisterError(f"{folder} would be made among the images of {where}", ELSEWHERE)
+        check_inputs(folder, written, paths)
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CloisterError(f"{folder} cannot be made: {error.strerror}", "give another folder to write to") from error

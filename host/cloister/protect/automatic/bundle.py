@@ -22,6 +22,7 @@ from cloister.protect.automatic.evaluator import protected_files
 from cloister.protect.automatic.report import REPORT_FILE, REPORT_FILES
 from cloister.protect.automatic.whole import MODEL_FILE, PASSWORD_FILE
 from cloister.protect.edgepro.lock import put_aside, put_aside_files
+from cloister.protect.folder import ELSEWHERE, check_inputs
 from cloister.protect.mirror.export import BACKBONE_FILE, CPM_FILE
 from cloister.protect.strategy import Strategy
 from cloister.protect.training import Splits
@@ -51,12 +52,8 @@ def check_folder(folder: Path, inputs: Iterable[str | Path] = ()) -> None:
     Raises:
         CloisterError: names the file.
     """
-    remedy = "write elsewhere: -o another-folder"
     names = (*BUNDLE_FILES, *REPORT_FILES, COMPILED_FILE)
-    written = {(folder / name).resolve() for name in names}
-    for given in inputs:
-        if Path(given).resolve() in written:
-            raise CloisterError(f"{given} would be overwritten by what is written to {folder}", remedy)
+    check_inputs(folder, names, inputs)
     ours = made_here(folder)
     if ours or _report(folder):
         ours |= {*REPORT_FILES, COMPILED_FILE}
@@ -65,7 +62,7 @@ def check_folder(folder: Path, inputs: Iterable[str | Path] = ()) -> None:
         if name != PASSWORD_FILE and name not in ours and (path.exists() or path.is_symlink()):
             raise CloisterError(
                 f"{path} would be overwritten, and it is of no earlier run of `cloister protect`",
-                f"move it away, or {remedy}",
+                f"move it away, or {ELSEWHERE}",
             )
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from cloister.arrays import ARRAY_ERRORS
 from cloister.protect.training.data import Images, Splits
 from cloister.protect.training.errors import TrainingError
 from cloister.protect.training.source import call_factory, is_factory
@@ -223,7 +223,7 @@ def _npz(path: Path, validation: float, seed: int) -> Splits:
             }
             classes = tuple(str(name) for name in file["classes"]) if "classes" in keys else ()
             own = {key: [float(value) for value in np.ravel(file[key])] for key in ("mean", "std") if key in keys}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except ARRAY_ERRORS as error:
         raise TrainingError(
             f"{path} cannot be read: {str(error).splitlines()[0]}",
             "write it with numpy.savez: numbers alone, and text for classes",
