@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloister.errors import CloisterError
-from cloister.password import Password
+from cloister.password import Password, PasswordError
 from cloister.protect.api import attack, edgepro, protect, prune
 from cloister.seal import Bundle, Licence, VendorKey, issue_licence, seal_bundle
 from cloister.seal.ciphers import AUTO, choose
-from cloister.seal.keys import load_content_key, save_content_key
+from cloister.seal.keys import load_content_key, load_lock, save_content_key, save_lock
 from cloister.seal.licence import device_id
 from cloister.seal.record import DeviceRecord
 
@@ -67,7 +67,7 @@ def compile(  # noqa: A001 - the name that a user guesses
         winograd: 3x3 convolutions may be computed by Winograd's F(4x4, 3x3) where that takes fewer instructions; False:
             all directly, whose rounding differs slightly.
         password: what the model is locked with, or its file: refused where the model cannot be locked so. It does not
-            enter the bundle.
+            enter the bundle; which channels it locks is noted beside the content key, for :func:`licence`.
         cipher: "aegis-128l" (devices with AES instructions), "chacha20-poly1305" or "aes-256-gcm" (every device), or
             "auto": the fastest that all of ``devices`` have; without any "chacha20-poly1305".
         devices: records of devices on which it shall run (``device.record()``, ``DeviceRecord.load(path)``).
@@ -92,13 +92,14 @@ def compile(  # noqa: A001 - the name that a user guesses
         name = Path(model).stem if isinstance(model, str | Path) else (model.graph.name or "model")
     if secure_memory is None and max_partition is None:
         secure_memory = 0
+    opened = _password(password)
     choices: dict[str, Any] = {
         "dims": dims or {},
         "max_partition": max_partition,
         "secure_memory": secure_memory,
         "weights": weights,
         "winograd": winograd,
-        "password": _password(password),
+        "password": opened,
         # Nobody chose what is taken where nothing is known of the devices.
         "cipher": suite if known or cipher != AUTO else None,
         "progress": progress,
@@ -117,7 +118,10 @@ def compile(  # noqa: A001 - the name that a user guesses
             section=pair.section,
             first_uses=pair.first_use,
         )
-    save_content_key(bytes(bundle.header.content_key_id), content_key, keys)
+    key_id = bytes(bundle.header.content_key_id)
+    save_content_key(key_id, content_key, keys)
+    if opened is not None:
+        save_lock(key_id, opened.places, keys)
     return bundle
 
 
@@ -175,15 +179,16 @@ def licence(
 
     Raises:
         CloisterError: ``personal`` without a password.
+        PasswordError: it is not the one that the bundle was compiled with, or of another model.
     """
-    opened = _password(password)
+    opened, key_id = _password(password), bytes(bundle.header.content_key_id)
     if personal and opened is None:
         raise CloisterError("there is no password to make the device's own from", "give one, or leave personal out")
     if personal and opened is not None:
         opened = opened.for_device(device_id(device_key))
-    return issue_licence(
+    made = issue_licence(
         bundle,
-        load_content_key(bytes(bundle.header.content_key_id), keys),
+        load_content_key(key_id, keys),
         device_key,
         VendorKey.load(keys),
         output=output,
@@ -194,6 +199,15 @@ def licence(
         max_version=max_version,
         password=opened,
     )
+    # Behind what is said of a password whose layers the bundle has not at all.
+    noted = load_lock(key_id, keys)
+    if opened is not None and noted not in (None, opened.places):
+        raise PasswordError(
+            f"the password of {opened.model!r} is not the one that bundle {bundle.name!r} was compiled with: it locks "
+            "other channels",
+            "give the .pwd file of this very lock; or, if the model was locked anew, compile that one",
+        )
+    return made
 
 
 def _password(given: Password | Path | str | None) -> Password | None:

@@ -90,6 +90,12 @@ class Password:
         return hashlib.sha256(self._content()).digest()[:16]
 
     @property
+    def places(self) -> bytes:
+        """32 bytes that tell which channels of which layers are locked: the same for all devices' own passwords."""
+        places = [(lock.tensor, lock.channels.tolist()) for lock in self.locks]
+        return hashlib.sha256(json.dumps(places, ensure_ascii=True).encode()).digest()
+
+    @property
     def channels(self) -> int:
         """Number of locked channels."""
         return sum(lock.channels.size for lock in self.locks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from cloister.layers import layer_id, layers_of, pack_password, partition_sites
 from cloister.native import EngineError
 from cloister.password import Lock, Password, PasswordError
 from cloister.seal import Bundle, Licence, VendorKey, issue_licence, seal_bundle
+from cloister.seal.errors import KeyFileError
 from cloister.seal.licence import LICENCE_DOMAIN, SUITE
 from cloister.wire import C, ffi, unpack
 
@@ -500,3 +502,24 @@ def test_the_command_line(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys
     assert "no layer that computes 'r1'" in capsys.readouterr().err and not (tmp_path / "no.lic").exists()
     assert call("licence", bundle, key, "-o", tmp_path / "no.lic", "--password", bundle) == 1
     assert call("licence", bundle, key, "-o", tmp_path / "no.lic", "--personal") == 2
+
+
+def test_a_licence_takes_the_password_of_this_very_lock_alone(tmp_path: Path) -> None:
+    """Another lock of the same layers would be valid, and the model would guess on the device."""
+    keys = tmp_path / "keys"
+    VendorKey.generate().save(keys)
+    other = Password("other", [replace(one, channels=one.channels[1:], scales=one.scales[1:], values=one.values[1:])
+                               for one in PASSWORD.locks])  # fmt: skip
+    bundle = cloister.compile(network(), password=PASSWORD, keys=keys)
+    with pytest.raises(PasswordError, match=r"'other' is not the one that bundle .* was compiled with"):
+        cloister.licence(bundle, DEVICE_KEY, password=other, keys=keys)
+    devices_own = PASSWORD.for_device(b"device")
+    for right in (PASSWORD, devices_own, None):
+        assert cloister.licence(bundle, DEVICE_KEY, password=right, keys=keys).has_password == (right is not None)
+    anybodys = cloister.compile(network(), keys=keys)
+    assert cloister.licence(anybodys, DEVICE_KEY, password=other, keys=keys).has_password, "nothing was noted"
+    (note,) = (keys / "content").glob("*.lock")
+    assert note.stat().st_mode & 0o077 == 0, "it tells attackers where to look"
+    note.write_bytes(b"\xff")
+    with pytest.raises(KeyFileError, match="is no note of a lock"):
+        cloister.licence(bundle, DEVICE_KEY, password=PASSWORD, keys=keys)

@@ -101,8 +101,10 @@ def test_locks_are_drawn_as_the_settings_say() -> None:
     assert any(not torch.equal(other[name].channels, lock.channels) for name, lock in locks.items())
     some = draw_locks(folded(), digits_splits(), replace(settings, layers=("3",)))
     assert list(some) == ["3"]
-    with pytest.raises(TrainingError, match="cannot be locked"):
-        draw_locks(folded(), digits_splits(), replace(settings, layers=("99",)))
+    last, relu = [name for name, layer in folded().named_modules() if isinstance(layer, nn.Linear)][-1], "2"
+    for wrong, reason in (("99", "is not there"), (last, "is the last layer, whose outputs"), (relu, "but a ReLU")):
+        with pytest.raises(TrainingError, match=f"cannot be locked: '{wrong}' .*{reason}"):
+            draw_locks(folded(), digits_splits(), replace(settings, layers=(wrong,)))
 
 
 def test_who_knows_the_program_and_the_settings_cannot_draw_a_lock_again() -> None:
@@ -182,6 +184,17 @@ def test_the_locked_model_answers_with_the_password_and_guesses_without() -> Non
     assert accuracy(made.authorised(), splits.test, splits) > unlocked - 0.03
     assert accuracy(made.module, splits.test, splits) < 0.2
     assert made.report["test"]["with_password"] == accuracy(made.authorised(), splits.test, splits)
+    assert made.report["advice"] == ""
+
+
+@pytest.mark.parametrize(("constants", "helps"), [(0.4, "turned channels alone (a share of constants of 0)"), (0, "")])
+def test_a_lock_that_costs_much_says_what_helps(constants: float, helps: str) -> None:
+    wild = replace(LOCKING, constant_share=constants, recipe=replace(LOCKING.recipe, epochs=1, rate=2.0))
+    made = lock_model(victim(), digits_splits(), wild, device="cpu", quiet=True, chance=SeededChance(0)).report
+    lost = 100 * (made["validation"]["unlocked"] - made["validation"]["with_password"])
+    assert lost > 2, "nothing to be shown here"
+    assert made["advice"].startswith(f"{lost:.1f} points of the validation images are lost with the password")
+    assert "a lower rate (0.5, not 2)" in made["advice"] and made["advice"].endswith(helps or "more epochs than 1")
 
 
 def test_a_lock_of_constants_alone_works_too() -> None:

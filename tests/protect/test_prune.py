@@ -106,6 +106,18 @@ def test_a_budget_that_no_step_meets_leaves_the_model_as_it_was() -> None:
     assert not kept.report["reached_target"]
 
 
+def test_a_smaller_step_is_tried_where_the_first_retry_comes_to_what_was_refused(tmp_path: Path) -> None:
+    coarse = replace(SETTINGS, target=0.5, steps=1, round_to=8, criterion="random", slack=0.0, budget=0.0, distil=0.0,
+                     refine=2, final=0, recipe=replace(TUNING, epochs=1, rate=1e-6))  # fmt: skip
+    once = prune(replace(coarse, refine=1))
+    assert [step.accepted for step in once.steps] == [True, False], "half of the way is the same channels again"
+    made = prune(coarse, folder=tmp_path)
+    assert [step.accepted for step in made.steps] == [True, False, False] and made.steps[2].macs > made.steps[1].macs
+    assert not made.report["exhausted"], "there is more to remove; it costs too much"
+    again = prune(coarse, folder=tmp_path)
+    assert [step.macs for step in again.steps] == [step.macs for step in made.steps], "a finished run is only loaded"
+
+
 def test_the_last_fine_tuning_is_not_repeated_in_vain(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     idle = replace(SETTINGS, target=0.2, steps=3, criterion="random", slack=100.0, budget=0.5, distil=0.0, final=1,
                    recipe=replace(TUNING, epochs=1, rate=1e-6))  # fmt: skip

@@ -19,9 +19,6 @@ Examples:
   cloister licence model.clb device.json --password locked/password.pwd -o model.lic
 """
 
-#: Points of accuracy that a lock may cost before the command says what helps.
-MUCH = 2.0
-
 
 @training_command(
     EXAMPLE,
@@ -66,9 +63,8 @@ def edgepro(
     for key, title in (("unlocked", "unlocked"), ("with_password", "with password"), ("without_password", "without")):
         test, validated = locked.report["test"][key], locked.report["validation"][key]
         facts[title] = f"{test:.2%} of the test images, {validated:.2%} of the validation images"
-    lost = 100 * (locked.report["test"]["unlocked"] - locked.report["test"]["with_password"])
-    if lost > MUCH:
-        facts["lost"] = f"{lost:.1f} points with the password; more --epochs, or --constant 0 (turned channels alone)"
+    if locked.report["advice"]:
+        facts["WARNING"] = f"{locked.report['advice']} (--rate, --epochs, --constant)"
     facts["training"] = f"{locked.report['training_s']:.0f} s, epoch {locked.report['epoch']} selected"
     facts["written"] = f"{output / 'locked.onnx'}, {output / 'password.pwd'} (secret), {output / 'report.json'}"
     secret = ["--password", str(output / "password.pwd")]

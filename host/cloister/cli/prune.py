@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from cloister.cli.common import human, show_facts, show_table
@@ -76,7 +78,8 @@ def prune(
         test, validated = report["test"][key], report["validation"][key]
         facts[key] = f"{test:.2%} of the test images, {validated:.2%} of the validation images"
     if not report["reached_target"]:
-        facts["target"] = f"not reached within {settings.budget:g} points; more --epochs or --steps may help"
+        reason = _refused(report)
+        facts["target"] = f"not reached within {settings.budget:g} points{reason}; more --epochs or --steps may help"
         if report["exhausted"]:
             listed = ", ".join(report["whole"][:8]) + (", ..." if len(report["whole"]) > 8 else "")
             facts["target"] = f"not reached: no more channels can be removed; whole stay {listed} (see docs/pruning.md)"
@@ -86,3 +89,13 @@ def prune(
     facts["written"] = f"{output / 'pruned.onnx'} ({human((output / 'pruned.onnx').stat().st_size)}), report.json, " \
                        "report.md, report.svg" + (", pruned_int8.onnx" if quantised else "")  # fmt: skip
     show_facts(facts)
+
+
+def _refused(report: dict[str, Any]) -> str:
+    """Where the last step that was tried ended the pruning: by how much."""
+    last = report["steps"][-1]
+    if last["accepted"]:
+        return ""
+    most = report["settings"]["budget"] + report["settings"]["slack"]
+    share = last["macs"] / report["macs"]["unpruned"]
+    return f": at {share:.1%} of the multiply-accumulates {last['lost']:.2f} were lost, where {most:g} let it go on"

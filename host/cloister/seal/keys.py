@@ -19,6 +19,8 @@ from cloister.seal.files import read_file, write_aside
 
 PRIVATE_NAME = "vendor.key"
 PUBLIC_NAME = "vendor.pub"
+#: Of the notes beside content keys that tell which channels are locked.
+LOCK_SUFFIX = ".lock"
 
 
 def default_key_dir() -> Path:
@@ -151,3 +153,23 @@ def load_content_key(key_id: bytes, directory: Path | None = None) -> bytes:
     if len(key) != 32:
         raise KeyFileError(f"{path} has {len(key)} bytes instead of 32", "restore it from your backup")
     return key
+
+
+def save_lock(key_id: bytes, places: bytes, directory: Path | None = None) -> None:
+    """Note beside a content key which channels are locked (``Password.places``) in what it seals."""
+    write_aside(content_key_path(key_id, directory).with_suffix(LOCK_SUFFIX), places.hex().encode() + b"\n", 0o600)
+
+
+def load_lock(key_id: bytes, directory: Path | None = None) -> bytes | None:
+    """What :func:`save_lock` noted; None where nothing was.
+
+    Raises:
+        KeyFileError: the file is damaged.
+    """
+    path = content_key_path(key_id, directory).with_suffix(LOCK_SUFFIX)
+    if not path.is_file():
+        return None
+    try:
+        return bytes.fromhex(read_file(path, "note of a lock", 1 << 10).decode("ascii"))
+    except ValueError as error:
+        raise KeyFileError(f"{path} is no note of a lock", "restore it from your backup, or delete it") from error

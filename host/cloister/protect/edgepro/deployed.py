@@ -44,7 +44,7 @@ def deployable(folded: nn.Module, shape: tuple[int, int, int], layers: Sequence[
     """
     module = copy.deepcopy(folded).cpu()
     every = lockable(module)
-    check_names(layers, every)
+    check_names(layers, every, module)
     with torch.no_grad():
         for layer in every.values():
             if layer.bias is not None:

@@ -36,7 +36,7 @@ def draw_locks(
         raise TrainingError(
             "the model has no layer that can be locked", "give one with two convolutions or linear layers"
         )
-    check_names(settings.layers, layers)
+    check_names(settings.layers, layers, module)
     chance = chance or SystemChance()
     order = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(settings.seed))
     sample = splits.train.take(order[:SAMPLE])

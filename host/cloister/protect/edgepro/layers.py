@@ -25,16 +25,29 @@ def lockable(module: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
     return dict(list(layers.items())[:-1])
 
 
-def check_names(layers: Sequence[str], every: Iterable[str]) -> None:
-    """Refuse names of layers that are not among those that can be locked.
+def check_names(layers: Sequence[str], every: Iterable[str], module: nn.Module) -> None:
+    """Refuse names of layers that are not among ``every``, those of ``module`` that can be locked.
 
     Raises:
-        TrainingError: names them, and those that are there.
+        TrainingError: names them with the reason, and those that are there.
     """
     there = list(every)
     unknown = [name for name in layers if name not in there]
     if there and unknown:
-        raise TrainingError(f"layers {unknown} cannot be locked", f"those that can: {', '.join(there)}")
+        reasons = "; ".join(f"{name!r} {_unlockable(name, module)}" for name in unknown)
+        raise TrainingError(f"layers cannot be locked: {reasons}", f"those that can: {', '.join(there)}")
+
+
+def _unlockable(name: str, module: nn.Module) -> str:
+    """Why a layer is not among those that :func:`lockable` found."""
+    part = dict(module.named_modules()).get(name)
+    if part is None:
+        return "is not there"
+    if not isinstance(part, nn.Conv2d | nn.Linear):
+        return f"is no convolution or linear layer, but a {type(part).__name__}"
+    if name in dict(called(module)):
+        return "is the last layer, whose outputs are the answer"
+    return "is never called: what reads its weights would not see the lock"
 
 
 def called(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -32,6 +32,8 @@ from cloister.protect.training.loop import fit
 MODEL_FILE, PASSWORD_FILE, REPORT_FILE = "locked.onnx", "password.pwd", "report.json"
 #: Beside the checkpoints: the locks as they were drawn, since nobody can draw them again. As secret as the password.
 DRAWN_FILE = "drawn.pwd"
+#: Points of validation accuracy that a lock may cost before the report says what helps.
+MUCH = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +170,21 @@ def lock_folded(
         "settings": asdict(settings),
         "data": splits.name,
     }
+    report["advice"] = _advice(report, settings)
     return Locked(locked, locks, report, splits.shape)
+
+
+def _advice(report: dict[str, Any], settings: LockSettings) -> str:
+    """What helps where the lock costs much accuracy; "" where it does not. Judged on validation images."""
+    found, recipe = report["validation"], settings.recipe
+    lost = 100 * (found["unlocked"] - found["with_password"])
+    if lost <= MUCH:
+        return ""
+    remedies = [f"a lower rate ({recipe.rate / 4:.2g}, not {recipe.rate:.2g}) with more epochs than {recipe.epochs}"]
+    if settings.constant_share and settings.turned_share:
+        remedies.append("turned channels alone (a share of constants of 0)")
+    what = f"{lost:.1f} points of the validation images are lost with the password"
+    return f"{what}; what helps: {', or '.join(remedies)}"
 
 
 def _drawn(

@@ -182,13 +182,17 @@ class _Run:
             if current.macs <= wanted:
                 continue
             step = self._step(current, wanted)
+            tried = len(self.steps) - 1  # the one that was just made
             for _ in range(settings.refine):
                 if step is None or step.accepted:
                     break
-                wanted = round((current.macs * step.macs) ** 0.5)  # half of the way, on a scale of ratios
+                # Half of the way, on a scale of ratios. Channels come in multiples: where that led to what had been
+                # refused already, it is half of the way to what was asked for.
+                towards = step.macs if step.number == tried else wanted
+                wanted, tried = round((current.macs * towards) ** 0.5), len(self.steps)
                 step = self._step(current, wanted)
             if step is None or not step.accepted:
-                self.exhausted = self.steps[-1].accepted
+                self.exhausted = step is None and self.steps[-1].accepted
                 return
 
     def accepted(self) -> list[Step]:
@@ -196,15 +200,16 @@ class _Run:
         return [step for step in self.steps if step.accepted]
 
     def _step(self, current: Step, wanted: int) -> Step | None:
-        """Remove, fine-tune and judge; None where nothing can be removed."""
+        """Remove, fine-tune and judge; None: nothing can be removed. An older step: the same, and refused."""
         number, settings = len(self.steps), self.settings
         folder = None if self.folder is None else self.folder / f"step-{number:02}"
         smaller, removed = self._removed(current, wanted, number, folder)
         if not removed:
             return None
         macs = multiply_accumulates(smaller, self.splits.shape)
-        if any(not step.accepted and step.macs == macs for step in self.steps):
-            return None  # channels come in multiples: this is what was refused
+        for step in self.steps:
+            if not step.accepted and step.macs == macs:
+                return step
         share, left = macs / self.steps[0].macs, ""
         if number > 1:
             passed = time.monotonic() - self.began
@@ -233,7 +238,7 @@ class _Run:
         path = None if folder is None else folder / PLAN_FILE
         if path is not None and path.exists():
             known: dict[str, Any] = json.loads(path.read_text())
-            if known["from"] == current.number:
+            if (known["from"], known["wanted"]) == (current.number, wanted):
                 return remove(current.module, known["removed"], self.splits.shape), known["removed"]
         groups = [group for group in prunable(current.module, self.splits.shape) if group.layer in self.can]
         worth = scores(
