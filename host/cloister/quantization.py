@@ -21,7 +21,7 @@ import numpy.typing as npt
 import onnx
 import onnx.version_converter
 
-from cloister.arrays import ARRAY_ERRORS, load_arrays
+from cloister.arrays import ARRAY_ERRORS, load_arrays, not_finite
 from cloister.errors import CloisterError
 from cloister.ir.load import ModelSource, load_model, opset_of
 
@@ -98,14 +98,21 @@ def load_samples(path: Path) -> Array | dict[str, Array]:
     """Samples from a file: one array (.npy, for models of one input) or arrays by input name (.npz).
 
     Raises:
-        QuantizationError: no such file, or not of these kinds.
+        QuantizationError: no such file, not of these kinds, or with samples that hold NaN or infinity.
     """
     try:
-        return load_arrays(path, mapped=path.suffix == ".npy")
+        samples = load_arrays(path, mapped=path.suffix == ".npy")
     except ARRAY_ERRORS as error:
         raise QuantizationError(
             f"{path} holds no samples: {error}", "save them with numpy.save or, for several inputs, numpy.savez"
         ) from error
+    _refuse_not_finite(samples, str(path))
+    return samples
+
+
+def _refuse_not_finite(samples: Array | Samples, name: str) -> None:
+    if told := not_finite(samples, name):  # one such value makes the range of a tensor, and so its scale, useless
+        raise QuantizationError(told, "repair or leave out such samples")
 
 
 def quantize_model(
@@ -128,7 +135,8 @@ def quantize_model(
 
     Raises:
         FormatError: no valid ONNX model.
-        QuantizationError: the samples do not fit, onnxruntime is missing, or it cannot quantise this model.
+        QuantizationError: the samples do not fit or are not finite, the model's answer to one is not, onnxruntime is
+            missing, or it cannot quantise this model.
     """
     ort, quantization = _onnxruntime()
     if method not in METHODS:
@@ -136,6 +144,7 @@ def quantize_model(
     model = _recent(load_model(source))
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         raise QuantizationError("the model is quantised already", "compile it as it is, or give the fp32 model")
+    _refuse_not_finite(samples, "samples")
     feeds = _feeds(model, samples)
     target = Path(output)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -260,13 +269,20 @@ def _cut(info: onnx.ValueInfoProto, array: Array) -> list[Array]:
 
     if fits(array.shape[1:], dims):
         return [np.ascontiguousarray(array[i]) for i in range(len(array))]
-    if dims and dims[0] in (None, 1) and fits(array.shape[1:], dims[1:]):
+    batch = bool(dims) and dims[0] in (None, 1)
+    if batch and fits(array.shape[1:], dims[1:]):
         return [np.ascontiguousarray(array[i : i + 1]) for i in range(len(array))]
-    shape = tuple("?" if size is None else size for size in dims)
+    one = dims[1:] if batch else dims
     raise QuantizationError(
-        f"the samples of input {info.name!r} have shape {array.shape}, one sample of the model is {shape}",
-        f"give an array of shape (samples, *{shape})",
+        f"the samples of input {info.name!r} have shape {array.shape}, one sample of the model is {_shape(*one)}",
+        f"give an array of shape {_shape('samples', *one)}",
     )
+
+
+def _shape(*dims: int | str | None) -> str:
+    """A shape as Python writes it; dimensions that the model leaves free as ``?``."""
+    words = ["?" if size is None else str(size) for size in dims]
+    return f"({', '.join(words)}{',' * (len(words) == 1)})"
 
 
 class _Reader:
@@ -303,15 +319,21 @@ def _compare(ort: Any, model: onnx.ModelProto, quantised: Path, feeds: Sequence[
     )
     name = model.graph.output[0].name
     same, worst, low, high, signal, noise = 0, 0.0, np.inf, -np.inf, 0.0, 0.0
-    for feed in feeds:
+    for index, feed in enumerate(feeds):
         wanted = np.asarray(fp32.run([name], feed)[0], dtype=np.float64)
+        if not np.isfinite(wanted).all():
+            raise QuantizationError(
+                f"the model that was given answers the sample at index {index} with NaN or infinity",
+                "bring the samples to the scale that the model was trained with, and look at its answer in onnxruntime",
+            )
         got = np.asarray(int8.run([name], feed)[0], dtype=np.float64)
         same += int(wanted.argmax() == got.argmax())
         worst = max(worst, float(np.abs(got - wanted).max()))
         low, high = min(low, float(wanted.min())), max(high, float(wanted.max()))
         signal += float(np.square(wanted).sum())
         noise += float(np.square(got - wanted).sum())
-    ratio = float(10 * np.log10(signal / noise)) if noise > 0 and signal > 0 else float("inf")
+    # an answer of zeros that 8 bits change is all noise
+    ratio = float("inf") if not noise else float(10 * np.log10(signal / noise)) if signal else float("-inf")
     return Agreement(
         len(feeds), same / len(feeds), worst, float(high - low), ratio, len(whole), quantised.stat().st_size
     )

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cloister.arrays import not_finite
 from cloister.errors import CloisterError
 from cloister.wire import C
 
@@ -147,11 +148,8 @@ def prepare_batch(
             raise InputError(
                 f"input {info.name!r} is for {times} inferences, those before it for {count}", "give as many of each"
             )
-        if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
-            bad = int(array.size - np.isfinite(array).sum())
-            raise InputError(
-                f"input {info.name!r} holds {bad} values that are NaN or infinite", "clean it, or pass finite=False"
-            )
+        if finite and (told := not_finite(array.reshape(times, -1), f"input {info.name!r}")):
+            raise InputError(told, "repair or leave out such samples, or pass finite=False")
         count = times
         flat.append(np.ascontiguousarray(array, info.numpy_dtype).reshape(-1).view(np.uint8).reshape(times, info.size))
     return (np.concatenate(flat, axis=1).tobytes() if flat else b""), count

@@ -178,6 +178,11 @@ def test_inputs_that_are_no_arrays_are_refused(tmp_path: Path, capsys: pytest.Ca
     for name in ("damaged.npz", "half.npz"):
         assert call("run", bundle, tmp_path / "m.lic", tmp_path / name) == 1
         assert f"{name} is no .npy or .npz file" in capsys.readouterr().err
+    np.save(tmp_path / "n.npy", np.array([[1.0], [np.nan]], np.float32))
+    assert call("run", bundle, tmp_path / "m.lic", tmp_path / "n.npy") == 1
+    told = capsys.readouterr().err
+    assert "n.npy: 1 of 2 samples holds NaN or infinity, the first at index 1" in told
+    assert "leave out such samples" in told and "finite=" not in told, "a remedy of Python's is none here"
     np.save(tmp_path / "o.npy", np.array([{}], dtype=object), allow_pickle=True)
     assert call("run", bundle, tmp_path / "m.lic", tmp_path / "o.npy") == 1
     assert "o.npy" in capsys.readouterr().err

@@ -122,8 +122,8 @@ GOOD = np.zeros((1, 2, 3), np.float32)
         ({"image": GOOD, "mask": GOOD}, "unknown: mask"),
         ({}, "missing: image"),
         ([GOOD, GOOD], "2 inputs were given, the model takes 1"),
-        (np.full((1, 2, 3), np.nan, np.float32), "6 values that are NaN or infinite"),
-        (np.full((1, 2, 3), np.inf, np.float32), "6 values that are NaN or infinite"),
+        (np.full((1, 2, 3), np.nan, np.float32), "input 'image': 1 of 1 samples holds NaN or infinity"),
+        (np.stack([GOOD[0], GOOD[0], GOOD[0] + np.inf]), "1 of 3 samples holds NaN or infinity, the first at index 2"),
     ],
 )
 def test_bad_inputs_are_named(x: Any, complaint: str) -> None:

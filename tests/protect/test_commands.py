@@ -45,6 +45,9 @@ def net():
 def other():
     return nn.Sequential(net(), nn.Identity())
 
+def soft():
+    return nn.Sequential(net(), nn.Softmax(1))
+
 def seven():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 7))
 
@@ -140,11 +143,13 @@ def place(files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_commands_that_follow_a_lock_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
     rights = {"unlocked": 1.0, "with_password": 1.0, "without_password": 0.1}
-    report = {"test": rights, "validation": rights, "layers": [], "training_s": 1.0, "epoch": 1}
+    report = {"test": rights, "validation": rights, "layers": [], "training_s": 1.0, "epoch": 1,
+              "advice": "9.0 points are lost"}  # fmt: skip
     monkeypatch.setattr("cloister.protect.api.edgepro", lambda *_, **__: SimpleNamespace(report=report))
     given = ["edgepro", "my:net", "--data", "data.npz", "-o", "my locks"]
     done = CliRunner().invoke(command, given, catch_exceptions=False)
     facts = dict(re.split(r"  +", line, maxsplit=1) for line in done.stdout.splitlines() if "  " in line)
+    assert facts["WARNING"] == "9.0 points are lost (--rate, --epochs, --constant)"
     secret = ["--password", "my locks/password.pwd"]
     assert shlex.split(facts["next"])[2:5] == ["my locks/locked.onnx", *secret]
     assert shlex.split(facts["then"])[4:6] == secret
@@ -228,7 +233,7 @@ def test_a_wrong_model_is_named(name: str, arguments: list[str], says: str) -> N
         ("keys.npz", "keys.npz has no train and no test images; its keys are ['pictures']"),
         ("half.npz", "half.npz has no test images"),
         ("labels.npz", "labels.npz[x_train]: labels have the shape (5,) for 1347 images"),
-        ("nan.npz", "nan: training images have values that are not finite"),
+        ("nan.npz", "nan.npz[x_train]: 1347 of 1347 images hold NaN or infinity, the first at index 0"),
         ("mean.npz", "mean.npz cannot be read: could not convert string to float"),
         ("objects.npz", "objects.npz cannot be read"),
         ("one.npz", "one: all images are of one class"),
@@ -249,7 +254,7 @@ def test_wrong_data_are_named(data: str, says: str) -> None:
     ("name", "arguments", "says"),
     [
         ("edgepro", ["--criterion", "foo"], "'foo' is not one of 'mean', 'variance'"),
-        ("edgepro", ["--layer", "nowhere"], "layers ['nowhere'] cannot be locked"),
+        ("edgepro", ["--layer", "nowhere"], "layers cannot be locked: 'nowhere' is not there"),
         ("edgepro", ["--constant", "0", "--turned", "0"], "shares of locked channels are 0.0 and 0.0"),
         ("edgepro", ["--device", "gpu"], "'gpu' is no device"),
         ("edgepro", ["--device", "cuda:99"], "there is no GPU 'cuda:99' here"),
@@ -317,6 +322,20 @@ def test_models_that_cannot_be_protected_are_refused_before_training() -> None:
     for name in ("edgepro", "prune", "attack"):  # the checkpoint was forgotten
         said = refusal(name, "wrong_models:net", "--data", "data.npz")
         assert "about what guessing gets" in said and "--checkpoint" in said
+
+
+@pytest.mark.usefixtures("place")
+def test_a_model_that_ends_in_a_softmax_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    quick = LockSettings(recipe=Recipe(1, 64, 0.02, clip=5.0))
+    for name, quiet, warned in (("net", False, False), ("soft", False, True), ("soft", True, False)):
+        state = torch.load("net.pt")
+        torch.save({f"0.{key}": value for key, value in state.items()} if name == "soft" else state, "of.pt")
+        cloister.edgepro(
+            f"wrong_models:{name}", "data.npz", f"warned {name} {quiet}", checkpoint="of.pt", settings=quick,
+            device="cpu", quiet=quiet,
+        )  # fmt: skip
+        told = capsys.readouterr().err
+        assert ("warning: wrong_models:soft ends in probabilities" in told) == warned
 
 
 def test_a_folder_of_another_run_is_refused(place: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+import cloister
 from cloister.demo.data import MODEL, digits
 from cloister.protect.training import TrainingError, export_onnx, load_model
 from cloister.protect.training.from_onnx import convert
@@ -96,3 +97,30 @@ def test_a_file_that_leaves_the_images_size_free_takes_the_datas(tmp_path: Path,
     with pytest.raises(TrainingError, match=r"cannot be run on a batch of images of 1 x 12 x 12") as refused:
         load_model(path, shape=(1, 12, 12))
     assert "images of that size" in refused.value.remedy
+
+
+def test_a_quantised_file_is_named_as_such(tmp_path: Path) -> None:
+    cloister.quantize(MODEL, digits()[0][:20], tmp_path / "int8.onnx")
+    with pytest.raises(TrainingError, match=r"int8.onnx is quantised") as refused:
+        convert(tmp_path / "int8.onnx")
+    assert "fp32 model" in refused.value.remedy and "cloister quantize" in refused.value.remedy
+
+
+def test_operators_that_torch_has_no_counterpart_of_are_named(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["image"], ["flat"]),
+            helper.make_node("Det", ["image"], ["determinant"]),
+            helper.make_node("Gelu", ["flat"], ["curved"], domain="com.microsoft"),
+            helper.make_node("Gelu", ["curved"], ["again"], domain="com.microsoft"),
+            helper.make_node("Add", ["again", "determinant"], ["logits"]),
+        ],
+        "strange",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 1, 4, 4])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 16])],
+    )
+    path = tmp_path / "strange.onnx"
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    with pytest.raises(TrainingError, match=r"counterpart of the operators Det, com.microsoft.Gelu\n"):
+        convert(path)

@@ -35,7 +35,7 @@ from cloister.protect.training import (
 )
 from cloister.protect.training.data import SAMPLE
 from cloister.protect.training.read import _decode
-from cloister.protect.training.source import check_trained
+from cloister.protect.training.source import check_trained, gives_probabilities
 
 RECIPE = Recipe(epochs=4, batch=64, rate=0.05, augmentation=Augmentation(crop=1), seed=3)
 
@@ -327,6 +327,53 @@ def test_a_model_from_a_factory_and_a_checkpoint(tmp_path: Path) -> None:
         load_model("cloister.protect.training.networks:LeNet5", tmp_path / "state.pt")
 
 
+def test_a_checkpoint_of_several_gpus_is_loaded(tmp_path: Path) -> None:
+    made = network("digits", 1, 10, 3)
+    torch.save({"state_dict": nn.DataParallel(made).state_dict()}, tmp_path / "state.pt")
+    assert equal(load_model(network("digits", 1, 10, 5), tmp_path / "state.pt"), made)
+
+    class Holder(nn.Module):
+        def __init__(self, seed: int) -> None:
+            super().__init__()
+            self.module = network("digits", 1, 10, seed)
+
+    for state in (Holder(3).state_dict(), nn.DataParallel(Holder(3)).state_dict()):
+        torch.save(state, tmp_path / "state.pt")
+        assert equal(load_model(Holder(5), tmp_path / "state.pt"), made), "a model's own part may be called module"
+
+
+def test_what_does_not_fit_of_a_checkpoint_is_named_whole(tmp_path: Path) -> None:
+    wanted = nn.ModuleDict({f"a_long_name_of_a_layer_{index}": nn.Linear(2, 2, bias=False) for index in range(9)})
+    given = nn.ModuleDict({"a_long_name_of_a_layer_0": nn.Linear(3, 2, bias=False), "other": nn.Linear(1, 1)})
+    torch.save(given.state_dict(), tmp_path / "state.pt")
+    with pytest.raises(TrainingError) as refused:
+        load_model(wanted, tmp_path / "state.pt")
+    assert refused.value.message.endswith(
+        "it lacks a_long_name_of_a_layer_1.weight, a_long_name_of_a_layer_2.weight, a_long_name_of_a_layer_3.weight, "
+        "a_long_name_of_a_layer_4.weight and 4 more; the model lacks other.weight, other.bias; "
+        "a_long_name_of_a_layer_0.weight is (2, 3) and not (2, 2)"
+    )
+    torch.save([1], tmp_path / "state.pt")
+    with pytest.raises(TrainingError, match="does not fit the model: TypeError"):
+        load_model(wanted, tmp_path / "state.pt")
+
+
+@pytest.mark.parametrize("how", ["given to Splits.make", "made by hand", "too large"])
+def test_images_that_are_not_finite_are_refused_however_they_are_given(how: str) -> None:
+    pixels, labels = torch.rand(40, 1, 4, 4), torch.arange(40) % 2
+    good = Images(pixels.clone(), labels)
+    pixels[33, 0, 1, 1] = float("nan")
+    bad = Images(pixels, labels)
+    with pytest.raises(TrainingError, match="1 of 40 images holds NaN or infinity, the first at index 33"):
+        if how == "made by hand":
+            load_data(replace(Splits.make(good, good), test=bad))
+        elif how == "too large":
+            load_data([(image.double().numpy() * (1e300 if index == 33 else 1), index % 2)
+                       for index, image in enumerate(good.pixels)])  # fmt: skip
+        else:
+            Splits.make(good, bad)
+
+
 @pytest.mark.parametrize(("name", "shape"), [("digits", (1, 8, 8)), ("lenet5", (1, 28, 28)), ("resnet20", (3, 32, 32))])
 def test_an_exported_model_answers_the_same_and_comes_back(
     tmp_path: Path, name: str, shape: tuple[int, int, int]
@@ -388,6 +435,14 @@ def test_a_good_model_of_unbalanced_classes_is_told_from_a_guess() -> None:
         check_trained(Bright(1e6), splits, "net")
     one = replace(splits, validation=splits.validation.take(splits.validation.labels.nonzero().flatten()))
     assert check_trained(Bright(middle), one, "net") > 0.9, "a validation split may have a single class"
+
+
+@pytest.mark.parametrize(("last", "probabilities"), [
+    (nn.Softmax(1), True), (nn.Identity(), False), (nn.LogSoftmax(1), False), (nn.Sigmoid(), False),
+])  # fmt: skip
+def test_probabilities_are_told_from_logits(last: nn.Module, probabilities: bool) -> None:
+    module = nn.Sequential(network("digits", 1, 10, 1), last).train()
+    assert gives_probabilities(module, digits_splits()) == probabilities and module.training
 
 
 def test_data_sets_can_be_given_as_they_are() -> None:

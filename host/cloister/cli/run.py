@@ -15,7 +15,7 @@ import click
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cloister.arrays import ARRAY_ERRORS, load_arrays
+from cloister.arrays import ARRAY_ERRORS, load_arrays, not_finite
 from cloister.cli.common import NewFile, Size, human, keep_apart, show_json
 from cloister.cli.provision import TARGET
 from cloister.errors import CloisterError
@@ -38,16 +38,19 @@ def read_inputs(path: Path) -> Any:
     """The array of a .npy file, or the arrays of a .npz file by name.
 
     Raises:
-        CloisterError: the file is neither.
+        CloisterError: the file is neither, or holds NaN or infinity.
     """
     data = read_file(path, "input file", 1 << 34)
     try:
-        return load_arrays(io.BytesIO(data))
+        arrays = load_arrays(io.BytesIO(data))
     except ARRAY_ERRORS as error:
         raise CloisterError(
             f"{path} is no .npy or .npz file of plain arrays",
             "write it with numpy.save(path, array) or numpy.savez(path, name=array)",
         ) from error
+    if told := not_finite(arrays, str(path)):  # the session refuses them too, with a way out that only Python has
+        raise CloisterError(told, "repair or leave out such samples")
+    return arrays
 
 
 def _answers(path: Path) -> bool:

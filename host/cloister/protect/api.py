@@ -76,7 +76,7 @@ def edgepro(
 
     folder = made_folder(output, data, (MODEL_FILE, REPORT_FILE), (model, checkpoint))
     splits = _splits(data, validation, seed)
-    module = _model(model, checkpoint, splits)
+    module = _model(model, checkpoint, splits, quiet)
     settings = settings or settings_with(seed=seed)
     folded = fold_normalisation(token_rows(module, splits.shape))
     settings = replace(settings, layers=deployable(folded, splits.shape, settings.layers))
@@ -128,7 +128,7 @@ def prune(
         check_bench()
     folder = made_folder(output, data, FILES, (model, checkpoint))
     splits = _splits(data, validation, seed)
-    module = _exportable(_model(model, checkpoint, splits), splits)
+    module = _exportable(_model(model, checkpoint, splits, quiet), splits)
     claim_folder(folder / "training", "prune", module, splits)
     _trained(model, module, splits, quiet)
     pruned = prune_model(
@@ -193,7 +193,7 @@ def attack(
     if any(Path(output).resolve() == Path(path).resolve() for path in protected):
         raise CloisterError(f"{output} has the attacks that `cloister protect` tried", "write elsewhere: -o FOLDER")
     folder = made_folder(output, data)
-    module = _model(victim, checkpoint, splits)
+    module = _model(victim, checkpoint, splits, quiet)
     found: list[Exposed] = []
     if locked is not None and password is not None:
         opened = password if isinstance(password, Password) else Password.read(Path(password))
@@ -285,7 +285,7 @@ def protect(
     check_folder(Path(output), [path for path in (model, where, checkpoint) if isinstance(path, str | Path)])
     folder = made_folder(output, data)
     splits = _splits(data, validation, seed)
-    module = _model(model, checkpoint, splits)
+    module = _model(model, checkpoint, splits, quiet)
     _trained(model, module, splits, quiet=True)  # it tells so itself
     # its estimates are of one model, too, even where nothing has been trained yet
     claim_folder(folder / "training", "protect", module, splits, VICTIM_FILE)
@@ -301,13 +301,18 @@ def _splits(data: DataSource, validation: float, seed: int) -> Splits:
     return load_data(data, validation=validation, seed=seed)
 
 
-def _model(model: str | Path | nn.Module, checkpoint: str | Path | None, splits: Splits) -> nn.Module:
-    """The model, once it has answered two of the images with logits for their classes."""
+def _model(model: str | Path | nn.Module, checkpoint: str | Path | None, splits: Splits, quiet: bool) -> nn.Module:
+    """The model, once it has answered two of the images with one number for each class; warns of probabilities."""
     from cloister.protect.training import load_model
-    from cloister.protect.training.source import check_model
+    from cloister.protect.training.source import check_model, gives_probabilities
 
+    name = str(model) if isinstance(model, str | Path) else type(model).__name__
     module = load_model(model, None if checkpoint is None else Path(checkpoint), splits.shape)
-    check_model(module, splits, str(model) if isinstance(model, str | Path) else type(model).__name__)
+    check_model(module, splits, name)
+    if not quiet and gives_probabilities(module, splits):
+        print(f"warning: {name} ends in probabilities, and trainings here expect logits: they lose more points than "
+              "they need to; give the network without its last Softmax (the label is the same)",
+              file=sys.stderr, flush=True)  # fmt: skip
     return module
 
 

@@ -57,7 +57,8 @@ def claim(folder: Path, what: str, module: nn.Module, splits: Splits, settings: 
     for key, ours in identity.items():
         if theirs.get(key) != ours:
             raise TrainingError(
-                f"{folder} holds another {what} run: its {key} differs{_difference(theirs.get(key), ours)}",
+                f"{folder} holds another {what} run: its {key} {'differs' if key == 'model' else 'differ'}"
+                f"{_difference(theirs.get(key), ours)}",
                 remedy,
             )
     return True

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from cloister.arrays import not_finite
 from cloister.protect.training.errors import TrainingError
 
 #: Training images that mean and deviation are measured on, at most.
@@ -115,8 +116,12 @@ class Splits:
         """Cut the validation split off (unless given), and measure mean and deviation of what is left to train on.
 
         Raises:
-            TrainingError: a split is empty, shapes differ, or a label has no class.
+            TrainingError: a split is empty, shapes differ, values are not finite, or a label has no class.
         """
+        # before images are set aside: what is told of is where it stood
+        for what, given in (("training", train), ("validation", validation), ("test", test)):
+            if isinstance(given, Images):
+                refuse_not_finite(given, f"{what} images of {name}")
         if isinstance(validation, float):
             if not 0 < validation < 1:
                 raise TrainingError(f"a validation share of {validation} leaves nothing", "choose between 0 and 1")
@@ -130,8 +135,6 @@ class Splits:
                     f"{train.pixels.dtype} {train.shape}",
                     "bring all images to one size and type",
                 )
-            if not images.pixels.isfinite().all():
-                raise TrainingError(f"{name}: {what} images have values that are not finite", "repair or remove them")
         highest = max(int(images.labels.max()) for images in (train, validation, test))
         lowest = min(int(images.labels.min()) for images in (train, validation, test))
         names = tuple(classes) or tuple(str(label) for label in range(highest + 1))
@@ -176,3 +179,9 @@ class Splits:
         mean = torch.tensor(self.mean, device=pixels.device).view(1, -1, 1, 1)
         std = torch.tensor(self.std, device=pixels.device).view(1, -1, 1, 1)
         return (pixels.to(torch.float32) - scale * mean) / (scale * std)
+
+
+def refuse_not_finite(images: Images, name: str) -> None:
+    """Raise TrainingError where an image holds NaN or infinity, with ``name`` and its index."""
+    if told := not_finite(images.pixels.cpu().numpy(), name, "image"):
+        raise TrainingError(told, "repair or leave out such images")

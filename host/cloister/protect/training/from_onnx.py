@@ -31,7 +31,8 @@ def convert(path: Path, shape: Sequence[int] = ()) -> nn.Module:
             it they are taken as 1, and what depends on them stays as it is.
 
     Raises:
-        TrainingError: the file is no ONNX model, has an operator that cannot be converted, or answers differently.
+        TrainingError: the file is no ONNX model, is quantised, has an operator that cannot be converted, or answers
+            differently.
     """
     import onnx
 
@@ -40,6 +41,11 @@ def convert(path: Path, shape: Sequence[int] = ()) -> nn.Module:
         onnx.checker.check_model(model)
     except Exception as error:  # onnx, protobuf and the file system each raise their own
         raise TrainingError(f"{path} is no ONNX model: {str(error).splitlines()[0]}", "check the path") from error
+    if any(_is_quantised(node.op_type) for node in model.graph.node):
+        raise TrainingError(
+            f"{path} is quantised, and what computes on integers cannot be trained",
+            "give the fp32 model that it was made from, and quantise what comes out (cloister quantize)",
+        )
     _drop_softmax(model)
     _free_batch(model)
     _size(model, shape)
@@ -51,6 +57,11 @@ def convert(path: Path, shape: Sequence[int] = ()) -> nn.Module:
     try:
         module: nn.Module = library.convert(model)
     except Exception as error:  # NotImplementedError, and what converters raise on unusual attributes
+        if unknown := _unknown(model):
+            raise TrainingError(
+                f"{path} cannot be converted to torch, which has no counterpart of the operators {', '.join(unknown)}",
+                "export the model without them, or give it as package.module:factory and a checkpoint",
+            ) from error
         raise TrainingError(
             f"{path} cannot be converted to torch: {str(error).splitlines()[0]}",
             "give the model as package.module:factory and a checkpoint instead",
@@ -58,6 +69,25 @@ def convert(path: Path, shape: Sequence[int] = ()) -> nn.Module:
     _settle(module, model)
     _check(path, model, module)
     return module
+
+
+def _is_quantised(operator: str) -> bool:
+    """Whether an operator, ONNX's or onnxruntime's own, makes or takes integers in place of floats."""
+    parts = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantize", "QLinear", "QGemm", "QAttention", "Integer")
+    return any(part in operator for part in parts)
+
+
+def _unknown(model: Any) -> list[str]:
+    """The operators that onnx2torch has nothing for, each once."""
+    registry = importlib.import_module("onnx2torch.node_converters.registry")
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    found: dict[str, None] = {}
+    for node in model.graph.node:
+        try:
+            registry.get_converter(node.op_type, versions.get(node.domain, 1), node.domain)
+        except NotImplementedError:
+            found[f"{node.domain}.{node.op_type}" if node.domain else node.op_type] = None
+    return list(found)
 
 
 def _images(model: Any) -> list[Any]:

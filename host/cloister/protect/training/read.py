@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from cloister.arrays import ARRAY_ERRORS
-from cloister.protect.training.data import Images, Splits
+from cloister.protect.training.data import Images, Splits, refuse_not_finite
 from cloister.protect.training.errors import TrainingError
 from cloister.protect.training.source import call_factory, is_factory
 
@@ -196,7 +196,8 @@ def _images(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], what: str) -> Im
     if pixels.dtype != np.uint8:
         if not np.issubdtype(pixels.dtype, np.floating):
             raise TrainingError(f"{what}: images are {pixels.dtype}", "use uint8, or floats")
-        pixels = pixels.astype(np.float32)
+        with np.errstate(over="ignore"):  # beyond float32 they are infinite, and refused
+            pixels = pixels.astype(np.float32)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if not np.issubdtype(labels.dtype, np.integer):
@@ -206,7 +207,9 @@ def _images(pixels: npt.NDArray[Any], labels: npt.NDArray[Any], what: str) -> Im
             f"{what}: labels have the shape {labels.shape} for {len(pixels)} images",
             "give one integer label for each image",
         )
-    return Images(torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(labels.astype(np.int64)))
+    images = Images(torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(labels.astype(np.int64)))
+    refuse_not_finite(images, what)
+    return images
 
 
 def _npz(path: Path, validation: float, seed: int) -> Splits:
@@ -286,6 +289,8 @@ def _factory(name: str, validation: float, seed: int) -> Splits:
 def _given(made: Any, what: str, name: str, validation: float, seed: int) -> Splits:
     """Splits as they are; of data sets those that they make."""
     if isinstance(made, Splits):
+        for part in ("train", "validation", "test"):  # they may have been put together without Splits.make
+            refuse_not_finite(getattr(made, part), f"{part} images of {made.name}")
         return made
     if isinstance(made, tuple) and len(made) == 2:
         train, test = (_data_set(entry, what) for entry in made)
@@ -297,6 +302,7 @@ def _given(made: Any, what: str, name: str, validation: float, seed: int) -> Spl
 def _data_set(data: Any, name: str) -> Images:
     """All items of a torch data set (or any sequence) of (image, label)."""
     if isinstance(data, Images):
+        refuse_not_finite(data, name)
         return data
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         raise TrainingError(

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from cloister.protect.training.data import Splits
 from cloister.protect.training.errors import TrainingError
@@ -132,6 +133,22 @@ def check_model(module: nn.Module, splits: Splits, name: str) -> None:
         )
 
 
+def gives_probabilities(module: nn.Module, splits: Splits) -> bool:
+    """Whether a model seems to end in a softmax: its answers are no logits, which losses take.
+
+    Args:
+        module: has passed :func:`check_model`; is left as it was.
+        splits: the data it is to be trained on.
+    """
+    mode = module.training
+    try:
+        with torch.no_grad():
+            found = module.eval()(splits.normalise(splits.validation.pixels[:64].cpu())).to(torch.float64)
+    finally:
+        module.train(mode)
+    return found.shape[1] > 1 and bool((found >= 0).all()) and bool(((found.sum(1) - 1).abs() <= 1e-4).all())
+
+
 def check_trained(module: nn.Module, splits: Splits, name: str) -> float:
     """Refuse a model that guesses: its checkpoint was forgotten, or it was trained on images of another kind.
 
@@ -167,6 +184,8 @@ def check_trained(module: nn.Module, splits: Splits, name: str) -> float:
 def load_checkpoint(module: nn.Module, path: Path) -> None:
     """Load a state into ``module``: a state dictionary alone, or under ``best``, ``model`` or ``state_dict``.
 
+    The names may all begin with ``module.``, as those of a model do that was trained on several GPUs.
+
     Raises:
         TrainingError: the file is missing, is no checkpoint, or has other tensors than the module.
     """
@@ -184,14 +203,38 @@ def load_checkpoint(module: nn.Module, path: Path) -> None:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
             break
+    # DistributedDataParallel saves its own layer, which holds the model; a model may have a part of that name, too
+    prefixed = isinstance(state, dict) and all(str(key).startswith("module.") for key in state)
+    if prefixed and not state.keys() & module.state_dict().keys():
+        consume_prefix_in_state_dict_if_present(state, "module.")
     try:
         module.load_state_dict(state)
     except (RuntimeError, AttributeError, TypeError) as error:
-        told = "; ".join(line.strip()[:300] for line in str(error).splitlines()[:4])
+        told = _misfit(module, state) if isinstance(state, dict) else ""
         raise TrainingError(
-            f"{path} does not fit the model: {told}",
+            f"{path} does not fit the model: {told or _told(error)}",
             "give the checkpoint of this model; a pruned or locked one's .onnx file brings its own weights",
         ) from error
+
+
+def _misfit(module: nn.Module, state: dict[str, Any]) -> str:
+    """How the names and shapes of a state differ from the module's; empty where they do not."""
+    own = module.state_dict()
+    shapes = [{key: tuple(getattr(value, "shape", ())) for key, value in each.items()} for each in (own, state)]
+    lacks = [str(key) for key in own if key not in state]
+    more = [str(key) for key in state if key not in own]
+    other = [
+        f"{key} is {shapes[1][key]} and not {shapes[0][key]}"
+        for key in own
+        if key in state and shapes[0][key] != shapes[1][key]
+    ]
+    parts = (("it lacks ", lacks), ("the model lacks ", more), ("", other))
+    return "; ".join(word + _some(names) for word, names in parts if names)
+
+
+def _some(names: Sequence[str], most: int = 4) -> str:
+    left = len(names) - most
+    return ", ".join(names[:most]) + (f" and {left} more" if left > 0 else "")
 
 
 def _from_onnx(path: Path, shape: Sequence[int]) -> nn.Module:
