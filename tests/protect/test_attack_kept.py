@@ -19,7 +19,7 @@ from cloister.attack import AttackError, BlackBox, Effort, bench
 from cloister.attack import attacker as attacker_module
 from cloister.attack.attacker import METHOD, Attacker, digest_of, file_name
 from cloister.attack.attacks import ATTACKS
-from cloister.protect.training import Fitted, Images, Splits
+from cloister.protect.training import Augmentation, Fitted, Images, Splits
 
 EFFORT = Effort((0.1,), (50,), (0.05,), (0.1,), epochs=1, steps=4, trial=2, validation=100)
 
@@ -142,9 +142,9 @@ def test_records_of_another_part_are_refused(tmp_path: Path) -> None:
     with torch.no_grad():
         changed.part[0].weight[0, 0, 0, 0] += 1
     for target in (changed, Own(layers=1)):
-        with pytest.raises(AttackError, match="is of another exposed part"):
+        with pytest.raises(AttackError, match=r"is of another exposed part \(digest .{8} there, digest .{8} here\)"):
             attacked(tmp_path, target)
-    with pytest.raises(AttackError, match="is of another lock"):
+    with pytest.raises(AttackError, match=r"is of another lock \(\[true, null\] there, \[false, null\] here\)"):
         attacked(tmp_path, Own(lock=False))
     known = Own()
     known.layers = ("0",)  # type: ignore[attr-defined]
@@ -177,12 +177,21 @@ def test_records_of_other_images_or_labels_are_refused(tmp_path: Path, part: str
 def test_records_of_other_normalisation_pools_and_networks_are_refused(tmp_path: Path) -> None:
     splits = digits_splits()
     attacked(tmp_path, Own())
-    with pytest.raises(AttackError, match="is of another normalisation"):
+    with pytest.raises(AttackError, match=r"is of another normalisation \(\[\[0\.\d+\], .* there, \[\["):
         attacked(tmp_path, Own(), replace(splits, mean=(splits.mean[0] + 0.01,)))
-    with pytest.raises(AttackError, match="is of another pool"):
+    with pytest.raises(AttackError, match=r"is of another pool \(null there, digest [0-9a-f]{8} here\)"):
         attacked(tmp_path, Own(), pool=other(splits.train, "pixels"))
     with pytest.raises(AttackError, match="is of another architecture"):
         attacked(tmp_path, Own(), architecture=lambda _seed: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+
+
+def test_another_effort_is_told_by_what_differs(tmp_path: Path) -> None:
+    attacked(tmp_path, Own())
+    other = replace(EFFORT, rates=(0.1, 0.2), augmentation=Augmentation(crop=2))
+    with pytest.raises(AttackError) as caught:
+        attacked(tmp_path, Own(), effort=other)
+    told = caught.value.message.partition("is of another ")[2]
+    assert told == ("effort (rates [0.05] there, [0.1, 0.2] here, augmentation.crop 0 there, 2 here)")
 
 
 def test_trainings_are_those_of_the_same_start_and_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,9 @@ import torch
 from digits_data import digits_splits
 
 from cloister.attack import Effort, bench
+from cloister.attack.attacks import ATTACKS
+from cloister.attack.plan import planned
+from cloister.attack.progress import Plan
 from cloister.protect.training import accuracy, network
 
 PAGE = Path(__file__).parents[2] / "docs" / "attacks.md"
@@ -49,3 +52,20 @@ def test_the_documented_protection_is_attacked() -> None:
                    quiet=True)  # fmt: skip
     found = report.find("mine", "direct")
     assert found["accuracy"] == pytest.approx(accuracy(outside.eval(), splits.test, splits))
+
+
+def test_the_page_tells_how_many_trainings_there_are() -> None:
+    def plans(lock: bool, whole: bool, effort: Effort) -> list[Plan]:
+        target = SimpleNamespace(lock=lock, module=lambda: network("digits", 1, 10, 1) if whole else None)
+        attacker: Any = SimpleNamespace(target=target, effort=effort)
+        return [planned(attacker, attack) for attack in ATTACKS]
+
+    steps = []
+    for name, lock, whole in (("a locked network", True, True), ("a network in clear[^|]*", False, True),
+                              ("the black box", False, False)):  # fmt: skip
+        full, one = plans(lock, whole, Effort()), plans(lock, whole, Effort(rates=(0.05,), steps=40, trial=40))
+        steps.append(sum(plan.steps for plan in full))
+        cells = " \\| ".join(f"{sum(counts):,}" for counts in (
+            [plan.trainings for plan in full], steps[-1:], [plan.trainings for plan in one]))  # fmt: skip
+        assert re.search(rf"^\| {name} \| {cells} \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert f"take {sum(steps):,} steps" in PAGE.read_text(encoding="utf-8")

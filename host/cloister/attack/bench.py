@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from cloister.attack.attacker import Attacker, Record
+from cloister.attack.attacker import Attacker, Record, network_digest
 from cloister.attack.attacks import ATTACKS
 from cloister.attack.attacks.head import parts_of
+from cloister.attack.earlier import identities_of, joined
 from cloister.attack.effort import Effort
 from cloister.attack.errors import AttackError
 from cloister.attack.exposed import BlackBox, Exposed, WhiteBox
@@ -23,11 +24,14 @@ from cloister.attack.kept import Cell, data_identity, identity_of
 from cloister.attack.plan import planned
 from cloister.attack.progress import Progress
 from cloister.attack.surgery import fresh, renormalised
+from cloister.attack.table import heading, labels, markdown
 from cloister.protect.edgepro.folding import token_rows
 from cloister.protect.training import Images, Splits, TrainingError
 from cloister.protect.training.loop import auto_device, precision_on
 from cloister.seal.files import write_aside
 
+#: A report's records, and what they are of.
+REPORT_FILE = "attacks.json"
 #: Attacks that give the black box its figures; they are always run on it.
 _BASELINES = ("direct", "finetune", "steal")
 
@@ -38,7 +42,8 @@ class Report:
 
     Attributes:
         records: a dictionary for each attack, target and budget; docs/attacks.md names the keys.
-        about: data, effort, the precision that "auto" stood for, seed and pool, for the report's head.
+        about: data, effort, the precision that "auto" stood for, seed and pool, for the report's head; and digests of
+            what records depend on.
     """
 
     records: list[Record]
@@ -47,25 +52,38 @@ class Report:
     def find(self, target: str, attack: str, budget: str = "") -> Record:
         """The first record of that target and attack, and of that budget unless it is empty.
 
+        Args:
+            target: its name, in records or in the tables.
+            attack, budget: as records have them.
+
         Raises:
             AttackError: there is none.
         """
+        known = labels(record["target"] for record in self.records)
         for record in self.records:
-            if (record["target"], record["attack"]) == (target, attack) and budget in ("", record["budget"]):
+            named = target in (record["target"], known[record["target"]])
+            if named and record["attack"] == attack and budget in ("", record["budget"]):
                 return record
-        raise AttackError(f"the report has no {attack!r} of {target!r} {budget}".rstrip(), "look at its records")
+        raise AttackError(
+            f"the report has no {attack!r} of {target!r} {budget}".rstrip(),
+            f"look at its records; targets are {', '.join(known)}",
+        )
 
     def write(self, folder: Path) -> list[Path]:
-        """Write ``attacks.json``, ``attacks.md`` and ``attacks.svg`` into ``folder``; their paths."""
+        """Write ``attacks.json``, ``attacks.md`` and ``attacks.svg`` into ``folder``; their paths.
+
+        Where ``folder`` has a report of the same victim, data, effort and seed, its rows of other targets and attacks
+        stay (:func:`~cloister.attack.earlier.beside`); any other report is replaced.
+        """
         from cloister.attack.picture import draw
-        from cloister.attack.table import heading, markdown
 
         folder.mkdir(parents=True, exist_ok=True)
+        records, about = joined(folder / REPORT_FILE, self.records, self.about)
         written = []
         for name, text in (
-            ("attacks.json", json.dumps({"about": self.about, "records": self.records}, indent=1) + "\n"),
-            ("attacks.md", markdown(self.records, self.about)),
-            ("attacks.svg", draw(self.records, heading(self.about))),
+            (REPORT_FILE, json.dumps({"about": about, "records": records}, indent=1) + "\n"),
+            ("attacks.md", markdown(records, about)),
+            ("attacks.svg", draw(records, heading(about))),
         ):
             write_aside(folder / name, text.encode())
             written.append(folder / name)
@@ -155,22 +173,25 @@ def bench(
     cells = [Cell.of(attackers[target.name], attack, identities[target.name], place) for target, attack in wanted]
     found = [cell.kept() for cell in cells]
     plans = [planned(cell.attacker, cell.attack) for cell, kept in zip(cells, found, strict=True) if kept is None]
+    known = labels(names)
     with Progress(plans, len(cells), quiet) as progress:
         for number, (cell, kept) in enumerate(zip(cells, found, strict=True), 1):
             if kept is None:
-                progress.begin(f"{cell.attack} of {cell.attacker.target.name}", number)
+                progress.begin(f"{cell.attack} of {known[cell.attacker.target.name]}", number)
                 cell.attacker.progress = progress
                 kept = cell.made()
             records += kept
     if temporary is not None:
         temporary.cleanup()
     compare(records, black.name)
+    precision = precision_on(auto_device(device), effort.precision)
     about = {
         "data": splits.name, "seed": seed, "attacks": chosen, "effort": asdict(effort),
-        "precision": precision_on(auto_device(device), effort.precision), "black_box": black.name,
+        "precision": precision, "black_box": black.name,
         "white_box": clear.name if white else None,
         "pool": len(pool) if pool else "the training images, without labels",
         "training_images": len(splits.train),
+        "identity": identities_of(identities, network_digest(victim, splits.shape), seed, precision),
     }  # fmt: skip
     return Report(records, about)
 

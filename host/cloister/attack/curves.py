@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from cloister.attack.picture import COLOURS
-from cloister.attack.table import rows_of, title
+from cloister.attack.table import asked, budget_label, labels, rows_of, title
 from cloister.svg import document
 
 #: Sizes in pixels: of a panel's axes, what lies left of and above them, and between panels.
@@ -36,22 +36,28 @@ def draw(records: Sequence[dict[str, Any]], about: dict[str, Any], heading: str)
         panels = {attack: budgets for attack, budgets in panels.items() if len(budgets) > 1}
     black, white = about["black_box"], about["white_box"]
     targets = list(dict.fromkeys(record["target"] for record in records if record["target"] not in (black, white)))
+    known = labels((white, *targets, black))
     colours = {target: COLOURS[place % len(COLOURS)] for place, target in enumerate(targets)}
     body = []
     for place, (attack, budgets) in enumerate(panels.items()):
         left = LEFT + place * (WIDTH + BETWEEN)
-        body += _axes(left, title(attack), budgets)
+        # where a budget is more images than there are, what was asked
+        amounts = [max(asked(records, attack, budget), default=amount(budget) or 1.0) for budget in budgets]
+        told = [budget_label(records, attack, budget) for budget in budgets]
+        places = _places(left, amounts)
+        body += _axes(left, title(attack), places, amounts, budgets[0].split(maxsplit=1)[-1])
         for target in (white, *targets, black):
             own = [_mean(records, target, attack, budget, black) for budget in budgets]
             look = 'stroke="#8a9299"' if target == white else f'stroke="{colours.get(target, "black")}"'
-            body += _curve(left, budgets, own, look + (' stroke-dasharray="5 3"' if target == black else ""), target)
+            look += ' stroke-dasharray="5 3"' if target == black else ""
+            body += _curve(places, told, own, look, known[target])
     at = TOP + HEIGHT + 60
     for place, target in enumerate((white, *targets, black)):
         y = at + 18 * place
         look = "#8a9299" if target == white else colours.get(target, "black")
         dashes = ' stroke-dasharray="5 3"' if target == black else ""
         body.append(f'<path d="M{LEFT},{y - 4}h26" stroke="{look}" stroke-width="2"{dashes}/>')
-        body.append(f'<text x="{LEFT + 34}" y="{y}">{escape(target)}</text>')
+        body.append(f'<text x="{LEFT + 34}" y="{y}">{escape(known[target])}</text>')
     width = max(LEFT + len(panels) * (WIDTH + BETWEEN), 480)
     return document(width, at + 18 * (len(targets) + 2), body, heading)
 
@@ -73,31 +79,32 @@ def _mean(records: Sequence[dict[str, Any]], target: str, attack: str, budget: s
     return sum(own) / len(own) if own else None
 
 
-def _places(left: float, budgets: Sequence[str]) -> list[float]:
-    logs = [math.log(amount(budget) or 1.0) for budget in budgets]
+def _places(left: float, amounts: Sequence[float]) -> list[float]:
+    logs = [math.log(number) for number in amounts]
     low, high = min(logs), max(logs)
     return [left + (WIDTH / 2 if high == low else 20 + (WIDTH - 40) * (log - low) / (high - low)) for log in logs]
 
 
-def _axes(left: float, name: str, budgets: Sequence[str]) -> list[str]:
+def _axes(left: float, name: str, places: Sequence[float], amounts: Sequence[float], unit: str) -> list[str]:
     bottom = TOP + HEIGHT
     found = [f'<text x="{left}" y="{TOP - 14}" font-weight="bold">{escape(name)}</text>']
     for fifth in range(6):
         y = bottom - HEIGHT * fifth / 5
         found.append(f'<path d="M{left},{y:.1f}h{WIDTH}" stroke="#e3e6e8"/>')
         found.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{20 * fifth} %</text>')
-    unit = budgets[0].split(maxsplit=1)[-1]
-    for x, budget in zip(_places(left, budgets), budgets, strict=True):
+    for x, number in dict(zip(places, amounts, strict=True)).items():
         found.append(f'<path d="M{x:.1f},{bottom}v5" stroke="black"/>')
-        found.append(f'<text x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{escape(budget.split()[0])}</text>')
+        found.append(f'<text x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{number:.10g}</text>')
     found.append(f'<text x="{left + WIDTH / 2}" y="{bottom + 32}" text-anchor="middle">{escape(unit)}</text>')
     return found
 
 
-def _curve(left: float, budgets: Sequence[str], values: Sequence[float | None], look: str, name: str) -> list[str]:
+def _curve(
+    places: Sequence[float], budgets: Sequence[str], values: Sequence[float | None], look: str, name: str
+) -> list[str]:
     points = [
         (x, TOP + HEIGHT * (1 - value), budget, value)
-        for x, budget, value in zip(_places(left, budgets), budgets, values, strict=True)
+        for x, budget, value in zip(places, budgets, values, strict=True)
         if value is not None
     ]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _, _ in points)

@@ -23,6 +23,8 @@ Identity = dict[str, Any]
 #: By attack, a number to raise when it alone changes: kept records of the others still hold. "signs" left out layers
 #: without a bias at first, and with them whole networks.
 OWN = {"signs": 2}
+#: Characters of a digest in an identity.
+DIGEST = 64
 #: Validation images that authorised runs are told apart by.
 IMAGES = 4
 
@@ -137,8 +139,26 @@ def _read(path: Path, identity: Identity, method: str) -> list[Record] | None:
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise AttackError(f"{path} is damaged: {error}", "delete it; the rest is kept") from error
     if different:
-        raise AttackError(f"{path} is of another {', '.join(different)}", "give another folder, or delete that one")
+        told = ", ".join(f"{key} ({_difference(theirs.get(key), identity[key])})" for key in different)
+        raise AttackError(
+            f"{path} is of another {told}", "ask for the same as there, give another folder, or delete that file"
+        )
     return records
+
+
+def _difference(theirs: Any, ours: Any, inside: str = "") -> str:
+    """Both values; of settings only those that differ, such as ``augmentation.crop 0 there, 2 here``."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        keys = [key for key in {**ours, **theirs} if theirs.get(key) != ours.get(key)]
+        return ", ".join(_difference(theirs.get(key), ours.get(key), f"{inside}.{key}".lstrip(".")) for key in keys)
+    return f"{inside} {_value(theirs)} there, {_value(ours)} here".lstrip()
+
+
+def _value(found: Any) -> str:
+    """As it stands in the file; of a digest, which says nothing in itself, what is enough to find it there."""
+    if isinstance(found, str):
+        return found if len(found) < DIGEST else f"digest {found[:8]}"
+    return json.dumps(found)
 
 
 def _part(target: Exposed, shape: tuple[int, int, int]) -> str:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from cloister.attack.attacks import ATTACKS
@@ -38,8 +39,13 @@ class Table(NamedTuple):
 
 def spread(values: Sequence[float], tell: Callable[[float], str]) -> str:
     """The mean, and behind it the least and the most where they differ: ``91.2% (90.9% to 91.5%)``."""
-    mean, low, high = (tell(value) for value in (sum(values) / len(values), min(values), max(values)))
+    mean, low, high = (_unsigned(tell(value)) for value in (sum(values) / len(values), min(values), max(values)))
     return mean if low == high else f"{mean} ({low} to {high})"
+
+
+def _unsigned(number: str) -> str:
+    """Without a sign where nothing is left behind it: ``-0.00`` would tell of a loss that rounding took away."""
+    return re.sub(r"^[-+](?=0(\.0*)?(?![\d.,]))", "", number)
 
 
 def rows_of(records: Sequence[Record]) -> list[tuple[str, str]]:
@@ -58,6 +64,30 @@ def title(attack: str) -> str:
     return f"{ATTACKS[name].TITLE}{comma}{more}"
 
 
+def labels(targets: Iterable[str]) -> dict[str, str]:
+    """Targets' names as people read them, by the names that records have.
+
+    A target from a file is named by what it is and by the file, and ``cloister edgepro`` and ``cloister prune`` call
+    their files by what they are: of ``locked locked`` one word is enough, unless another target has that name.
+    """
+    names = list(dict.fromkeys(targets))
+    short = {name: re.sub(r"^(locked|pruned) \1(?=,|$)", r"\1", name) for name in names}
+    return {name: name if label in names else label for name, label in short.items()}
+
+
+def asked(records: Sequence[Record], attack: str, budget: str) -> list[int]:
+    """How many images were asked about with a budget, where it was more than there are: the least and the most."""
+    counts = [r["asked"] for r in records if (r["attack"], r["budget"]) == (attack, budget) and "asked" in r]
+    fewer = bool(counts) and max(counts) < int(budget.split()[0])
+    return sorted({min(counts), max(counts)}) if fewer else []
+
+
+def budget_label(records: Sequence[Record], attack: str, budget: str) -> str:
+    """A budget, and what became of it where it was more than there is: ``5000 queries (all 1,434 images)``."""
+    counts = " to ".join(f"{count:,}" for count in asked(records, attack, budget))
+    return f"{budget} (all {counts} images)" if counts else budget
+
+
 def group(records: Sequence[Record], name: str) -> list[Record]:
     """The records of a group of :data:`GROUPS`."""
     return [record for record in records if record["attack"].partition(",")[0] in GROUPS[name]]
@@ -71,19 +101,33 @@ def tables(records: Sequence[Record], baseline: str = "") -> list[Table]:
         baseline: name of the black box. Where it has no such attack, its accuracy with the same budget stands in its
             row, as far as the records tell it.
     """
-    found = []
+    found, known = [], labels(record["target"] for record in records)
     for name in GROUPS:
         own = group(records, name)
         columns = rows_of(own)
         if not columns:
             continue
         targets = list(dict.fromkeys(record["target"] for record in own if record["target"] != baseline))
-        rows = [[target, *(_cell(_chosen(own, target, *column)) for column in columns)] for target in targets]
+        rows = [[known[target], *(_cell(_chosen(own, target, *column)) for column in columns)] for target in targets]
         if baseline:
             rows.append([baseline, *(_bound(own, baseline, *column) for column in columns)])
         several = len({attack for attack, _ in columns}) > 1
-        heads = [f"{title(attack)}, {budget}" if several else budget for attack, budget in columns]
+        told = {column: budget_label(own, *column) for column in columns}
+        heads = [f"{title(column[0])}, {text}" if several else text for column, text in told.items()]
         found.append(Table(name, ["target", *heads], rows))
+    return found
+
+
+def titled(records: Sequence[Record], baseline: str = "") -> list[Table]:
+    """As :func:`tables`, for one report: where it has one attack of a group, the title names no other."""
+    found = []
+    for table in tables(records, baseline):
+        there = {record["attack"].partition(",")[0] for record in group(records, table.title)}
+        if len(there) < len(GROUPS[table.title]):
+            before, colon, _ = table.title.rpartition(": ")
+            (only,) = (ATTACKS[name].TITLE for name in there)
+            table = table._replace(title=f"{before}{colon}{only}" if colon else f"{only[0].upper()}{only[1:]}")
+        found.append(table)
     return found
 
 
@@ -113,8 +157,9 @@ def _cell(own: Sequence[Record]) -> str:
 
 def notes(records: Sequence[Record]) -> list[str]:
     """What records note beside their figures, a line for each target and attack."""
+    known = labels(record["target"] for record in records)
     told = {(r["target"], r["attack"], r["note"]): None for r in records if "note" in r}
-    return [f"{target}, {title(attack)}: {note}." for target, attack, note in told]
+    return [f"{known[target]}, {title(attack)}: {note}." for target, attack, note in told]
 
 
 def heading(about: dict[str, Any]) -> str:
@@ -152,7 +197,7 @@ def markdown(records: Sequence[Record], about: dict[str, Any]) -> str:
         f"{about['seed']}, {about['training_images']} training images.", _tried(about),
         "", "![attacks](attacks.svg)",
     ]  # fmt: skip
-    for table in tables(records, about.get("black_box", "")):
+    for table in titled(records, about.get("black_box", "")):
         lines += ["", f"## {table.title}", "", *table.lines()]
     if told := notes(records):
         lines += ["", "## Notes", "", *(f"- {line}" for line in told)]

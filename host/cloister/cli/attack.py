@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +14,7 @@ from cloister.cli.training import Training, training_command
 from cloister.errors import CloisterError
 
 if TYPE_CHECKING:
-    from cloister.attack import Exposed
+    from cloister.attack import Exposed, Report
 
 EXAMPLE = """
 \b
@@ -60,12 +61,14 @@ def attack(
     """Attack what is exposed of a protected MODEL, between the unprotected MODEL and one that can only be asked.
 
     MODEL, the unprotected victim, is package.module:factory (with --checkpoint) or an ONNX file. Writes attacks.json,
-    attacks.md and attacks.svg. Interrupted, the same command goes on where it was.
+    attacks.md and attacks.svg. Interrupted, the same command goes on where it was; with other protected models or
+    attacks it adds their rows. All attacks with all steps take hours on a processor; to try out what is reported, add
+    --attacks direct,finetune --steps 40 --rates 0.05.
     """
     from dataclasses import replace
 
     from cloister.attack import Effort
-    from cloister.attack.table import CELL, notes, tables
+    from cloister.attack.table import CELL, notes, titled
     from cloister.protect import api
 
     effort = Effort(augmentation=training.augmentation, precision=precision)
@@ -80,12 +83,29 @@ def attack(
         **training.common,
     )  # fmt: skip
     click.echo(f"Each cell: {CELL}.")
-    for table in tables(report.records, report.about["black_box"]):
+    for table in titled(report.records, report.about["black_box"]):
         show_table(table.title, table.heads, table.rows)
     for note in notes(report.records):
         click.echo(note)
     written = [training.output / f"attacks.{ending}" for ending in ("json", "md", "svg")]
-    show_facts({"written": ", ".join(str(path) for path in written)})
+    facts: dict[str, object] = {"written": ", ".join(str(path) for path in written)}
+    if earlier := _earlier(written[0], report):
+        facts["of earlier runs"] = f"{earlier}: there, but not above"
+    show_facts(facts)
+
+
+def _earlier(path: Path, report: Report) -> str:
+    """What of the report in that file is of earlier runs: targets with their attacks."""
+    from cloister.attack.table import labels
+
+    made = {(record["target"], record["attack"], record["budget"]) for record in report.records}
+    written = json.loads(path.read_text(encoding="utf-8"))["records"]
+    known = labels(record["target"] for record in written)
+    found: dict[str, dict[str, None]] = {}
+    for record in written:
+        if (record["target"], record["attack"], record["budget"]) not in made:
+            found.setdefault(known[record["target"]], {})[record["attack"].partition(",")[0]] = None
+    return "; ".join(f"{target} ({', '.join(attacks)})" for target, attacks in found.items())
 
 
 def _target(name: str) -> Exposed:
