@@ -17,6 +17,7 @@ from onnx_models import build, engine, floats, kernels, node
 
 import cloister
 from cloister.compile import CompiledModel, compile_onnx
+from cloister.compile.arrange import MemoryBudgetError
 from cloister.errors import CloisterError
 from cloister.layers import layer_id, layers_of, pack_password, partition_sites
 from cloister.native import EngineError
@@ -397,6 +398,22 @@ def test_quantised_models(limit: int | None, tmp_path: Any) -> None:
         expected = reference(authorised, x)[0]
         assert np.abs(got - expected).max() <= 0.05 * np.abs(expected).max()
         assert np.abs(engine().run(compiled, x)["y"] - expected).max() > 0.2 * np.abs(expected).max()
+
+
+def test_the_smallest_budget_holds_the_licence_with_its_password() -> None:
+    """It stays in secure memory while the model is loaded: 4 KiB for some hundred channels."""
+    least = []
+    for given in (None, PASSWORD):
+        with pytest.raises(MemoryBudgetError) as caught:
+            compile_onnx(network(), password=given, secure_memory=100_000)
+        least.append(caught.value.smallest)
+        compile_onnx(network(), password=given, secure_memory=least[-1])
+    free, locked = least
+    size = ffi.sizeof("struct cl_licence") + C.CL_SIGNATURE_SIZE + len(pack_password(PASSWORD))
+    assert locked - free >= size and (locked - free) % 4096 == 0
+    assert f"{locked - free} for what is loaded with it" in str(caught.value)
+    roomy = compile_onnx(network(), password=PASSWORD, secure_memory=8 << 20)
+    assert roomy.partitions == compile_onnx(network(), secure_memory=8 << 20).partitions
 
 
 # ---- licences ----

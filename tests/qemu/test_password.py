@@ -16,6 +16,8 @@ from ta_driver import BAD_FORMAT, MAC_INVALID, OUT_OF_MEMORY, SIGNATURE_INVALID,
 
 from cloister.api import compile as compile_model
 from cloister.api import licence as issue
+from cloister.compile import compile_onnx
+from cloister.compile.memory import TA_OWN, least_memory, licence_pages
 from cloister.device import Device
 from cloister.layers import pack_password
 from cloister.password import Lock, Password
@@ -23,7 +25,7 @@ from cloister.quantization import quantize_model
 from cloister.seal import Bundle, VendorKey
 from cloister.seal.keys import load_content_key
 from cloister.seal.licence import issue_licence, signed_message
-from cloister.teec import TaError
+from cloister.teec import TaError, TeecError
 from cloister.wire import C, ffi, new, pack, unpack
 
 LAYERS = {"c1": 16, "c2": 24, "d3": 40}
@@ -112,6 +114,23 @@ def test_the_password_decides_what_the_device_answers(
     assert apart > 0.1 * np.abs(wanted).max()
 
 
+def test_the_ta_takes_what_the_compiler_holds_for_a_licence_with_a_password(
+    device: Device, inputs: np.ndarray[Any, Any]
+) -> None:
+    """Models run in the memory that is named as the least, with their licences, and in no page less."""
+    options = {"password": password(), "secure_memory": TA_OWN + (128 << 10)}
+    bundle, compiled = compile_model(network(), name="password-least", **options), compile_onnx(network(), **options)
+    sizes, ios = [len(part) for part in compiled.partitions], len(compiled.inputs) + len(compiled.outputs)
+    least = least_memory(compiled.arena_size, sizes, ios, len(compiled.layers)) - TA_OWN
+    for given, model in ((None, network()), (password(), password().apply(network()))):
+        licence = issue(bundle, device.public_key(), output="full", password=given)
+        held = licence_pages(len(pack_password(given, compiled.layers))) if given else 0
+        got = outputs(device, bundle, licence, inputs, memory=least + held)
+        np.testing.assert_allclose(got, reference(model, inputs), rtol=1e-4, atol=1e-4)
+        with pytest.raises(TeecError, match="OUT_OF_MEMORY"):
+            device.load(bundle, licence, memory=least + held - 4096)
+
+
 def test_a_password_of_one_licence_is_not_that_of_the_next(
     device: Device, bundle: Bundle, inputs: np.ndarray[Any, Any]
 ) -> None:
@@ -127,7 +146,6 @@ def test_a_password_of_one_licence_is_not_that_of_the_next(
 
 
 def test_a_quantised_model(device: Device, inputs: np.ndarray[Any, Any], tmp_path: Path) -> None:
-    from cloister.compile import compile_onnx
     from cloister.native import NativeEngine
 
     samples = np.random.default_rng(8).standard_normal((32, 3, 12, 12)).astype(np.float32)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from cloister.compile.arrangement import Arrangement, Lowered, Progress, lower
+from cloister.compile.arrangement import Arrangement, Lowered, Progress, lockable_layers, lower
 from cloister.compile.budget import (
     PARTITION_OVERHEAD,
     MemoryBudgetError,
@@ -13,10 +13,13 @@ from cloister.compile.budget import (
     too_small,
     with_winograd,
 )
+from cloister.compile.memory import licence_pages
 from cloister.compile.partition import split
 from cloister.compile.planner import plan_arena
 from cloister.compile.winograd import streamed_byte
 from cloister.ir.graph import Graph
+from cloister.layers import layer_id, pack_password
+from cloister.password import Password
 
 #: Default limit of a plain partition where neither it nor a budget of memory is given.
 MAX_PARTITION = 1 << 20
@@ -30,17 +33,21 @@ def arrange(
     secure_memory: int | None = None,
     winograd: bool = True,
     cipher: str | None = None,
+    held: int = 0,
     progress: Progress | None = None,
 ) -> Arrangement:
-    """Arranges an optimised graph; arguments and errors as :func:`cloister.compile.compile_onnx` describes them."""
+    """Arranges an optimised graph; arguments and errors as :func:`cloister.compile.compile_onnx` describes them.
+
+    ``held``: bytes of ``secure_memory`` that something else takes.
+    """
     if secure_memory is not None:
         byte = streamed_byte(cipher)
         if secure_memory:
-            fitted = for_budget(graph, secure_memory, max_partition, winograd, progress, byte)
+            fitted = for_budget(graph, max(1, secure_memory - held), max_partition, winograd, progress, byte)
         else:
             fitted = for_any_budget(graph, max_partition, winograd, progress, byte)[1]
         if fitted is None:
-            raise too_small(graph, secure_memory, max_partition)
+            raise too_small(graph, secure_memory, max_partition, held)
         return fitted
     limit = MAX_PARTITION if max_partition is None else max_partition
     lowered = lower(graph, max(1, limit - PARTITION_OVERHEAD) if partitions is None else None, progress)
@@ -51,4 +58,12 @@ def arrange(
     return with_winograd(made, None) if winograd else made
 
 
-__all__ = ["Arrangement", "Lowered", "MemoryBudgetError", "Progress", "arrange", "lower", "smallest_budget"]
+def licence_room(graph: Graph, password: Password) -> int:
+    """Bytes of secure memory that the licence with this password takes beside the model of an optimised graph."""
+    layers = {layer_id(tensor): channels for tensor, channels in lockable_layers(lower(graph, None)).items()}
+    return licence_pages(len(pack_password(password, layers)))
+
+
+__all__ = [
+    "Arrangement", "Lowered", "MemoryBudgetError", "Progress", "arrange", "licence_room", "lower", "smallest_budget",
+]  # fmt: skip

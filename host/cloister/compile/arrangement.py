@@ -37,6 +37,12 @@ class Lowered:
         return list(self.inputs.values()), list(self.outputs.values())
 
 
+def lockable_layers(lowered: Lowered) -> dict[str, int]:
+    """Layers that a password may name: the channels of each by its tensor."""
+    every = channels_of(sites_of(lowered.ops))
+    return {tensor: channels for tensor, channels in every.items() if tensor not in lowered.shown}
+
+
 @dataclass(frozen=True)
 class Arrangement:
     """A model whose memory and partitions are settled.
@@ -72,9 +78,8 @@ class Arrangement:
 
     @cached_property
     def layers(self) -> dict[str, int]:
-        """Layers that a password may name: the channels of each by its tensor."""
-        every = channels_of(sites_of(self.lowered.ops))
-        return {tensor: channels for tensor, channels in every.items() if tensor not in self.lowered.shown}
+        """As :func:`lockable_layers`."""
+        return lockable_layers(self.lowered)
 
     @property
     def table(self) -> int:

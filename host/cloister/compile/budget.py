@@ -153,8 +153,8 @@ def for_any_budget(
     return 0, None
 
 
-def too_small(graph: Graph, budget: int, max_partition: int | None) -> MemoryBudgetError:
-    """The error that a model does not fit: the smallest budget that it would, and what takes it."""
+def too_small(graph: Graph, budget: int, max_partition: int | None, held: int = 0) -> MemoryBudgetError:
+    """The error that a model does not fit: the smallest budget that it would, and what takes it; ``held`` by others."""
     made = smallest(graph, max_partition)
     alive, _ = alive_at(made.lowered.ops, *made.lowered.ends)
     fullest = made.lowered.ops[max(range(len(alive)), key=alive.__getitem__)].node
@@ -164,13 +164,15 @@ def too_small(graph: Graph, budget: int, max_partition: int | None) -> MemoryBud
         f"{max(made.sizes)} for the largest partition",
         f"{made.table} for the manifest",
         f"{TA_OWN} for the TA itself",
+        *([f"{held} for what is loaded with it (a pair's taps, a licence with a password)"] if held else []),
     ]
-    mib = -(-made.least * 100 // (1 << 20)) / 100
+    least = made.least + held
+    mib = -(-least * 100 // (1 << 20)) / 100
     return MemoryBudgetError(
         f"the model does not fit into {budget} bytes of secure memory, however it is cut; "
-        f"the smallest that it can run in is {made.least} bytes: {', '.join(parts)}",
+        f"the smallest that it can run in is {least} bytes: {', '.join(parts)}",
         f"give at least --secure-memory {mib:.2f}MiB, or a smaller input",
-        made.least,
+        least,
     )
 
 

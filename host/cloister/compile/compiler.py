@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cloister.compile.arrange import Arrangement, Progress, arrange
+from cloister.compile.arrange import Arrangement, Progress, arrange, licence_room
 from cloister.compile.emit import emit_partition
 from cloister.compile.locks import check_lockable, check_visible, shown
 from cloister.compile.lowering import Buffer, Storage
@@ -87,7 +87,8 @@ def compile_onnx(
             instructions; their results then differ from direct ones by rounding.
         weights: how weights of float operators are stored; "int8": with a scale for each output channel, a quarter of
             the bytes, and expanded before they are used.
-        password: what the model is locked with; it is checked against the model and changes nothing of what is made.
+        password: what the model is locked with: checked against the model. Nothing that is made depends on it, but that
+            ``secure_memory`` holds the licence with it as well.
         cipher: what the model will be sealed with, if that is known: how much is worth while to stream less.
         progress: called with step, done and total.
 
@@ -110,6 +111,7 @@ def compile_onnx(
         secure_memory=secure_memory,
         winograd=winograd,
         cipher=cipher,
+        held=licence_room(graph, password) if password is not None and secure_memory else 0,
         progress=progress,
     )
     if password is not None:

@@ -63,6 +63,12 @@ class Residency:
     streamed: int
 
 
+def licence_pages(password: int) -> int:
+    """Bytes that a licence takes while its model is loaded, in whole pages, if its password takes so many."""
+    # struct licence_copy of ta/load.c: the signed domain and what aligns it, the licence, its signature
+    return pages(24 + ffi.sizeof("struct cl_licence") + C.CL_SIGNATURE_SIZE + password)
+
+
 def least_memory(arena: int, sizes: Sequence[int], ios: int, layers: int = 0) -> int:
     """The smallest budget in which a model runs."""
     model = align(arena) + align(max(sizes))

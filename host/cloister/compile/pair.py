@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cloister.backbone import Tap, pack_backbone
-from cloister.compile.arrange import Arrangement, Progress, arrange
+from cloister.compile.arrange import Arrangement, Progress, arrange, licence_room
 from cloister.compile.compiler import CompiledModel, emit, optimised
 from cloister.compile.locks import check_lockable
 from cloister.compile.lowering import Buffer, Op, Storage
@@ -168,17 +168,20 @@ def arrange_pair(
         inner.graph.layouts[name] = low.lowered.outputs[name].layout
     secure = optimised(inner, weights, password)
     _sort_secure(secure, ready)
+    held = PAGE  # the manifest may need one more for cl_pair
+    if password is not None and secure_memory:
+        held += licence_room(secure, password)
     high = arrange(
         secure,
         max_partition=max_partition,
-        # The manifest may need a page more for cl_pair.
-        secure_memory=max(1, secure_memory - PAGE) if secure_memory else secure_memory,
+        secure_memory=secure_memory,
         winograd=winograd,
         cipher=cipher,
+        held=held,
         progress=progress,
     )
     if stages:
-        high = _in_stages(high, ready, secure_memory)
+        high = _in_stages(high, ready, max(1, secure_memory - held) if secure_memory else None)
         low = _cut(low, ready.values())
     if password is not None:
         check_lockable(password, high, secure, inner.model)

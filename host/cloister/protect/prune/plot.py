@@ -36,10 +36,9 @@ def draw(title: str, rows: Sequence[dict[str, Any]]) -> str:
     accuracies = [100 * row["validation"] for row in shown] + [100 * row["test"] for row in shown if "test" in row]
     low, high = min(accuracies), max(accuracies)
     margin = max(0.5, 0.1 * (high - low))
-    low, high = low - margin, min(100.0, high + margin)
-    upper = _scale(low, high, TOP)
-    body += _frame([(upper(low + (high - low) * part / 4), f"{low + (high - low) * part / 4:.1f} %")
-                         for part in range(5)])  # fmt: skip
+    marks = _round_marks(low - margin, min(100.0, high + margin))
+    upper = _scale(marks[0], marks[-1], TOP)
+    body += _frame([(upper(mark), f"{mark:g} %") for mark in marks])
     allowed = [index for index, row in enumerate(shown) if "validation" in row]
     body += _line([(places[i], upper(100 * shown[i]["validation"]), shown[i], "validation") for i in allowed],
                   "validation images", "#3f7fbf", 0, TOP)  # fmt: skip
@@ -62,10 +61,23 @@ def draw(title: str, rows: Sequence[dict[str, Any]]) -> str:
     for x, row in zip(places, shown, strict=True):
         body.append(f'<text x="{x:.1f}" y="{bottom}" text-anchor="end" transform="rotate(-30 {x:.1f} {bottom})">'
                     f'{escape(row["step"])}</text>')  # fmt: skip
+    if not all(row["accepted"] for row in shown):
+        level = bottom + BOTTOM - 22
+        body.append(f'<circle cx="{WIDTH - RIGHT + 23}" cy="{level - 4}" r="3.5" fill="white" stroke="#5b6770"/>'
+                    f'<text x="{WIDTH - RIGHT + 40}" y="{level}">refused: lost too much</text>')  # fmt: skip
     for top, text in ((TOP, "accuracy"), (below, "of the unpruned network")):
         turned = f"translate(16 {top + PANEL / 2}) rotate(-90)"
         body.append(f'<text transform="{turned}" text-anchor="middle">{text}</text>')
     return document(WIDTH, height, body)
+
+
+def _round_marks(low: float, high: float) -> list[float]:
+    """Three to seven round numbers around a range, as 91, 91.5, 92: steps are 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / 4
+    decade = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * decade for factor in (1, 2, 5, 10) if factor * decade >= rough)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(number * step, 6) for number in range(first, last + 1)]
 
 
 def _scale(low: float, high: float, top: float) -> Callable[[float], float]:

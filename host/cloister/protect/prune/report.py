@@ -131,7 +131,7 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         fault = "over the budget" if row["precision"] == "int8" else "refused"
         name = row["step"] if row["accepted"] else f"{row['step']} ({fault})"
         line = [
-            name, row["precision"], f"{row['validation']:.2%}", f"{row['lost']:.2f}",
+            name, row["precision"], f"{row['validation']:.2%}", f"{row['lost']:z.2f}",
             f"{row['test']:.2%}" if "test" in row else "", f"{row['macs']:,}", f"{row['macs'] / whole:.3f}",
             f"{row['parameters']:,}", f"{row['peak_memory'] / 1024:,.0f} KiB", f"{row['instructions']:,}",
         ]  # fmt: skip
