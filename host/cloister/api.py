@@ -67,7 +67,7 @@ def compile(  # noqa: A001 - the name that a user guesses
         winograd: 3x3 convolutions may be computed by Winograd's F(4x4, 3x3) where that takes fewer instructions; False:
             all directly, whose rounding differs slightly.
         password: what the model is locked with, or its file: refused where the model cannot be locked so. It does not
-            enter the bundle; which channels it locks is noted beside the content key, for :func:`licence`.
+            enter the bundle; a digest of its lock is noted beside the content key, for :func:`licence`.
         cipher: "aegis-128l" (devices with AES instructions), "chacha20-poly1305" or "aes-256-gcm" (every device), or
             "auto": the fastest that all of ``devices`` have; without any "chacha20-poly1305".
         devices: records of devices on which it shall run (``device.record()``, ``DeviceRecord.load(path)``).
@@ -121,7 +121,7 @@ def compile(  # noqa: A001 - the name that a user guesses
     key_id = bytes(bundle.header.content_key_id)
     save_content_key(key_id, content_key, keys)
     if opened is not None:
-        save_lock(key_id, opened.places, keys)
+        save_lock(key_id, opened.lock_digest, keys)
     return bundle
 
 
@@ -201,10 +201,10 @@ def licence(
     )
     # Behind what is said of a password whose layers the bundle has not at all.
     noted = load_lock(key_id, keys)
-    if opened is not None and noted not in (None, opened.places):
+    if opened is not None and noted not in (None, opened.lock_digest):
         raise PasswordError(
             f"the password of {opened.model!r} is not the one that bundle {bundle.name!r} was compiled with: it locks "
-            "other channels",
+            "other channels, or to other values",
             "give the .pwd file of this very lock; or, if the model was locked anew, compile that one",
         )
     return made

@@ -90,10 +90,14 @@ class Password:
         return hashlib.sha256(self._content()).digest()[:16]
 
     @property
-    def places(self) -> bytes:
-        """32 bytes that tell which channels of which layers are locked: the same for all devices' own passwords."""
-        places = [(lock.tensor, lock.channels.tolist()) for lock in self.locks]
-        return hashlib.sha256(json.dumps(places, ensure_ascii=True).encode()).digest()
+    def lock_digest(self) -> bytes:
+        """32 bytes that tell locks apart: the same for a password and what :meth:`for_device` makes of it.
+
+        Of values these have the signs in common, which are drawn like the channels.
+        """
+        parts = [(lock.tensor, lock.channels.tolist(), lock.scales.tolist(), (lock.values < 0).tolist())
+                 for lock in self.locks]  # fmt: skip
+        return hashlib.sha256(json.dumps(parts, ensure_ascii=True).encode()).digest()
 
     @property
     def channels(self) -> int:

@@ -527,9 +527,12 @@ def test_a_licence_takes_the_password_of_this_very_lock_alone(tmp_path: Path) ->
     VendorKey.generate().save(keys)
     other = Password("other", [replace(one, channels=one.channels[1:], scales=one.scales[1:], values=one.values[1:])
                                for one in PASSWORD.locks])  # fmt: skip
+    shifted = Password("other", [replace(one, values=-one.values) for one in PASSWORD.locks])  # the same channels
+    scaled = Password("other", [replace(one, scales=-one.scales) for one in PASSWORD.locks])
     bundle = cloister.compile(network(), password=PASSWORD, keys=keys)
-    with pytest.raises(PasswordError, match=r"'other' is not the one that bundle .* was compiled with"):
-        cloister.licence(bundle, DEVICE_KEY, password=other, keys=keys)
+    for wrong in (other, shifted, scaled):
+        with pytest.raises(PasswordError, match=r"'other' is not the one that bundle .* was compiled with"):
+            cloister.licence(bundle, DEVICE_KEY, password=wrong, keys=keys)
     devices_own = PASSWORD.for_device(b"device")
     for right in (PASSWORD, devices_own, None):
         assert cloister.licence(bundle, DEVICE_KEY, password=right, keys=keys).has_password == (right is not None)
@@ -537,6 +540,7 @@ def test_a_licence_takes_the_password_of_this_very_lock_alone(tmp_path: Path) ->
     assert cloister.licence(anybodys, DEVICE_KEY, password=other, keys=keys).has_password, "nothing was noted"
     (note,) = (keys / "content").glob("*.lock")
     assert note.stat().st_mode & 0o077 == 0, "it tells attackers where to look"
-    note.write_bytes(b"\xff")
-    with pytest.raises(KeyFileError, match="is no note of a lock"):
-        cloister.licence(bundle, DEVICE_KEY, password=PASSWORD, keys=keys)
+    for damaged, told in ((b"\xff", "is no note of a lock"), (b"", "has 0 bytes instead of 32")):
+        note.write_bytes(damaged)
+        with pytest.raises(KeyFileError, match=told):
+            cloister.licence(bundle, DEVICE_KEY, password=PASSWORD, keys=keys)

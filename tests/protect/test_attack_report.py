@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 from digits_data import digits_splits
 from torch import nn
@@ -141,6 +142,42 @@ def test_rows_of_another_victim_seed_effort_or_pool_do_not_stay(tmp_path: Path, 
     report(tmp_path / "work", ["one"], "direct").write(tmp_path / "out")
     report(tmp_path / "new", ["other"], "direct", **other).write(tmp_path / "out")
     assert {target for target, _ in written(tmp_path / "out")} == {WHITE, "other", BLACK}
+
+
+def test_rows_that_stay_are_held_against_the_black_box_as_it_is_now(tmp_path: Path) -> None:
+    first = report(tmp_path / "work", ["one", "other"], "direct")
+    first.write(tmp_path)
+    before = content(tmp_path)
+    for line in before["records"]:
+        line |= {"black_box": 0.01, "ratio": 99.0, "above": 0.98}
+    (tmp_path / "attacks.json").write_text(json.dumps(before))
+    report(tmp_path / "work", ["one"], "direct").write(tmp_path)
+    (kept,) = (line for line in content(tmp_path)["records"] if line["target"] == "other")
+    assert kept in first.records
+
+
+class Watched(WhiteBox):
+    """Runs of it show something, or fail."""
+
+    def __init__(self, shows: float) -> None:
+        super().__init__(network("digits", 1, 10, 5), digits_splits(), "one")
+        self.shows = shows
+
+    def observed(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The same for all images."""
+        if not self.shows:
+            raise ValueError("no device")
+        return {"0:out": torch.full((len(pixels), 2), self.shows)}
+
+
+def test_what_another_run_showed_tells_targets_apart(tmp_path: Path) -> None:
+    splits = digits_splits()
+    found = [
+        bench(Watched(shows), splits, victim(), attacks=["direct"], effort=EFFORT, folder=tmp_path, device="cpu",
+              quiet=True).about["identity"] for shows in (1.0, 1.0, 2.0, 0.0)
+    ]  # fmt: skip
+    assert found[0] == found[1] and len({identity["one"] for identity in found}) == 3
+    assert len({identity[BLACK] for identity in found}) == 1
 
 
 def test_rows_of_what_had_the_same_name_and_damaged_reports_do_not_stay(tmp_path: Path) -> None:

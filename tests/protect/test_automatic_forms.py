@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,12 +23,15 @@ from digits_data import digits_splits
 from protected_digits import BUDGET, SETTINGS, victim
 
 from cloister.cli.main import cloister as command
+from cloister.compile import compile_onnx
+from cloister.compile.arrange import MemoryBudgetError
 from cloister.device import Device
 from cloister.errors import CloisterError
 from cloister.estimate.pair import predict
 from cloister.password import Password
 from cloister.protect.automatic import Protected, TrainingEvaluator, protect_model, pruned, settings_with, whole
 from cloister.protect.automatic import evaluator as evaluator_module
+from cloister.protect.automatic.bundle import make_bundle
 from cloister.protect.automatic.drawing import draw
 from cloister.protect.automatic.evaluator import LOCK_ATTACKS
 from cloister.protect.mirror.onnx_pair import OnnxPair
@@ -123,6 +128,33 @@ def test_another_password_is_kept_with_its_bundle(locked: Protected, tmp_path: P
     (folder / "report.json").write_text(json.dumps(report))
     protect(folder, "locked", "whole", name="renamed")
     assert (folder / "password.pwd.2").read_text() == "not ours" and not (folder / "model.clb.2").exists()
+
+
+def test_a_licence_that_exceeds_the_memory_is_told(locked: Protected, tmp_path: Path) -> None:
+    """Estimates know of no licence; with a password it stays in secure memory."""
+    (place,) = (path for path in locked.folder.rglob(locked.strategy.digest) if path.parent.name == "training")
+
+    def fits(pages: int) -> bool:
+        try:
+            compile_onnx(place / "model.onnx", secure_memory=pages * 4096)
+        except MemoryBudgetError:
+            return False
+        return True
+
+    least = bisect_left(range(1 << 10), True, key=fits)
+    budget, vendor, said = replace(BUDGET, memory=least * 4096), VendorKey.load(default_key_dir()).public, []  # type: ignore[var-annotated]
+    (folder := tmp_path / "digits").mkdir()
+    for _ in range(2):
+        _, about = make_bundle(
+            folder, place, locked.strategy, budget, "digits", None, vendor, digits_splits(), said.append
+        )
+        (warning,) = about["warnings"]
+        assert re.search(rf"needs (4096|8192) bytes .* beyond the budget of {least * 4096}: for the licence", warning)
+        assert len(said) == 1, "compiled once"
+    roomy = replace(BUDGET, memory=(least + 2) * 4096)
+    assert "warnings" not in make_bundle(
+        folder, place, locked.strategy, roomy, "digits", None, vendor, digits_splits(), said.append
+    )[1]  # fmt: skip
 
 
 def test_a_locked_pair_comes_with_its_password(locked_pair: Protected) -> None:

@@ -106,7 +106,9 @@ def test_a_budget_that_no_step_meets_leaves_the_model_as_it_was() -> None:
     assert not kept.report["reached_target"]
 
 
-def test_a_smaller_step_is_tried_where_the_first_retry_comes_to_what_was_refused(tmp_path: Path) -> None:
+def test_a_smaller_step_is_tried_where_the_first_retry_comes_to_what_was_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     coarse = replace(SETTINGS, target=0.5, steps=1, round_to=8, criterion="random", slack=0.0, budget=0.0, distil=0.0,
                      refine=2, final=0, recipe=replace(TUNING, epochs=1, rate=1e-6))  # fmt: skip
     once = prune(replace(coarse, refine=1))
@@ -114,7 +116,9 @@ def test_a_smaller_step_is_tried_where_the_first_retry_comes_to_what_was_refused
     made = prune(coarse, folder=tmp_path)
     assert [step.accepted for step in made.steps] == [True, False, False] and made.steps[2].macs > made.steps[1].macs
     assert not made.report["exhausted"], "there is more to remove; it costs too much"
-    again = prune(coarse, folder=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("cloister.protect.prune.prune.scores", lambda *_, **__: pytest.fail("ranked anew"))
+        again = prune(coarse, folder=tmp_path)
     assert [step.macs for step in again.steps] == [step.macs for step in made.steps], "a finished run is only loaded"
 
 

@@ -16,11 +16,12 @@ from torch import nn
 from cloister.attack.attacker import Attacker, Record, network_digest
 from cloister.attack.attacks import ATTACKS
 from cloister.attack.attacks.head import parts_of
+from cloister.attack.compare import compare
 from cloister.attack.earlier import identities_of, joined
 from cloister.attack.effort import Effort
 from cloister.attack.errors import AttackError
 from cloister.attack.exposed import BlackBox, Exposed, WhiteBox
-from cloister.attack.kept import Cell, data_identity, identity_of
+from cloister.attack.kept import Cell, data_identity, identity_of, shown_identity
 from cloister.attack.plan import planned
 from cloister.attack.progress import Progress
 from cloister.attack.surgery import fresh, renormalised
@@ -191,26 +192,10 @@ def bench(
         "white_box": clear.name if white else None,
         "pool": len(pool) if pool else "the training images, without labels",
         "training_images": len(splits.train),
-        "identity": identities_of(identities, network_digest(victim, splits.shape), seed, precision),
+        "identity": identities_of({name: shown_identity(attacker, identities[name]) for name, attacker in
+                                   attackers.items()}, network_digest(victim, splits.shape), seed, precision),
     }  # fmt: skip
     return Report(records, about)
-
-
-def compare(records: Sequence[Record], black: str) -> None:
-    """Add to each record ``ratio`` and ``above``: accuracy over the black box's, and less it, with the same budget.
-
-    Where the black box has no such budget (no data, one run), it guesses.
-    """
-    bounds: dict[str, float] = {}
-    for record in records:
-        if record["target"] == black:
-            bounds[record["budget"]] = record["accuracy"]
-    for record in records:
-        bound = bounds.get(record["budget"], bounds.get("no data"))
-        if bound is not None:
-            record["black_box"] = bound
-            record["ratio"] = record["accuracy"] / bound if bound else float("inf")
-            record["above"] = record["accuracy"] - bound
 
 
 def _needed(chosen: Sequence[str]) -> set[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from cloister.attack.attacker import METHOD, Record, digest_of
 from cloister.attack.attacks import ATTACKS
+from cloister.attack.compare import compare
 from cloister.attack.kept import OWN, Identity
 
 
@@ -64,6 +65,7 @@ def joined(path: Path, records: Sequence[Record], about: dict[str, Any]) -> tupl
     every = sorted(
         (*more, *records), key=lambda record: (names.index(record["target"]), attacks.index(_cell(record)[1]))
     )
+    compare(every, black)  # with the black box as it is now
     chosen = {*about["attacks"], *before["attacks"]}
     return every, {
         **about,

@@ -67,6 +67,18 @@ def identity_of(attacker: Attacker, data: Identity) -> Identity:
     }
 
 
+def shown_identity(attacker: Attacker, identity: Identity) -> Identity:
+    """The same with what an authorised run shows, which one attack alone depends on; that need not work for others."""
+    try:
+        return {**identity, "seen run": _seen_by(attacker)}
+    except AttackError:
+        return {**identity, "seen run": "failed"}
+
+
+def _seen_by(attacker: Attacker) -> str:
+    return _seen(attacker.target, attacker.splits.validation.pixels[:IMAGES].cpu())
+
+
 @dataclass(frozen=True)
 class Cell:
     """An attack on a target, and where its records are kept.
@@ -96,8 +108,7 @@ class Cell:
             AttackError: ``observed`` of the target fails.
         """
         if attack == "observe":
-            pixels = attacker.splits.validation.pixels[:IMAGES].cpu()
-            identity = {**identity, "seen run": _seen(attacker.target, pixels)}
+            identity = {**identity, "seen run": _seen_by(attacker)}
         path = folder / "records" / f"{file_name(attacker.target.name)}_{attack}_{attacker.seed}.json"
         return Cell(attacker, attack, identity, path)
 

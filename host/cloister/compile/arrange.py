@@ -45,7 +45,7 @@ def arrange(
         if secure_memory:
             fitted = for_budget(graph, max(1, secure_memory - held), max_partition, winograd, progress, byte)
         else:
-            fitted = for_any_budget(graph, max_partition, winograd, progress, byte)[1]
+            fitted = for_any_budget(graph, max_partition, winograd, progress, byte, held)[1]
         if fitted is None:
             raise too_small(graph, secure_memory, max_partition, held)
         return fitted

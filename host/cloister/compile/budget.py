@@ -34,6 +34,8 @@ SHARES = (0.97, 0.94, 0.9, 0.85)
 SMALL, PLANS = 200, 8
 #: Arrangements that are finished, of those that were found.
 FINISHED = 3
+#: What takes memory beside a model, if anything does.
+LOADED = "a page of a pair's manifest, the licence with its password"
 #: Relative accuracy of the smallest budget that an error names.
 ACCURACY = 0.01
 
@@ -43,11 +45,12 @@ class MemoryBudgetError(CloisterError):
 
     Attributes:
         smallest: bytes of the smallest budget in which it can.
+        held: bytes of it that what is loaded with the model takes.
     """
 
-    def __init__(self, message: str, remedy: str, smallest: int) -> None:
+    def __init__(self, message: str, remedy: str, smallest: int, held: int = 0) -> None:
         super().__init__(message, remedy)
-        self.smallest = smallest
+        self.smallest, self.held = smallest, held
 
 
 def smallest(graph: Graph, max_partition: int | None = None) -> Arrangement:
@@ -134,20 +137,28 @@ class _Tries:
 
 
 def for_any_budget(
-    graph: Graph, max_partition: int | None, winograd: bool, progress: Progress | None = None, byte: float = BYTE
-) -> tuple[int, Arrangement | None]:
-    """The smallest of :data:`BUDGETS` that costs little against the next, else the smallest that is enough at all."""
+    graph: Graph, max_partition: int | None, winograd: bool, progress: Progress | None = None, byte: float = BYTE,
+    held: int = 0,
+) -> tuple[int, Arrangement | None]:  # fmt: skip
+    """The smallest of :data:`BUDGETS` that costs little against the next, else the smallest that is enough at all.
+
+    ``held``: bytes of them that something else takes.
+    """
+
+    def within(budget: int) -> Arrangement | None:
+        return for_budget(graph, budget - held, max_partition, winograd, progress, byte)
+
     small, large = BUDGETS[:2]
-    first = for_budget(graph, small, max_partition, winograd, progress, byte)
+    first = within(small)
     if first is not None and not first.regions:
         return small, first
-    second = for_budget(graph, large, max_partition, winograd, progress, byte)
+    second = within(large)
     if first is not None and second is not None and sum(first.sizes) <= GAIN * sum(second.sizes):
         return small, first
     if second is not None:
         return large, second
     for budget in BUDGETS[2:]:
-        found = for_budget(graph, budget, max_partition, winograd, progress, byte)
+        found = within(budget)
         if found is not None:
             return budget, found
     return 0, None
@@ -164,7 +175,7 @@ def too_small(graph: Graph, budget: int, max_partition: int | None, held: int = 
         f"{max(made.sizes)} for the largest partition",
         f"{made.table} for the manifest",
         f"{TA_OWN} for the TA itself",
-        *([f"{held} for what is loaded with it (a pair's taps, a licence with a password)"] if held else []),
+        *([f"{held} for what is loaded with it ({LOADED})"] if held else []),
     ]
     least = made.least + held
     mib = -(-least * 100 // (1 << 20)) / 100
@@ -173,6 +184,7 @@ def too_small(graph: Graph, budget: int, max_partition: int | None, held: int = 
         f"the smallest that it can run in is {least} bytes: {', '.join(parts)}",
         f"give at least --secure-memory {mib:.2f}MiB, or a smaller input",
         least,
+        held,
     )
 
 

@@ -111,7 +111,7 @@ def compile_onnx(
         secure_memory=secure_memory,
         winograd=winograd,
         cipher=cipher,
-        held=licence_room(graph, password) if password is not None and secure_memory else 0,
+        held=licence_room(graph, password) if password is not None and secure_memory is not None else 0,
         progress=progress,
     )
     if password is not None:

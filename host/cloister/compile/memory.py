@@ -2,9 +2,9 @@
 """What the TA takes of secure memory for a bundle, as ``ta/load.c`` and ``ta/plan.c`` reckon it.
 
 A budget of N bytes is all that a session takes: the TA's own pages (code, data, stack), which are there before a
-model is loaded; the pages that hold the slots' table and the manifest; and the pages of the model: the arena, then
-either all partitions, or a buffer for the largest and those that still fit. The limit that LOAD takes
-(``device.load(memory=...)``) counts the last two only: it is the budget without :data:`TA_OWN`.
+model is loaded; the pages that hold the slots' table and the manifest; those of a licence with a password; and the
+pages of the model: the arena, then either all partitions, or a buffer for the largest and those that still fit. The
+limit that LOAD takes (``device.load(memory=...)``) counts all but the first: it is the budget without :data:`TA_OWN`.
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ def arrange_pair(
     secure = optimised(inner, weights, password)
     _sort_secure(secure, ready)
     held = PAGE  # the manifest may need one more for cl_pair
-    if password is not None and secure_memory:
+    if password is not None and secure_memory is not None:
         held += licence_room(secure, password)
     high = arrange(
         secure,

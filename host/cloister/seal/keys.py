@@ -146,30 +146,30 @@ def load_content_key(key_id: bytes, directory: Path | None = None) -> bytes:
             f"the content key {key_id.hex()} of this bundle is not in {path.parent}",
             "issue licences where the bundle was compiled, or set CLOISTER_KEYS to a copy of its keys",
         )
-    try:
-        key = bytes.fromhex(read_file(path, "content key", 1 << 10).decode("ascii"))
-    except ValueError as error:
-        raise KeyFileError(f"{path} is not a content key", "restore it from your backup") from error
-    if len(key) != 32:
-        raise KeyFileError(f"{path} has {len(key)} bytes instead of 32", "restore it from your backup")
-    return key
+    return _hexadecimal(path, "content key", "restore it from your backup")
 
 
-def save_lock(key_id: bytes, places: bytes, directory: Path | None = None) -> None:
-    """Note beside a content key which channels are locked (``Password.places``) in what it seals."""
-    write_aside(content_key_path(key_id, directory).with_suffix(LOCK_SUFFIX), places.hex().encode() + b"\n", 0o600)
+def save_lock(key_id: bytes, digest: bytes, directory: Path | None = None) -> None:
+    """Note beside a content key how what it seals is locked (``Password.lock_digest``, 32 bytes)."""
+    write_aside(content_key_path(key_id, directory).with_suffix(LOCK_SUFFIX), digest.hex().encode() + b"\n", 0o600)
 
 
 def load_lock(key_id: bytes, directory: Path | None = None) -> bytes | None:
-    """What :func:`save_lock` noted; None where nothing was.
+    """What :func:`save_lock` noted (32 bytes); None where nothing was.
 
     Raises:
         KeyFileError: the file is damaged.
     """
     path = content_key_path(key_id, directory).with_suffix(LOCK_SUFFIX)
-    if not path.is_file():
-        return None
+    return _hexadecimal(path, "note of a lock", "restore it from your backup, or delete it") if path.is_file() else None
+
+
+def _hexadecimal(path: Path, what: str, remedy: str) -> bytes:
+    """32 bytes that stand in a file as hexadecimal digits."""
     try:
-        return bytes.fromhex(read_file(path, "note of a lock", 1 << 10).decode("ascii"))
+        found = bytes.fromhex(read_file(path, what, 1 << 10).decode("ascii"))
     except ValueError as error:
-        raise KeyFileError(f"{path} is no note of a lock", "restore it from your backup, or delete it") from error
+        raise KeyFileError(f"{path} is no {what}", remedy) from error
+    if len(found) != 32:
+        raise KeyFileError(f"{path} has {len(found)} bytes instead of 32", remedy)
+    return found

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from cloister.compile.arrange import MemoryBudgetError
 from cloister.errors import CloisterError
 from cloister.password import Password
 from cloister.protect.automatic.costs import copied
@@ -83,7 +84,8 @@ def make_bundle(
         say: told that it was compiled.
 
     Returns:
-        The bundle; and of the report ``files``, ``sample`` (its labels), ``licence`` and ``next`` (commands).
+        The bundle; and of the report ``files``, ``sample`` (its labels), ``licence`` and ``next`` (commands), and
+        ``warnings`` where there is something to warn of.
     """
     from cloister.api import compile as compile_model
 
@@ -117,11 +119,18 @@ def make_bundle(
         "licence": licence_command(bundle, password, keys),
         "next": next_commands(bundle, password, keys),
     }
+    more = noted.get("more", 0)
     if not _is_there(folder, bundle, made):
-        compiled = compile_model(
-            files["model" if "model" in files else "cpm"], backbone=files.get("backbone"), name=name,
-            secure_memory=budget.memory, keys=keys, password=password,
-        )  # fmt: skip
+        choices: dict[str, Any] = {"backbone": files.get("backbone"), "name": name, "keys": keys, "password": password}
+        source, more = files["model" if "model" in files else "cpm"], 0
+        try:
+            compiled = compile_model(source, secure_memory=budget.memory, **choices)
+        except MemoryBudgetError as error:
+            if not error.held or budget.memory is None:
+                raise
+            # Estimates know of no licence, and it has been trained: a little more memory is better than nothing.
+            more = error.held
+            compiled = compile_model(source, secure_memory=budget.memory + more, **choices)
         earlier = noted.get("bundle")
         if earlier is not None and bundle.exists() and _digest(bundle) != earlier:
             number = put_aside_files(folder, [bundle.name], [*BUNDLES, PASSWORD_FILE])
@@ -130,7 +139,13 @@ def make_bundle(
         say(f"compiled {bundle.name}: {bundle.stat().st_size} bytes")
         if earlier is not None:
             say("licences of the bundle before it do not open it: issue them anew")
-    _note(folder, {**made, "bundle": _digest(bundle), "written": sorted(written.values())})
+    _note(folder, {**made, "bundle": _digest(bundle), "written": sorted(written.values()),
+                   **({"more": more} if more else {})})  # fmt: skip
+    if more:
+        about["warnings"] = [
+            f"the device needs {more} bytes of secure memory beyond the budget of {budget.memory}: for the licence "
+            "with its password, which stays there with the model"
+        ]
     return bundle, about
 
 

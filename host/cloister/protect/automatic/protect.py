@@ -170,7 +170,9 @@ def protect_model(
             + ("" if earlier is None else f"; {earlier} is of an earlier run: it stays as it was, with its licences"),
         )  # fmt: skip
     bundle, about = make_bundle(folder, place, chosen.strategy, budget, name, keys, vendor, splits, say)
-    report |= about
+    for warning in (warned := about.pop("warnings", [])):
+        say(f"warning: {warning}")
+    report |= {**about, "warnings": report["warnings"] + warned}
     write_report(folder, report, found, budget, place)
     if measure:
         say("counting its instructions on the emulated device")

@@ -154,6 +154,14 @@ def _claim(folder: Path, whole: nn.Module, splits: Splits, settings: PruneSettin
             stale.unlink()
 
 
+def _plans(path: Path | None) -> list[dict[str, Any]]:
+    """What was chosen to remove in a step's folder: more than once, where that came to what had been refused."""
+    if path is None or not path.exists():
+        return []
+    found: list[dict[str, Any]] | dict[str, Any] = json.loads(path.read_text())
+    return found if isinstance(found, list) else [found]  # of earlier versions one alone
+
+
 class _Run:
     """One run's steps so far."""
 
@@ -236,8 +244,8 @@ class _Run:
     ) -> tuple[nn.Module, dict[str, list[int]]]:
         """The smaller network before its fine-tuning, and the channels it lacks; read, if they were chosen before."""
         path = None if folder is None else folder / PLAN_FILE
-        if path is not None and path.exists():
-            known: dict[str, Any] = json.loads(path.read_text())
+        plans = _plans(path)
+        for known in plans:
             if (known["from"], known["wanted"]) == (current.number, wanted):
                 return remove(current.module, known["removed"], self.splits.shape), known["removed"]
         groups = [group for group in prunable(current.module, self.splits.shape) if group.layer in self.can]
@@ -246,8 +254,8 @@ class _Run:
         )
         smaller, removed = choose(current.module, groups, worth, wanted, self.splits.shape, self.settings)
         if path is not None and removed:
-            plan = {"from": current.number, "wanted": wanted, "removed": removed}
-            write_aside(path, (json.dumps(plan, indent=1) + "\n").encode())
+            plans.append({"from": current.number, "wanted": wanted, "removed": removed})
+            write_aside(path, (json.dumps(plans, indent=1) + "\n").encode())
         return smaller, removed
 
     def last(self) -> Step:

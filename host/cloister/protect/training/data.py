@@ -183,5 +183,5 @@ class Splits:
 
 def refuse_not_finite(images: Images, name: str) -> None:
     """Raise TrainingError where an image holds NaN or infinity, with ``name`` and its index."""
-    if told := not_finite(images.pixels.cpu().numpy(), name, "image"):
+    if told := not_finite(images.pixels.detach().cpu().numpy(), name, "image"):
         raise TrainingError(told, "repair or leave out such images")
