@@ -26,7 +26,7 @@ from cloister.protect.edgepro.chance import Chance, SeededChance, SystemChance, 
 from cloister.protect.edgepro.draw import draw_locks, output_statistics
 from cloister.protect.edgepro.exposed import ExposedPrefix, LeakedLock
 from cloister.protect.edgepro.folding import fold_normalisation
-from cloister.protect.edgepro.layers import lockable, width_of
+from cloister.protect.edgepro.layers import check_names, lockable, width_of
 from cloister.protect.edgepro.lock import DRAWN_FILE, Locked
 from cloister.protect.edgepro.select import channel_scores, draw_channels
 from cloister.protect.training import (
@@ -105,6 +105,12 @@ def test_locks_are_drawn_as_the_settings_say() -> None:
     for wrong, reason in (("99", "is not there"), (last, "is the last layer, whose outputs"), (relu, "but a ReLU")):
         with pytest.raises(TrainingError, match=f"cannot be locked: '{wrong}' .*{reason}"):
             draw_locks(folded(), digits_splits(), replace(settings, layers=(wrong,)))
+
+
+def test_a_layer_inside_attention_cannot_be_named() -> None:
+    module = nn.Sequential(nn.Linear(8, 8), nn.MultiheadAttention(8, 2), nn.Linear(8, 8))
+    with pytest.raises(TrainingError, match=r"'1\.out_proj' is never called"):
+        check_names(["1.out_proj"], lockable(module), module)
 
 
 def test_who_knows_the_program_and_the_settings_cannot_draw_a_lock_again() -> None:
@@ -187,14 +193,14 @@ def test_the_locked_model_answers_with_the_password_and_guesses_without() -> Non
     assert made.report["advice"] == ""
 
 
-@pytest.mark.parametrize(("constants", "helps"), [(0.4, "turned channels alone (a share of constants of 0)"), (0, "")])
+@pytest.mark.parametrize(("constants", "helps"), [(0.4, "--constant 0 (turned channels alone)"), (0, "")])
 def test_a_lock_that_costs_much_says_what_helps(constants: float, helps: str) -> None:
     wild = replace(LOCKING, constant_share=constants, recipe=replace(LOCKING.recipe, epochs=1, rate=2.0))
     made = lock_model(victim(), digits_splits(), wild, device="cpu", quiet=True, chance=SeededChance(0)).report
     lost = 100 * (made["validation"]["unlocked"] - made["validation"]["with_password"])
     assert lost > 2, "nothing to be shown here"
     assert made["advice"].startswith(f"{lost:.1f} points of the validation images are lost with the password")
-    assert "a lower rate (0.5, not 2)" in made["advice"] and made["advice"].endswith(helps or "more epochs than 1")
+    assert "a lower --rate (0.5, not 2)" in made["advice"] and made["advice"].endswith(helps or "more --epochs than 1")
 
 
 def test_a_lock_of_constants_alone_works_too() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -331,6 +332,8 @@ def test_the_command_names_only_what_it_wrote(tmp_path: Path) -> None:
     result = CliRunner().invoke(cloister, hopeless, catch_exceptions=False)
     assert json.loads((tmp_path / "out" / "report.json").read_text())["final"]["number"] == 0, "nothing to be shown"
     assert result.exit_code == 0 and "report.svg" in result.output
+    told = " ".join(result.output.split())
+    assert re.search(r"within 0 points: at [\d.]+% of the multiply-accumulates [\d.]+ were lost; 1 may be; more", told)
     assert "pruned_int8.onnx" not in result.output and not (tmp_path / "out" / "pruned_int8.onnx").exists()
 
 

@@ -185,6 +185,9 @@ def bench(
     if temporary is not None:
         temporary.cleanup()
     compare(records, black.name)
+    watched = {cell.attacker.target.name: cell.identity for cell in cells if cell.attack == "observe"}
+    shown = {name: watched.get(name) or shown_identity(attacker, identities[name]) for name, attacker
+             in attackers.items()}  # fmt: skip
     precision = precision_on(auto_device(device), effort.precision)
     about = {
         "data": splits.name, "seed": seed, "attacks": chosen, "effort": asdict(effort),
@@ -192,8 +195,7 @@ def bench(
         "white_box": clear.name if white else None,
         "pool": len(pool) if pool else "the training images, without labels",
         "training_images": len(splits.train),
-        "identity": identities_of({name: shown_identity(attacker, identities[name]) for name, attacker in
-                                   attackers.items()}, network_digest(victim, splits.shape), seed, precision),
+        "identity": identities_of(shown, network_digest(victim, splits.shape), seed, precision),
     }  # fmt: skip
     return Report(records, about)
 

@@ -64,7 +64,7 @@ def edgepro(
         test, validated = locked.report["test"][key], locked.report["validation"][key]
         facts[title] = f"{test:.2%} of the test images, {validated:.2%} of the validation images"
     if locked.report["advice"]:
-        facts["WARNING"] = f"{locked.report['advice']} (--rate, --epochs, --constant)"
+        facts["WARNING"] = locked.report["advice"]
     facts["training"] = f"{locked.report['training_s']:.0f} s, epoch {locked.report['epoch']} selected"
     facts["written"] = f"{output / 'locked.onnx'}, {output / 'password.pwd'} (secret), {output / 'report.json'}"
     secret = ["--password", str(output / "password.pwd")]

@@ -98,4 +98,4 @@ def _refused(report: dict[str, Any]) -> str:
         return ""
     most = report["settings"]["budget"] + report["settings"]["slack"]
     share = last["macs"] / report["macs"]["unpruned"]
-    return f": at {share:.1%} of the multiply-accumulates {last['lost']:.2f} were lost, where {most:g} let it go on"
+    return f": at {share:.1%} of the multiply-accumulates {last['lost']:.2f} were lost; {most:g} may be"

@@ -180,9 +180,10 @@ def _advice(report: dict[str, Any], settings: LockSettings) -> str:
     lost = 100 * (found["unlocked"] - found["with_password"])
     if lost <= MUCH:
         return ""
-    remedies = [f"a lower rate ({recipe.rate / 4:.2g}, not {recipe.rate:.2g}) with more epochs than {recipe.epochs}"]
+    rate = f"{recipe.rate / 4:.2g}, not {recipe.rate:.2g}"
+    remedies = [f"a lower --rate ({rate}) with more --epochs than {recipe.epochs}"]
     if settings.constant_share and settings.turned_share:
-        remedies.append("turned channels alone (a share of constants of 0)")
+        remedies.append("--constant 0 (turned channels alone)")
     what = f"{lost:.1f} points of the validation images are lost with the password"
     return f"{what}; what helps: {', or '.join(remedies)}"
 
