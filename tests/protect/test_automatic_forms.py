@@ -142,7 +142,8 @@ def test_a_licence_that_exceeds_the_memory_is_told(locked: Protected, tmp_path: 
         return True
 
     least = bisect_left(range(1 << 10), True, key=fits)
-    budget, vendor, said = replace(BUDGET, memory=least * 4096), VendorKey.load(default_key_dir()).public, []  # type: ignore[var-annotated]
+    budget, vendor = replace(BUDGET, memory=least * 4096), VendorKey.load(default_key_dir()).public
+    said: list[str] = []
     (folder := tmp_path / "digits").mkdir()
     for _ in range(2):
         _, about = make_bundle(
