@@ -9,6 +9,7 @@ from cloister.compile.budget import (
     MemoryBudgetError,
     for_any_budget,
     for_budget,
+    smallest,
     smallest_budget,
     too_small,
     with_winograd,
@@ -47,7 +48,11 @@ def arrange(
         else:
             fitted = for_any_budget(graph, max_partition, winograd, progress, byte, held)[1]
         if fitted is None:
-            raise too_small(graph, secure_memory, max_partition, held)
+            # A budget that an error names is enough: what was found for it is taken where the search finds less.
+            least = smallest(graph, max_partition)
+            if least.least + held > secure_memory:
+                raise too_small(least, secure_memory, held)
+            fitted = with_winograd(least, secure_memory - held, byte) if winograd else least
         return fitted
     limit = MAX_PARTITION if max_partition is None else max_partition
     lowered = lower(graph, max(1, limit - PARTITION_OVERHEAD) if partitions is None else None, progress)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -19,6 +20,10 @@ from cloister.ir.graph import Graph
 #: Limits of a partition that are tried for a budget, as divisors of it, and the least.
 DIVISORS = (4, 8, 16, 24, 32)
 MIN_PARTITION = 1 << 14
+#: Limits tried where the smallest budget is looked for; the small ones for models of at most FEW of the least.
+LARGE_PARTITIONS = (1 << 17, 1 << 18, 1 << 19)
+SMALL_PARTITIONS = (MIN_PARTITION, 2 * MIN_PARTITION, 4 * MIN_PARTITION)
+FEW = 64
 #: Limits tried besides, just above the weights of a layer, so that it stays in one piece.
 LAYERS = 3
 #: Instructions: for a streamed partition, for a kernel, and for an element that a copy moves.
@@ -55,22 +60,30 @@ class MemoryBudgetError(CloisterError):
 
 def smallest(graph: Graph, max_partition: int | None = None) -> Arrangement:
     """An optimised graph arranged for the smallest budget in which it can be made to run, to about :data:`ACCURACY`."""
-    found: list[Arrangement] = []
     known: Known = {}
-    for partition in [max_partition] if max_partition else [1 << 17, 1 << 18, 1 << 19]:
-        tries = _Tries(graph, partition, known)
-        high = tries.whole.plan.size
-        found.append(tries.whole)
-        low = 0
-        while high - low > ACCURACY * high:
-            middle = (low + high) // 2
-            made = tries.fit(middle)
-            if made is None:
-                low = middle
-            else:
-                high = min(middle, made.plan.size)
-                found.append(made)
+    found: list[Arrangement] = []
+    for partition in [max_partition] if max_partition else LARGE_PARTITIONS:
+        found += _ever_smaller(_Tries(graph, partition, known))
+    if not max_partition and sum(found[0].sizes) <= FEW * MIN_PARTITION:
+        for partition in SMALL_PARTITIONS:
+            with suppress(PartitionError):
+                found += _ever_smaller(_Tries(graph, partition, known))
     return min(found, key=lambda made: made.least)
+
+
+def _ever_smaller(tries: _Tries) -> list[Arrangement]:
+    """Arrangements with one limit of partitions, down to about the smallest arena that they can have."""
+    found = [tries.whole]
+    low, high = 0, tries.whole.plan.size
+    while high - low > ACCURACY * high:
+        middle = (low + high) // 2
+        made = tries.fit(middle)
+        if made is None:
+            low = middle
+        else:
+            high = min(middle, made.plan.size)
+            found.append(made)
+    return found
 
 
 def smallest_budget(graph: Graph, max_partition: int | None = None) -> int:
@@ -164,9 +177,8 @@ def for_any_budget(
     return 0, None
 
 
-def too_small(graph: Graph, budget: int, max_partition: int | None, held: int = 0) -> MemoryBudgetError:
-    """The error that a model does not fit: the smallest budget that it would, and what takes it; ``held`` by others."""
-    made = smallest(graph, max_partition)
+def too_small(made: Arrangement, budget: int, held: int = 0) -> MemoryBudgetError:
+    """The error that a model does not fit: ``made`` for the smallest budget, and what takes it; ``held`` by others."""
     alive, _ = alive_at(made.lowered.ops, *made.lowered.ends)
     fullest = made.lowered.ops[max(range(len(alive)), key=alive.__getitem__)].node
     where = f"{fullest.op} {fullest.name or fullest.outputs[0]!r}"
