@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from click.testing import CliRunner
-from test_locks import apply_s8
+from lock_models import apply_s8
 from test_password import lock
 from test_password import model as small
 

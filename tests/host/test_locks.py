@@ -5,41 +5,25 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from lock_models import PASSWORD, WIDTHS, apply_s8, lock, network
 from onnx import numpy_helper
 from onnx_models import build, engine, floats, kernels, node
 
-import cloister
 from cloister.compile import CompiledModel, compile_onnx
 from cloister.compile.arrange import MemoryBudgetError
-from cloister.errors import CloisterError
 from cloister.layers import layer_id, layers_of, pack_password, partition_sites
 from cloister.native import EngineError
 from cloister.password import Lock, Password, PasswordError
-from cloister.seal import Bundle, Licence, VendorKey, issue_licence, seal_bundle
-from cloister.seal.errors import KeyFileError
-from cloister.seal.licence import LICENCE_DOMAIN, SUITE
+from cloister.seal import VendorKey, issue_licence, seal_bundle
 from cloister.wire import C, ffi, unpack
 
 Session = Any
-
-
-def lock(tensor: str, channels: int, seed: int = 0, scales: tuple[float, ...] = (0, -1, 1, 0.5, -2.25)) -> Lock:
-    """Two thirds of the channels, with every kind of scale."""
-    numbers = np.random.default_rng([seed, channels])
-    chosen = np.sort(numbers.permutation(channels)[: max(1, channels * 2 // 3)]).astype(np.uint16)
-    return Lock(
-        tensor,
-        chosen,
-        numbers.choice(np.array(scales, np.float32), len(chosen)),
-        numbers.standard_normal(len(chosen)).astype(np.float32),
-    )
 
 
 def unlocked(compiled: CompiledModel, password: Password) -> CompiledModel:
@@ -68,46 +52,6 @@ def assert_unlocks(
         for got, wanted in zip(results, reference(source, x), strict=True):
             assert np.abs(got - wanted).max() <= tolerance * np.abs(wanted).max()
     return compiled
-
-
-def network(biased: bool = False) -> onnx.ModelProto:
-    """Every kind of float layer: dense, grouped, depthwise (``biased`` or not), strided, 1x1, and products."""
-    channels = 20
-    nodes = [
-        node("Conv", "x w1 b1", "c1", pads=[1, 1, 1, 1]),
-        node("Relu", "c1", "r1"),
-        node("Conv", "r1 w2 b2" if biased else "r1 w2", "c2", pads=[1, 1, 1, 1], group=channels),
-        node("Conv", "c2 w3 b3", "c3", pads=[1, 1, 1, 1], group=2),
-        node("LeakyRelu", "c3", "r3"),
-        node("Conv", "r3 w4", "c4", pads=[1, 1, 1, 1]),
-        node("BatchNormalization", "c4 g s m v", "n4"),
-        node("Relu", "n4", "r4"),
-        node("Add", "r3 r4", "a"),
-        node("Conv", "a w5 b5", "c5", strides=[2, 2]),
-        node("Relu", "c5", "r5"),
-        node("Flatten", "r5", "f"),
-        node("Gemm", "f w6 b6", "d6", transB=1),
-        node("Relu", "d6", "r6"),
-        node("Gemm", "r6 w7 b7", "d7", alpha=0.5, beta=2.0),
-        node("Tanh", "d7", "r7"),
-        node("Gemm", "r7 w8 b8", "y"),
-    ]
-    n = channels
-    constants = {
-        "w1": floats(n, 3, 3, 3), "b1": floats(n), "b2": floats(n, seed=6),
-        "w2": floats(n, 1, 3, 3), "w3": floats(n, n // 2, 3, 3),
-        "b3": floats(n, seed=1), "w4": floats(n, n, 3, 3), "g": floats(n, seed=2), "s": floats(n, seed=3),
-        "m": floats(n, seed=4), "v": np.abs(floats(n, seed=5)) + 1, "w5": floats(30, n, 1, 1), "b5": floats(30),
-        "w6": floats(50, 480), "b6": floats(50), "w7": floats(50, 33), "b7": floats(33), "w8": floats(33, 10),
-        "b8": floats(10),
-    }  # fmt: skip
-    return build(
-        nodes, {"x": [1, 3, 8, 8]}, ["y"], {name: value * np.float32(0.3) for name, value in constants.items()}
-    )
-
-
-WIDTHS = {"c1": 20, "c2": 20, "c3": 20, "c5": 30, "d6": 50, "d7": 33}
-PASSWORD = Password("test", [lock(name, count, seed) for seed, (name, count) in enumerate(WIDTHS.items())])
 
 
 @pytest.mark.parametrize("tensor", WIDTHS)
@@ -284,11 +228,12 @@ def test_outputs_that_show_what_a_lock_hides_are_refused(output: str, reason: st
         return
     with pytest.raises(PasswordError, match=reason):
         compile_onnx(model, password=password)
-    bundle, key = seal_bundle(compile_onnx(model), VENDOR, name="unasked")
+    vendor, device = VendorKey.generate(), X25519PrivateKey.generate().public_key().public_bytes_raw()
+    bundle, key = seal_bundle(compile_onnx(model), vendor, name="unasked")
     with pytest.raises(PasswordError, match="no layer that computes 'c3', or the normal world sees") as caught:
-        issue_licence(bundle, key, DEVICE_KEY, VENDOR, password=password)
+        issue_licence(bundle, key, device, vendor, password=password)
     assert "compile --password" in caught.value.remedy
-    issue_licence(bundle, key, DEVICE_KEY, VENDOR, password=Password("test", [lock("c5", 30)]))
+    issue_licence(bundle, key, device, vendor, password=Password("test", [lock("c5", 30)]))
 
 
 def test_an_output_of_an_8_bit_model_that_shows_a_lock_cannot_be_licensed_either(tmp_path: Any) -> None:
@@ -335,6 +280,20 @@ def test_what_can_be_read_off_the_answer_takes_no_lock(nodes: list[onnx.NodeProt
                 compile_onnx(model, password=Password("test", [lock(name, 8)]))
 
 
+def test_a_password_that_is_none_is_refused_by_the_engine() -> None:
+    words = pack_password(PASSWORD)
+    part = compile_onnx(network()).partitions[0]
+    engine().unlock(part, words)
+    for at, value in ((0, 0), (4, 2), (6, 8), (8, 0), (12, 0), (12, 200), (16, 0), (20, 1), (len(words) - 8, 1)):
+        damaged = bytearray(words)
+        damaged[at] = value if damaged[at] != value else value + 1
+        with pytest.raises(EngineError, match="the password is refused"):
+            engine().unlock(part, bytes(damaged))
+    for size in (0, 8, 40, 1024, len(words) - 8, len(words) - 1):
+        with pytest.raises(EngineError, match="the password is refused"):
+            engine().unlock(part, words[:size])
+
+
 # ---- 8-bit models ----
 
 
@@ -343,38 +302,6 @@ def quantised(model: onnx.ModelProto, sample: np.ndarray[Any, Any], tmp_path: An
 
     quantize_model(model, sample, tmp_path / "q.onnx", per_channel=True)
     return onnx.load(tmp_path / "q.onnx")
-
-
-def apply_s8(model: onnx.ModelProto, password: Password) -> onnx.ModelProto:
-    """The password in the integers of a QDQ model, as the format says: the model that the device then computes."""
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
-    producers = {name: item for item in changed.graph.node for name in item.output}
-    constants = {tensor.name: tensor for tensor in changed.graph.initializer}
-
-    def value(name: str) -> np.ndarray[Any, Any]:
-        return numpy_helper.to_array(constants[name])
-
-    def write(name: str, array: np.ndarray[Any, Any]) -> None:
-        constants[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), name))
-
-    for entry in password.locks:
-        layer = producers[entry.tensor]
-        weights, bias = (producers[name] for name in layer.input[1:3])
-        step = value(producers[layer.input[0]].input[1]).reshape(())
-        whole, shifts = value(weights.input[0]).copy(), value(bias.input[0]).copy()
-        scales = value(weights.input[1])
-        factors = np.ones_like(scales)
-        for channel, scale, shift in zip(entry.channels, entry.scales, entry.values, strict=True):
-            factors[channel] = abs(scale) or 1
-            unit = np.float64(step) * np.float64(scales[channel] * factors[channel])
-            whole[channel] *= np.int8(np.sign(scale))
-            shifts[channel] = np.int32(np.sign(scale)) * shifts[channel] + np.rint(shift / unit).astype(np.int32)
-        write(weights.input[0], whole)
-        write(weights.input[1], scales * factors)
-        write(bias.input[0], shifts)
-        write(bias.input[1], value(bias.input[1]) * factors)
-    return changed
 
 
 @pytest.mark.parametrize("limit", [None, 3000])
@@ -414,133 +341,3 @@ def test_the_smallest_budget_holds_the_licence_with_its_password() -> None:
     assert f"{locked - free} for what is loaded with it" in str(caught.value)
     roomy = compile_onnx(network(), password=PASSWORD, secure_memory=8 << 20)
     assert roomy.partitions == compile_onnx(network(), secure_memory=8 << 20).partitions
-
-
-# ---- licences ----
-
-VENDOR = VendorKey.generate()
-DEVICE = X25519PrivateKey.generate()
-DEVICE_KEY = DEVICE.public_key().public_bytes_raw()
-
-
-def test_a_licence_carries_the_password_sealed_and_signed() -> None:
-    bundle, key = seal_bundle(compile_onnx(network()), VENDOR, name="locked")
-    licence = issue_licence(bundle, key, DEVICE_KEY, VENDOR, password=PASSWORD)
-    plain = issue_licence(bundle, key, DEVICE_KEY, VENDOR)
-    assert licence.has_password and not plain.has_password
-    for made in (licence, plain):
-        made.check_signature(VENDOR.public)
-    clear = licence.data[: ffi.offsetof("struct cl_licence", "enc")]
-    sealed = licence.data[len(clear) : -C.CL_SIGNATURE_SIZE]
-    opened = SUITE.decrypt(sealed, DEVICE, LICENCE_DOMAIN + clear)
-    secret = unpack("struct cl_licence_secret", opened)
-    assert bytes(secret.content_key) == key
-    words = pack_password(PASSWORD, bundle.layers(key))
-    assert opened[ffi.sizeof("struct cl_licence_secret") :] == words
-    assert secret.password_size == len(words)
-    assert layer_id("c1") not in licence.data and layer_id("c1") not in bundle.to_bytes()
-
-
-def test_the_length_of_a_licence_tells_little() -> None:
-    sizes = {len(pack_password(Password("test", [lock("c1", 20, seed)][:1]))) for seed in range(3)}
-    sizes |= {len(pack_password(Password("test", [lock("c1", count)]))) for count in (3, 20, 60)}
-    assert sizes == {1024}
-
-
-@pytest.mark.parametrize(
-    ("tensor", "count", "reason"),
-    [("c9", 4, "no layer that computes 'c9'"), ("c1", 40, "'c1' of model 'locked' has 20")],
-)
-def test_a_licence_for_another_model_is_refused(tensor: str, count: int, reason: str) -> None:
-    bundle, key = seal_bundle(compile_onnx(network()), VENDOR, name="locked")
-    with pytest.raises(PasswordError, match=reason):
-        issue_licence(bundle, key, DEVICE_KEY, VENDOR, password=Password("test", [lock(tensor, count)]))
-
-
-def test_the_sealed_layers_are_those_of_the_partitions() -> None:
-    compiled = compile_onnx(network(), max_partition=3000)
-    bundle, key = seal_bundle(compiled, VENDOR, name="locked")
-    assert bundle.layers(key) == compiled.layers
-    bare, key = seal_bundle(replace(compiled, partitions=[bytes(64)]), VENDOR, name="bare")
-    assert bare.layers(key) == {}
-
-
-def test_a_password_that_is_none_is_refused_by_the_engine() -> None:
-    words = pack_password(PASSWORD)
-    part = compile_onnx(network()).partitions[0]
-    engine().unlock(part, words)
-    for at, value in ((0, 0), (4, 2), (6, 8), (8, 0), (12, 0), (12, 200), (16, 0), (20, 1), (len(words) - 8, 1)):
-        damaged = bytearray(words)
-        damaged[at] = value if damaged[at] != value else value + 1
-        with pytest.raises(EngineError, match="the password is refused"):
-            engine().unlock(part, bytes(damaged))
-    for size in (0, 8, 40, 1024, len(words) - 8, len(words) - 1):
-        with pytest.raises(EngineError, match="the password is refused"):
-            engine().unlock(part, words[:size])
-
-
-def test_the_command_line(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from cloister.cli.main import main
-
-    def call(*arguments: object) -> int:
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as error:
-            return int(error.code or 0)
-        return 0
-
-    monkeypatch.setenv("CLOISTER_KEYS", str(tmp_path / "keys"))
-    onnx.save(network(), tmp_path / "m.onnx")
-    PASSWORD.write(tmp_path / "m.pwd")
-    Password("test", [lock("r1", 4)]).write(tmp_path / "wrong.pwd")
-    (tmp_path / "d.pub").write_text(DEVICE_KEY.hex())
-    bundle, source, key = tmp_path / "m.clb", tmp_path / "m.onnx", tmp_path / "d.pub"
-    assert call("keys", "new") == 0
-    assert call("compile", source, "-o", bundle, "--password", tmp_path / "m.pwd") == 0
-    assert call("compile", source, "-o", tmp_path / "no.clb", "--password", tmp_path / "wrong.pwd") == 1
-    assert "'r1' cannot be locked" in capsys.readouterr().err and not (tmp_path / "no.clb").exists()
-    for name, options in (("shared", ()), ("own", ("--personal",))):
-        made = tmp_path / f"{name}.lic"
-        assert call("licence", bundle, key, "-o", made, "--password", tmp_path / "m.pwd", *options) == 0
-        data = made.read_bytes()
-        clear = data[: ffi.offsetof("struct cl_licence", "enc")]
-        opened = SUITE.decrypt(data[len(clear) : -C.CL_SIGNATURE_SIZE], DEVICE, LICENCE_DOMAIN + clear)
-        given = PASSWORD.for_device(Licence(data).device_id) if options else PASSWORD
-        words = pack_password(given, compile_onnx(network()).layers)
-        assert opened[ffi.sizeof("struct cl_licence_secret") :] == words
-    loaded, given = Bundle.load(bundle), {"keys": tmp_path / "keys", "personal": True}
-    assert cloister.licence(loaded, DEVICE_KEY, password=PASSWORD, **given).has_password
-    with pytest.raises(CloisterError, match="no password to make"):
-        cloister.licence(loaded, DEVICE_KEY, **given)
-    capsys.readouterr()
-    assert call("inspect", tmp_path / "own.lic") == 0
-    assert "password" in capsys.readouterr().out
-    assert call("licence", bundle, key, "-o", tmp_path / "no.lic", "--password", tmp_path / "wrong.pwd") == 1
-    assert "no layer that computes 'r1'" in capsys.readouterr().err and not (tmp_path / "no.lic").exists()
-    assert call("licence", bundle, key, "-o", tmp_path / "no.lic", "--password", bundle) == 1
-    assert call("licence", bundle, key, "-o", tmp_path / "no.lic", "--personal") == 2
-
-
-def test_a_licence_takes_the_password_of_this_very_lock_alone(tmp_path: Path) -> None:
-    """Another lock of the same layers would be valid, and the model would guess on the device."""
-    keys = tmp_path / "keys"
-    VendorKey.generate().save(keys)
-    other = Password("other", [replace(one, channels=one.channels[1:], scales=one.scales[1:], values=one.values[1:])
-                               for one in PASSWORD.locks])  # fmt: skip
-    shifted = Password("other", [replace(one, values=-one.values) for one in PASSWORD.locks])  # the same channels
-    scaled = Password("other", [replace(one, scales=-one.scales) for one in PASSWORD.locks])
-    bundle = cloister.compile(network(), password=PASSWORD, keys=keys)
-    for wrong in (other, shifted, scaled):
-        with pytest.raises(PasswordError, match=r"'other' is not the one that bundle .* was compiled with"):
-            cloister.licence(bundle, DEVICE_KEY, password=wrong, keys=keys)
-    devices_own = PASSWORD.for_device(b"device")
-    for right in (PASSWORD, devices_own, None):
-        assert cloister.licence(bundle, DEVICE_KEY, password=right, keys=keys).has_password == (right is not None)
-    anybodys = cloister.compile(network(), keys=keys)
-    assert cloister.licence(anybodys, DEVICE_KEY, password=other, keys=keys).has_password, "nothing was noted"
-    (note,) = (keys / "content").glob("*.lock")
-    assert note.stat().st_mode & 0o077 == 0, "it tells attackers where to look"
-    for damaged, told in ((b"\xff", "is no note of a lock"), (b"", "has 0 bytes instead of 32")):
-        note.write_bytes(damaged)
-        with pytest.raises(KeyFileError, match=told):
-            cloister.licence(bundle, DEVICE_KEY, password=PASSWORD, keys=keys)
