@@ -53,7 +53,7 @@ def folded() -> nn.Module:
 @cache
 def lock() -> Locked:
     """Locks as drawn, without lock training: enough for a network that guesses, and whose password is known."""
-    locks = draw_locks(folded(), digits_splits(), LockSettings(constant_share=0.0, hide_skew=0.0), SeededChance(0))
+    locks = draw_locks(folded(), digits_splits(), LockSettings(constant_share=0.0), SeededChance(0))
     return Locked(fold_out(folded(), locks), locks, {}, digits_splits().shape)
 
 

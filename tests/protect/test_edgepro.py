@@ -19,10 +19,11 @@ from click.testing import CliRunner
 from digits_data import digits_file, digits_splits
 from torch import nn
 
+from cloister.attack.attacks.signs import TELLS, looks_of
 from cloister.cli.main import cloister
 from cloister.password import Password
 from cloister.protect.edgepro import LockSettings, authorised, fold_in, fold_out, from_password, lock_model, to_password
-from cloister.protect.edgepro.chance import Chance, SeededChance, SystemChance, normal, permutation, weighted
+from cloister.protect.edgepro.chance import Chance, SeededChance, SystemChance, permutation, weighted
 from cloister.protect.edgepro.draw import draw_locks, output_statistics
 from cloister.protect.edgepro.exposed import ExposedPrefix, LeakedLock
 from cloister.protect.edgepro.folding import fold_normalisation
@@ -41,7 +42,7 @@ from cloister.protect.training import (
 )
 
 RECIPE = Recipe(epochs=12, batch=64, rate=0.1, augmentation=Augmentation(crop=1), seed=3)
-LOCKING = LockSettings(recipe=Recipe(epochs=6, batch=64, rate=0.03, clip=5.0), without_features=0.02, hide_skew=0.3)
+LOCKING = LockSettings(recipe=Recipe(epochs=6, batch=64, rate=0.03, clip=5.0), without_features=0.02)
 
 
 @cache
@@ -144,8 +145,6 @@ def test_what_locks_are_drawn_by(chance: Chance) -> None:
     drawn = chance.uniform(20_000)
     assert drawn.dtype == torch.float64 and float(drawn.min()) > 0 and float(drawn.max()) < 1
     assert float(drawn.mean()) == pytest.approx(0.5, abs=0.02) and float(drawn.var()) == pytest.approx(1 / 12, abs=0.01)
-    bell = normal(chance, 20_000)
-    assert float(bell.mean()) == pytest.approx(0, abs=0.05) and float(bell.std()) == pytest.approx(1, abs=0.05)
     assert sorted(permutation(chance, 50).tolist()) == list(range(50))
     counts = torch.zeros(3)
     for _ in range(2000):
@@ -210,35 +209,52 @@ def test_a_lock_of_constants_alone_works_too() -> None:
     assert made.report["test"]["without_password"] < 0.3
 
 
-def skewness(module: nn.Module) -> float:
-    """Mean square of the skewness of all lockable channels' outputs on the training images."""
-    squares = []
-    for layer in lockable(module).values():
-        layer.register_forward_hook(lambda _layer, _inputs, z: squares.append(moment(z)))
-    with torch.no_grad():
-        module(digits_splits().normalise(digits_splits().train.pixels))
-    return float(torch.cat(squares).square().mean())
+@cache
+def hidden(weight: float) -> Locked:
+    """The default lock, with constants and turned channels, of a network whose layers are wider."""
+    settings = LockSettings(recipe=Recipe(epochs=8, batch=64, rate=0.03, clip=5.0), hide=weight)
+    return lock_model(wide(), digits_splits(), settings, device="cpu", quiet=True, chance=SeededChance(1))
 
 
-def moment(z: torch.Tensor) -> torch.Tensor:
-    rows = z.transpose(0, 1).flatten(1)
-    rows = (rows - rows.mean(1, keepdim=True)) / rows.std(1, keepdim=True)
-    return rows.pow(3).mean(1)
+@cache
+def wide() -> nn.Module:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(1, 40, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(40, 60, 3, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(960, 80), nn.ReLU(), nn.Linear(80, 10),
+    )  # fmt: skip
+    return fit(module, digits_splits(), Recipe(8, 64, 0.05), device="cpu", quiet=True).module
 
 
-def test_hiding_skewness_takes_away_what_tells_turned_channels_apart() -> None:
-    hidden, shown = (
-        lock_model(
-            victim(),
-            digits_splits(),
-            replace(LOCKING, constant_share=0.0, hide_skew=weight),
-            device="cpu",
-            quiet=True,
-            chance=SeededChance(0),
-        )
-        for weight in (1.0, 0.0)
-    )
-    assert skewness(hidden.authorised()) < 0.5 * skewness(shown.authorised())
+def told(made: Locked, tell: str, kind: float) -> float:
+    """How well a look tells channels of that scale from the others that are not locked: 0.5 not at all, 1 always."""
+    splits, module = digits_splits(), copy.deepcopy(made.module)
+    images, chances = splits.normalise(splits.train.pixels[:500]), []
+    for name, lock in made.locks.items():  # earlier layers are opened, as whoever has found out about them can
+        _mean, looks = looks_of(module, name, images, tell)
+        others = torch.ones(len(looks), dtype=torch.bool)
+        others[lock.channels] = False
+        pairs = looks[lock.channels[lock.scales == kind], None] - looks[others]
+        chances.append(float((pairs > 0).double().mean()))
+        module = fold_in(module, {name: lock})
+    return max(np.mean(chances), 1 - np.mean(chances))
+
+
+@pytest.mark.parametrize("tell", TELLS)
+@pytest.mark.parametrize("kind", [-1.0, 0.0], ids=["turned", "constant"])
+def test_no_look_of_a_channel_tells_whether_it_is_locked(tell: str, kind: float) -> None:
+    assert told(hidden(LockSettings().hide), tell, kind) < 0.66
+
+
+def test_without_hiding_weights_and_skewness_tell_what_was_turned() -> None:
+    assert told(hidden(0.0), "weights", -1.0) > 0.58
+    assert told(hidden(0.0), "skewness", -1.0) > 0.7
+
+
+def test_a_layer_of_one_channel_is_turned_and_not_made_constant() -> None:
+    gate = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.Sigmoid(), nn.Flatten(), nn.Linear(64, 10))
+    (lock,) = draw_locks(gate, digits_splits(), LockSettings(), SeededChance(0)).values()
+    assert lock.channels.tolist() == [0] and lock.scales.tolist() == [-1.0]
 
 
 def test_an_interrupted_lock_training_goes_on(tmp_path: Path) -> None:

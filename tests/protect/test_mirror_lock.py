@@ -41,7 +41,7 @@ STRATEGY = Strategy(taps=("2", "6"), pool=2, cpm_width=16, backbone="truncated",
 LOCK = LockSettings(
     turned_share=0.5,
     constant_share=0.1,
-    hide_skew=1.0,
+    hide=0.3,
     recipe=Recipe(epochs=10, batch=64, rate=0.03, augmentation=Augmentation(crop=1), clip=5.0, seed=0),
 )
 

@@ -21,8 +21,8 @@ from cloister.seal.files import write_aside
 #: What a record depends on, by words for messages; what JSON has.
 Identity = dict[str, Any]
 #: By attack, a number to raise when it alone changes: kept records of the others still hold. "signs" left out layers
-#: without a bias at first, and with them whole networks.
-OWN = {"signs": 2}
+#: without a bias at first, and with them whole networks; then it looked at skewness alone.
+OWN = {"signs": 3}
 #: Characters of a digest in an identity.
 DIGEST = 64
 #: Validation images that authorised runs are told apart by.

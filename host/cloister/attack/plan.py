@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from cloister.attack.attacker import DRAWS, FINALISTS, NORMALISED, Attacker
+from cloister.attack.attacks.signs import TELLS
 from cloister.attack.progress import Plan
 
-#: Starts of most networks: new heads on exposed parts, ways to begin a mask, sides to turn channels to.
-HEADS, MASKS, SIDES = 6, 3, 2
+#: Starts of most networks: new heads on exposed parts, ways to begin a mask, guesses of turned channels.
+HEADS, MASKS, GUESSES = 6, 3, 2 * len(TELLS)
 
 
 def planned(attacker: Attacker, attack: str) -> Plan:
@@ -34,7 +35,7 @@ def planned(attacker: Attacker, attack: str) -> Plan:
     elif attack == "prune" and locked and effort.pruned:
         pairs = [usual]
     elif attack == "signs" and locked:
-        pairs = [SIDES * rates]
+        pairs = [GUESSES * rates]
     trials = sum(count for count in pairs if count > FINALISTS)
     full = sum(min(count, FINALISTS) for count in pairs)
     return Plan(trials + full, trials * effort.trial + full * effort.steps)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Guess from the skewness of channels' outputs which are turned around, turn those back, and train on."""
+"""Guess which channels are turned around from what is mostly of one sign, turn those back, and train on."""
 
 from __future__ import annotations
 
@@ -18,8 +18,14 @@ from cloister.protect.edgepro.layers import lockable
 from cloister.protect.edgepro.locks import LayerLock, fold_in
 from cloister.protect.training import TrainingError
 
-TITLE = "signs guessed from skewness"
-SOURCE = "this project's own, against turned channels: outputs of a trained layer are mostly skewed to one side"
+TITLE = "signs guessed from weights and outputs"
+SOURCE = (
+    "this project's own, against turned channels: of most channels of a trained layer the weights add up to less than "
+    "0, so does what inputs add to the output, and outputs are skewed to one side"
+)
+
+#: What channels are told apart by; see :func:`looks_of`.
+TELLS = ("weights", "inputs", "skewness", "means")
 
 
 @torch.no_grad()
@@ -54,21 +60,45 @@ def moments_of(module: nn.Module, layer: str, images: torch.Tensor) -> tuple[tor
 
 
 @torch.no_grad()
-def turned_to(module: nn.Module, images: torch.Tensor, side: int, layers: Collection[str]) -> nn.Module:
-    """A copy in which every channel of those layers is skewed to one side, or not at all.
+def looks_of(module: nn.Module, layer: str, images: torch.Tensor, tell: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean output of each channel, and a number whose sign tells turned channels from others; float32 (channels,).
 
-    A channel that was not is turned around its mean. Layers are done in order, each on what those before it give then.
+    Args:
+        module, layer, images: as for :func:`moments_of`.
+        tell: "weights": their sum. "inputs": what they add to the mean output. "skewness": third moment of the output.
+            "means": how far the mean lies from the layer's, less how far it does for half of the channels.
+    """
+    found = module.get_submodule(layer)
+    mean, third = moments_of(module, layer, images)
+    if tell == "weights":
+        return mean, found.weight.flatten(1).sum(1)
+    if tell == "inputs":
+        return mean, mean - found.bias
+    if tell == "means":
+        off = (mean - mean.median()).abs()
+        return mean, off - off.median()
+    return mean, third
+
+
+@torch.no_grad()
+def turned_to(
+    module: nn.Module, images: torch.Tensor, side: int, layers: Collection[str], tell: str = "skewness"
+) -> nn.Module:
+    """A copy in which every channel of those layers looks to one side, or to none.
+
+    A channel that did not is turned around its mean. Layers are done in order, each on what those before it give then.
 
     Args:
         module: normalisation folded, on the CPU.
         images: normalised, (N, C, H, W); without labels.
         side: 1 or -1.
         layers: paths of convolutions and linear layers, in order.
+        tell: as for :func:`looks_of`; of "means" it does not hold, as turning changes no mean.
     """
     guessed = copy.deepcopy(module).eval()
     for name in layers:
-        mean, skew = moments_of(guessed, name, images)
-        against = (side * skew < 0).nonzero().flatten()
+        mean, looks = looks_of(guessed, name, images, tell)
+        against = (side * looks < 0).nonzero().flatten()
         lock = LayerLock(against, -torch.ones(len(against)), 2 * mean[against])
         guessed = fold_in(guessed, {name: lock})
     return guessed
@@ -94,7 +124,7 @@ def with_biases(module: nn.Module) -> nn.Module:
 
 
 def run(attacker: Attacker) -> list[Record]:
-    """Two records, with the largest share of the data: the better side as it is, and the better one trained on."""
+    """Two records, with the largest share of the data: the best guess as it is, and the best one trained on."""
     module = attacker.locked()
     if module is None:
         return []
@@ -102,17 +132,21 @@ def run(attacker: Attacker) -> list[Record]:
     layers = attacker.lockable(module)
     began = time.monotonic()
     share, images, sample = attacker.most()
-    sides = {f"skewed {word}": turned_to(module, sample, side, layers) for word, side in (("up", 1), ("down", -1))}
-    scores = {name: attacker.validate(candidate) for name, candidate in sides.items()}
+    guesses = {
+        f"{tell} {word}": turned_to(module, sample, side, layers, tell)
+        for tell in TELLS
+        for word, side in (("up", 1), ("down", -1))
+    }
+    scores = {name: attacker.validate(candidate) for name, candidate in guesses.items()}
     best = max(scores, key=lambda name: scores[name])
     records = [
         attacker.record(
-            "signs", budget(share), Outcome(sides[best], best, 0.0, scores[best], dict(scores)), began,
+            "signs", budget(share), Outcome(guesses[best], best, 0.0, scores[best], dict(scores)), began,
             images=len(images),
         )
     ]  # fmt: skip
     began = time.monotonic()
-    starts = {name: attacker.renormal(candidate, images, anew=True) for name, candidate in sides.items()}
+    starts = {name: attacker.renormal(candidate, images, anew=True) for name, candidate in guesses.items()}
     tuned = attacker.train(starts, images, f"signs-tuned-share-{share:g}")
     records.append(attacker.record("signs, fine-tuned", budget(share), tuned, began, images=len(images)))
     return records

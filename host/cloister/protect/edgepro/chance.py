@@ -46,11 +46,6 @@ def permutation(chance: Chance, count: int) -> torch.Tensor:
     return torch.argsort(chance.uniform(count))
 
 
-def normal(chance: Chance, count: int) -> torch.Tensor:
-    """float32 (count,), of mean 0 and deviation 1."""
-    return torch.special.ndtri(chance.uniform(count)).to(torch.float32)
-
-
 def weighted(chance: Chance, weights: torch.Tensor, count: int) -> torch.Tensor:
     """Indices of ``count`` draws without replacement, each with a chance in proportion to its weight.
 

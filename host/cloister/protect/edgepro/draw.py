@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cloister.protect.edgepro.chance import Chance, SystemChance, normal, permutation
+from cloister.protect.edgepro.chance import Chance, SystemChance, permutation
 from cloister.protect.edgepro.layers import check_names, lockable
 from cloister.protect.edgepro.locks import LayerLock
 from cloister.protect.edgepro.select import channel_scores, draw_channels
@@ -15,6 +15,8 @@ from cloister.protect.training.data import Splits
 from cloister.protect.training.errors import TrainingError
 from cloister.protect.training.evaluate import BATCH
 
+#: Least deviation that is divided by, and most of them that a bias is taken to be off 0: some channels hardly change.
+TINY, FAR = 1e-12, 4.0
 #: Training images that rankings and statistics are measured on.
 SAMPLE = 1000
 
@@ -47,7 +49,9 @@ def draw_locks(
         mean, deviation, active = statistics[name]
         width = len(mean)
         kinds = torch.zeros(width, dtype=torch.int64)  # 0: not locked, 1: constant, 2: turned
-        if settings.constant_share:
+        # in a narrow layer a single constant would take much of what it carries, in one of one channel all
+        enough = round(settings.constant_share * width) or (width > 1 and not settings.turned_share)
+        if settings.constant_share and enough:
             drawn = draw_channels(scores[name], settings.constant_share, settings.pool, settings.draw, chance)
             kinds[drawn] = 1
         if settings.turned_share:
@@ -58,8 +62,11 @@ def draw_locks(
         # a channel that is never active is locked as an average one: its own mean would give 0, which is pruning
         usual = torch.where(active > 0, active, active.mean())
         constants = usual * (low + (high - low) * chance.uniform(width)).to(torch.float32)
-        # z' = -z + v. With v twice the mean of z', z has the mean of z': statistics do not tell which are turned.
-        turned = 2 * mean + settings.turned_shift * deviation * normal(chance, width)
+        # z' = -z + v. The bias, v less that of z', is drawn from where those of the layer's channels lie, in
+        # deviations: it does not tell which are turned. Nor do means, once training has made what is added look alike.
+        bias = module.get_submodule(name).bias.detach().cpu()
+        off = (bias / deviation.clamp_min(TINY)).clamp(-FAR, FAR)
+        turned = bias + deviation * torch.quantile(off, chance.uniform(width).to(torch.float32))
         channels = kinds.nonzero().flatten()
         locks[name] = LayerLock(
             channels,

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cloister.protect.edgepro.hiding import difference, recorded
 from cloister.protect.edgepro.layers import lockable
 from cloister.protect.edgepro.locks import LayerLock, Locks, authorised
 from cloister.protect.edgepro.settings import LockSettings
@@ -61,11 +62,11 @@ class LockObjective(Objective):
     ) -> torch.Tensor:
         """See the base class."""
         settings = self.settings
-        with authorised(module, self._jittered(generator)):
-            right, outputs = self._outputs(module, images)
+        with recorded(module, self.locks) as raw, authorised(module, self._jittered(generator)):
+            right = module(images)
         total = nn.functional.cross_entropy(right, labels)
-        if settings.hide_skew:
-            total = total + settings.hide_skew * self._skewness(outputs)
+        if settings.hide:
+            total = total + settings.hide * difference(module, self.locks, raw)
         if settings.keep:
             with torch.no_grad():
                 wanted = self.teacher(images).softmax(1)
@@ -138,7 +139,8 @@ class LockObjective(Objective):
 
         Layers that are not trained are left out: nothing can be done about theirs.
         """
-        logits, outputs = self._outputs(module, images)
+        with recorded(module, lockable(module)) as outputs:
+            logits = module(images)
         features = {}
         for name, output in outputs.items():
             if not module.get_submodule(name).weight.requires_grad:
@@ -150,34 +152,6 @@ class LockObjective(Objective):
                 value = nn.functional.adaptive_avg_pool2d(value, GRID).flatten(1)
             features[name] = value / (value.detach().std() + 1e-6)
         return logits, features
-
-    def _skewness(self, outputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Mean over the locked layers and their channels of the squared skewness over images and places."""
-        squares = []
-        for name in self.locks:
-            rows = outputs[name].transpose(0, 1).flatten(1).to(torch.float32)
-            centred = rows - rows.mean(1, keepdim=True)
-            deviation = centred.square().mean(1).clamp_min(1e-6).sqrt()
-            # of a constant channel it is 0: nothing is left once it is centred
-            squares.append(((centred.pow(3).mean(1) / deviation.pow(3)).square()).mean())
-        return torch.stack(squares).mean()
-
-    def _outputs(self, module: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Logits, and each lockable layer's outputs; inside of ``authorised`` those with the password."""
-        kept: dict[str, torch.Tensor] = {}
-        handles = []
-        for name, layer in lockable(module).items():
-
-            def hook(_layer: nn.Module, _inputs: object, output: torch.Tensor, name: str = name) -> None:
-                kept[name] = output
-
-            handles.append(layer.register_forward_hook(hook))
-        try:
-            logits = module(images)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return logits, kept
 
 
 def _key(name: str) -> str:

@@ -27,15 +27,15 @@ class LockSettings:
         criterion, draw, pool: how channels are ranked and drawn; see ``select``.
         constant_share, turned_share: of each layer's channels. 0 leaves a kind out.
         constant_range: smallest and largest locking value, in means of the channel's activation; above 0.
-        turned_shift: deviation of the shift of a turned channel, in deviations of its output.
         layers: paths of the layers to lock; empty: all that can be.
         without_random: weight of the loss with uniformly random labels without the password (EdgePro's).
         without_uniform: weight of the distance to equal chances for all classes without the password.
         without_features: weight of the same distance for linear readers of each layer's features, which are trained on
             the true labels alongside, as an attacker would. Costs accuracy with the password; off by default, since no
             attack was found that it made worse.
-        hide_skew: weight of the mean square skewness of the locked layers' outputs. Natural outputs are skewed, most
-            channels of a layer to the same side, so that their skewness tells which are turned.
+        hide: weight of how far locked channels look unlike the others of their layer (``hiding``). Most channels of a
+            trained layer have weights that add up to less than 0, so those of the other sign were turned; the same
+            goes for what inputs add to outputs, for the outputs' skewness, and more.
         keep: weight of the distance to the unlocked model's answers with the password.
         jitter: share of itself by which a value may differ from device to device (``Password.for_device``); training
             draws such differences, so that none of them costs accuracy.
@@ -51,12 +51,11 @@ class LockSettings:
     constant_share: float = 0.1
     turned_share: float = 0.5
     constant_range: tuple[float, float] = (0.5, 2.0)
-    turned_shift: float = 1.0
     layers: tuple[str, ...] = ()
     without_random: float = 0.0
     without_uniform: float = 1.0
     without_features: float = 0.0
-    hide_skew: float = 3.0
+    hide: float = 0.3
     keep: float = 1.0
     jitter: float = FINGERPRINT
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=8, rate=0.02, weight_decay=1e-4, clip=5.0))
@@ -74,7 +73,7 @@ class LockSettings:
         """
         return LockSettings(
             turned_share=0.0, constant_range=(0.0, 0.0), allow_zero=True, keep=0.0,
-            without_random=1.0, without_uniform=0.0, without_features=0.0, hide_skew=0.0, jitter=0.0,
+            without_random=1.0, without_uniform=0.0, without_features=0.0, hide=0.0, jitter=0.0,
         )  # fmt: skip
 
     def __post_init__(self) -> None:

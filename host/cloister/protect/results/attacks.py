@@ -84,15 +84,15 @@ def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = DEF
                 found = [record for record in shown if record["target"].endswith(name)]
             else:
                 found = [r for r in attack(target(context, case, seed, name)) if r["target"] == name]
-            return {"attacks": found, "method": METHOD}
+            return {"attacks": found, "method": METHOD, "locks": edgepro.LOCKS}
 
         records.append(context.once("attacks", case, seed, measure, outdated, target=name))
     return records
 
 
 def outdated(record: Record) -> bool:
-    """Whether its attackers did something else than they do now; what was not attacked is never outdated."""
-    return bool(record["attacks"]) and record.get("method") != METHOD
+    """Whether attackers or locks were others than they are now; what was not attacked is never outdated."""
+    return bool(record["attacks"]) and (record.get("method") != METHOD or edgepro.outdated(record))
 
 
 def older(records: Iterable[Record], whose: str) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from cloister.attack import Effort, bench
 from cloister.attack.attacker import METHOD
 from cloister.attack.table import Table, spread, title
-from cloister.protect.results import attacks
+from cloister.protect.results import attacks, edgepro
 from cloister.protect.results.cases import MODELS, Case
 from cloister.protect.results.context import Context, Record
 from cloister.protect.results.summary import Goal, grouped, seeds_of
@@ -51,7 +51,8 @@ def run(context: Context, case: Case, seed: int, variants: Sequence[str] = DEFAU
                 folder=context.work / f"tenth-{case.name}-{seed}", device=context.device, quiet=context.quiet,
                 white=False,
             ).records  # fmt: skip
-            return {"attacks": [line for line in found if line["target"] == variant], "method": METHOD}
+            return {"attacks": [line for line in found if line["target"] == variant], "method": METHOD,
+                    "locks": edgepro.LOCKS}  # fmt: skip
 
         records.append(context.once("tenth", case, seed, measure, attacks.outdated, target=variant))
     return records

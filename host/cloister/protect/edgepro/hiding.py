@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What would tell turned channels from the others, as losses that lock training keeps low.
+
+A turned channel has its weights, and what they make of an input, with the other sign. So everything that is mostly of
+one sign among the channels of a trained layer tells which were turned: the sum of a channel's weights (below 0 for nine
+channels of ten behind a ReLU), what its inputs add to its output on average, the skewness of its output. Training makes
+the locked channels look like the others of their layer in all of these.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import nn
+
+from cloister.protect.edgepro.locks import Locks
+
+#: Below this, in squares, nothing is divided by.
+TINY = 1e-6
+
+
+@contextlib.contextmanager
+def recorded(module: nn.Module, layers: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
+    """Inside, the outputs of ``layers`` come into the mapping whenever ``module`` is called.
+
+    Entered before :func:`~cloister.protect.edgepro.locks.authorised`, the outputs are those that the locked weights
+    give for inputs with the password: what whoever opens one layer after the other sees.
+    """
+    kept: dict[str, torch.Tensor] = {}
+    handles = []
+    for name in layers:
+
+        def hook(_layer: nn.Module, _inputs: object, output: torch.Tensor, name: str = name) -> None:
+            kept[name] = output
+
+        handles.append(module.get_submodule(name).register_forward_hook(hook))
+    try:
+        yield kept
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def difference(module: nn.Module, locks: Locks, raw: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """How far turned and constant channels look unlike the others of their layers: 0 or more.
+
+    Args:
+        module: locked.
+        locks: of its layers.
+        raw: outputs of these layers, as :func:`recorded` has them.
+    """
+    found = []
+    for name, lock in locks.items():
+        looks, unit = _looks(module.get_submodule(name), raw[name])
+        others = torch.ones(len(unit), dtype=torch.bool, device=unit.device)
+        others[lock.channels] = False
+        for group in (lock.channels[lock.scales < 0], lock.channels[lock.scales == 0]):
+            if len(group) and others.any():
+                found.append(_unlike(looks[:, group], looks[:, others]) + _apart(unit[group], unit[others]))
+    return torch.stack(found).mean() if found else torch.zeros((), device=next(module.parameters()).device)
+
+
+def _looks(layer: nn.Module, output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What can be seen of each channel, (looks, channels), and its weights as a vector of length 1."""
+    weights = layer.weight.flatten(1).to(torch.float32)
+    length = weights.square().sum(1).clamp_min(TINY).sqrt()
+    unit = weights / length[:, None]
+    mean, deviation, skew = _moments(output)
+    off, bias = mean / deviation, layer.bias.to(torch.float32) / deviation
+    return torch.stack([unit.sum(1), off, bias, off - bias, skew, length.log(), deviation.log(), mean]), unit
+
+
+def _unlike(group: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Differences of means, of medians (softly) and of spreads, in deviations; each (looks, channels)."""
+    together = torch.cat([group, others], 1).detach()
+    middle, spread = together.mean(1, keepdim=True), together.std(1, keepdim=True).clamp_min(TINY)
+    group, others = (group - middle) / spread, (others - middle) / spread
+    told = (group.mean(1) - others.mean(1)).square()
+    told = told + (torch.tanh(2 * group).mean(1) - torch.tanh(2 * others).mean(1)).square()
+    return (told + (_spread(group) - _spread(others)).square()).sum()
+
+
+def _spread(values: torch.Tensor) -> torch.Tensor:
+    return values.square().mean(1).clamp_min(TINY).sqrt()
+
+
+def _apart(group: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """How much of a direction the groups' weights differ in, beyond what chance gives: each (channels, inputs)."""
+    by_chance = 1 / len(group) + 1 / len(others)
+    return torch.relu((group.mean(0) - others.mean(0)).square().sum() / by_chance - 1)
+
+
+def _moments(output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean, deviation and skewness of each channel of a layer's output, float32 (channels,)."""
+    rows = output.transpose(0, 1).flatten(1).to(torch.float32)
+    mean = rows.mean(1)
+    centred = rows - mean[:, None]
+    deviation = centred.square().mean(1).clamp_min(TINY).sqrt()
+    return mean, deviation, centred.pow(3).mean(1) / deviation.pow(3)
