@@ -214,8 +214,9 @@ def test_a_channel_that_the_layer_has_not_is_named() -> None:
     ("output", "reason"),
     [
         ("c3", "'c3' leaves the TA and is the locked tensor 'c3'"),
-        ("r3", "at most moved, pooled, scaled or activated"),
-        ("a", r"'a' leaves the TA on the way to the answer \(node .* reads it\) and is computed from"),
+        ("r3", "at most moved, pooled, scaled, added to or activated"),
+        ("a", "at most moved, pooled, scaled, added to or activated"),
+        ("c4", r"'c4' leaves the TA on the way to the answer \(node .* reads it\) and is computed from"),
         ("r1", ""),
     ],
 )
@@ -254,7 +255,9 @@ def test_an_output_of_an_8_bit_model_that_shows_a_lock_cannot_be_licensed_either
         ([node("MaxPool", "c1", "r", kernel_shape=[2, 2]), node("Sigmoid", "r", "y")], {"c1"}),
         ([node("Mul", "c1 half", "y")], {"c1"}),
         ([node("Softmax", "c1", "y", axis=1)], {"c1"}),
-        ([node("Add", "c1 c2", "y")], set()),  # neither can be read off their sum
+        ([node("Add", "c1 c2", "y")], {"c1", "c2"}),  # whoever has the other's weights reads one off their sum
+        ([node("Sub", "x c1", "y")], {"c1"}),
+        ([node("Relu", "c2", "r"), node("Conv", "r w3 b3", "d", pads=[1] * 4), node("Add", "c1 d", "y")], {"c1", "d"}),
         ([node("Conv", "c1 w3 b3", "y", pads=[1] * 4)], {"y"}),
     ],
     ids=lambda each: each[-1].op_type if isinstance(each, list) else None,

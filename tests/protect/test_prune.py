@@ -26,7 +26,7 @@ from cloister.protect.prune import CRITERIA, Pruned, PrunedInClear, PruneSetting
 from cloister.protect.prune.channels import multiply_accumulates, prunable, remove, widths
 from cloister.protect.prune.choose import choose, instructions
 from cloister.protect.prune.criteria import scores
-from cloister.protect.prune.prune import Step
+from cloister.protect.prune.prune import Step, within
 from cloister.protect.prune.report import full_report, quantise
 from cloister.protect.training import (
     Augmentation,
@@ -335,6 +335,15 @@ def test_the_command_names_only_what_it_wrote(tmp_path: Path) -> None:
     told = " ".join(result.output.split())
     assert re.search(r"within 0 points: at [\d.]+% of the multiply-accumulates [\d.]+ were lost; 1 may be; more", told)
     assert "pruned_int8.onnx" not in result.output and not (tmp_path / "out" / "pruned_int8.onnx").exists()
+
+
+def test_what_loses_exactly_the_budget_is_within_it() -> None:
+    images = 5000
+    for right in range(images // 2, images):
+        before, after = (torch.tensor([True] * count + [False] * (images - count)).float().mean().item()
+                         for count in (right, right - images // 100))  # fmt: skip
+        assert within(100 * (before - after), 1.0)
+    assert not within(1.02, 1.0)
 
 
 def test_8_bits_that_cost_more_than_the_budget_are_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

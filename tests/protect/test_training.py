@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -291,6 +292,44 @@ def test_data_from_a_factory_of_torch_data_sets() -> None:
     assert splits.shape == (1, 8, 8) and len(splits.classes) == 3 and len(splits.test) == 60
     normal = splits.normalise(splits.train.pixels)
     assert abs(float(normal.mean())) < 1e-4 and abs(float(normal.std()) - 1) < 1e-2
+
+
+class Endless(torch.utils.data.IterableDataset):  # type: ignore[type-arg]
+    def __iter__(self) -> Iterator[object]:
+        return iter(())
+
+
+IMAGE = np.zeros((8, 8), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([(IMAGE, 0), (IMAGE, 1, "more")], r"item 1 is a tuple of 3, not \(image, label\)"),
+        ([{"image": IMAGE, "label": 0}], r"item 0 is a dict of 2, not \(image, label\)"),
+        ([(IMAGE, np.eye(3)[0])], r"item 0 has a label that has shape \(3,\)"),
+        ([(IMAGE, 0.7)], "item 0 has a label that is 0.7"),
+        ([(IMAGE, "cat")], "item 0 has a label that is 'cat'"),
+        ([(Image.fromarray(np.full((8, 8), 0.5, np.float32)), 0)], "image 0 cannot be read: its values are not of 8"),
+        (Endless(), "is Endless, no data set with a length and items"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_items_that_are_no_labelled_images_are_named(data: object, message: str) -> None:
+    with pytest.raises(TrainingError, match=message) as caught:
+        load_data((data, data))  # type: ignore[arg-type]
+    assert caught.value.remedy
+
+
+def test_pictures_of_a_data_set_have_the_colours_that_they_show() -> None:
+    colours = np.zeros((8, 8, 3), np.uint8)
+    colours[:, :4] = (250, 10, 90)
+    palette = Image.fromarray(colours).quantize(4)
+    assert palette.mode == "P"
+    splits = load_data(([(palette, label) for label in (0, 1) * 10],) * 2)
+    assert splits.shape == (3, 8, 8)
+    shown = np.asarray(palette.convert("RGB")).transpose(2, 0, 1)
+    assert np.array_equal(splits.test.pixels[0].numpy(), shown)
 
 
 @pytest.mark.parametrize(

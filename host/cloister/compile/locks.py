@@ -25,7 +25,8 @@ MOVERS = RESHAPES | {
     "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum",
     "Softmax", "LogSoftmax", "BatchNormalization",
 }  # fmt: skip
-#: The same where the other operand is constant.
+#: The same where the other operand is known: a constant, or what the leaked weights and the model's input give. Even
+#: of two locked operands a line fit tells both.
 SCALERS = {"Add", "Sub", "Mul", "Div", "Min", "Max", "Pow"}
 #: Lockable tensors that an error names.
 NAMED = 8
@@ -64,7 +65,7 @@ def check_visible(graph: Graph, tensors: Iterable[str], visible: Iterable[str] |
             if at in locked:
                 raise PasswordError(
                     f"{name!r} leaves the TA and is the locked tensor {locked[at]!r}"
-                    + ("" if at == name else ", at most moved, pooled, scaled or activated"),
+                    + ("" if at == name else ", at most moved, pooled, scaled, added to or activated"),
                     "lock another layer, or take this output out of the model",
                 )
         reader = next((node for node in graph.nodes if name in node.inputs), None)
@@ -101,8 +102,7 @@ def _before(graph: Graph, node: Node | None) -> list[str]:
     given = [operand for operand in node.inputs if operand and graph.constant(operand) is None]
     operator = find(node.op)
     activates = operator is not None and operator.activation(node, graph) is not None
-    alone = node.op in SCALERS and len(given) == 1
-    return given if node.op in MOVERS or activates or alone else []
+    return given if node.op in MOVERS | SCALERS or activates else []
 
 
 def _source(name: str, producers: Mapping[str, Node], locked: Mapping[str, str]) -> str | None:

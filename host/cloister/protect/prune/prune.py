@@ -31,6 +31,13 @@ from cloister.seal.files import write_aside
 MODEL_FILE, STATE_FILE, PLAN_FILE = "pruned.onnx", "pruned.pt", "step.json"
 #: How many times more than it won back before the last fine-tuning is thought to be able to win back.
 HOPE = 1.5
+#: Points that a difference of two shares of images is off at most by rounding.
+ROUNDED = 1e-4
+
+
+def within(lost: float, budget: float) -> bool:
+    """Whether so many points are within the budget: what loses it exactly is, however its shares of images round."""
+    return lost <= budget + ROUNDED
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +237,7 @@ class _Run:
         fitted = self._fit(smaller, recipe, folder, f"step {number}")
         lost = 100 * (self.steps[0].validation - fitted.score)
         step = Step(
-            number, fitted.module.cpu(), fitted.score, lost, lost <= settings.budget + settings.slack, macs,
+            number, fitted.module.cpu(), fitted.score, lost, within(lost, settings.budget + settings.slack), macs,
             parameters(fitted.module), {layer: len(gone) for layer, gone in removed.items()}, fitted.seconds,
             fitted.epoch, before,
         )  # fmt: skip
@@ -267,12 +274,12 @@ class _Run:
         settings = self.settings
         won, before = math.inf, 0.0
         for step in reversed(self.accepted()):
-            if step.lost - HOPE * won > settings.budget:
+            if not within(step.lost - HOPE * won, settings.budget):
                 self._tell(f"step {step.number}, {step.lost:.2f} points lost: not fine-tuned for long, which won back "
                            f"{won:.2f} of {before:.2f}")  # fmt: skip
                 continue
             if step.number == 0 or not settings.final:
-                if step.lost <= settings.budget:
+                if within(step.lost, settings.budget):
                     return step
                 continue
             folder = None if self.folder is None else self.folder / f"final-{step.number:02}"
@@ -285,7 +292,7 @@ class _Run:
             lost = 100 * (self.steps[0].validation - score)
             self._tell(f"step {step.number} after the last fine-tuning: {score:.2%}, {lost:.2f} points lost")
             tuned = replace(step, module=found, validation=score, lost=lost, seconds=fitted.seconds, epoch=epoch,
-                            accepted=lost <= settings.budget)  # fmt: skip
+                            accepted=within(lost, settings.budget))  # fmt: skip
             if tuned.accepted:
                 return tuned
             self.refused.append(tuned)

@@ -17,7 +17,7 @@ import numpy as np
 from cloister.estimate.plan import plan_model
 from cloister.protect.prune.choose import PLENTY
 from cloister.protect.prune.plot import draw
-from cloister.protect.prune.prune import MODEL_FILE, STATE_FILE, Pruned
+from cloister.protect.prune.prune import MODEL_FILE, STATE_FILE, Pruned, within
 from cloister.protect.training.data import Splits
 from cloister.protect.training.errors import TrainingError
 from cloister.protect.training.evaluate import onnx_accuracy
@@ -92,7 +92,7 @@ def full_report(pruned: Pruned, splits: Splits, folder: Path, *, int8: bool = Tr
             validation = onnx_accuracy(small, splits.validation, splits)
             lost = 100 * (pruned.steps[0].validation - validation)
             figures = {
-                "validation": validation, "lost": lost, "accepted": lost <= pruned.report["settings"]["budget"],
+                "validation": validation, "lost": lost, "accepted": within(lost, pruned.report["settings"]["budget"]),
                 "test": onnx_accuracy(small, splits.test, splits),
             }  # fmt: skip
             rows.append({"step": label, "precision": "int8", "file": small.name, **figures, **about, **costs(small)})

@@ -306,22 +306,47 @@ def _data_set(data: Any, name: str) -> Images:
         return data
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         raise TrainingError(
-            f"{name} is {type(data).__name__}, no data set", "give Splits, a torch Dataset, or a pair of them"
+            f"{name} is {type(data).__name__}, no data set with a length and items",
+            "give Splits, a torch Dataset that has both, or a pair of them; list(...) of what is only iterated will do",
         )
     arrays, labels = [], []
     for index in range(len(data)):
-        image, label = data[index]
-        array = image.numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
-        if array.ndim == 2:
-            array = array[None]
-        elif not isinstance(image, torch.Tensor) and array.shape[-1] in (1, 3, 4):
-            array = array.transpose(2, 0, 1)
-        arrays.append(array)
-        labels.append(int(label))
-        if array.shape != arrays[0].shape:
+        image, label = _item(data[index], f"{name}: item {index}")
+        arrays.append(_array(image, f"{name}: image {index}"))
+        labels.append(label)
+        if arrays[-1].shape != arrays[0].shape:
             raise TrainingError(
-                f"{name}: image {index} is {array.shape}, the first {arrays[0].shape}", "bring all images to one size"
+                f"{name}: image {index} is {arrays[-1].shape}, the first {arrays[0].shape}",
+                "bring all images to one size",
             )
     if not arrays:
         raise TrainingError(f"{name} holds a data set without images", "give one that has some")
     return _images(np.stack(arrays), np.array(labels), name)
+
+
+def _item(item: Any, what: str) -> tuple[Any, int]:
+    """An image and its class."""
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        shape = f"{type(item).__name__} of {len(item)}" if hasattr(item, "__len__") else type(item).__name__
+        raise TrainingError(f"{what} is a {shape}, not (image, label)", "wrap the data set in one with such items")
+    label = np.asarray(item[1])
+    if label.size != 1 or label.dtype.kind not in "iufb" or not float(label.item()).is_integer():
+        told = f"has shape {label.shape}" if label.size != 1 else f"is {item[1]!r}"
+        raise TrainingError(f"{what} has a label that {told}", "labels are class numbers: 0, 1, 2 and so on")
+    return item[0], int(label.item())
+
+
+def _array(image: Any, what: str) -> npt.NDArray[Any]:
+    """Channels first; pictures of Pillow's with the colours that they show."""
+    if isinstance(image, torch.Tensor):
+        array: npt.NDArray[Any] = image.numpy()
+        return array[None] if array.ndim == 2 else array
+    if hasattr(image, "convert") and hasattr(image, "mode"):
+        try:
+            image = _bytes(_pillow(), image)
+        except ValueError as error:
+            raise TrainingError(f"{what} cannot be read: {error}", "convert it to 8 bits") from error
+    array = np.asarray(image)
+    if array.ndim == 2:
+        return array[None]
+    return array.transpose(2, 0, 1) if array.ndim == 3 and array.shape[-1] in (1, 3, 4) else array
