@@ -78,12 +78,12 @@ def test_titles_name_no_attack_that_was_not_made() -> None:
     signs, seen = record("mine", "signs"), record("mine", "observe", "one run")
     shown = [[table.title for table in titled(records)] for records in ([signs], [seen], [signs, seen])]
     assert shown == [
-        ["Against locks: signs guessed from skewness"],
+        ["Against locks: signs guessed from weights and outputs"],
         ["Against locks: reading an authorised run"],
         ["Against locks: signs, authorised runs"],
     ]
     assert [table.title for table in titled([record("mine", "direct", "no data")])] == ["Direct use"]
-    assert "## Against locks: signs guessed from skewness" in markdown([signs], ABOUT)
+    assert "## Against locks: signs guessed from weights and outputs" in markdown([signs], ABOUT)
 
 
 def test_what_rounds_to_nothing_has_no_sign() -> None:

@@ -61,6 +61,7 @@ class Outcome:
         rate: learning rate; 0 where nothing was trained.
         validation: accuracy on the validation images, 0 to 1: what it was chosen by.
         tried: the validation accuracy of each start and rate.
+        steps: that it was trained for: whole passes over the images, so not always what the effort says.
     """
 
     module: nn.Module
@@ -68,6 +69,7 @@ class Outcome:
     rate: float
     validation: float
     tried: dict[str, float]
+    steps: int = 0
 
 
 @dataclass
@@ -220,7 +222,8 @@ class Attacker:
             fitted = self._trial(starts[start], start, rate, images, key, self.effort.steps)
             tried[f"{start} at {rate:g}"] = -1.0 if fitted is None else round(fitted.score, 4)
             if fitted is not None and (best is None or fitted.score > best.validation):
-                best = Outcome(fitted.module, start, rate, fitted.score, tried)
+                steps = self._passes(images, self.effort.steps)[1]
+                best = Outcome(fitted.module, start, rate, fitted.score, tried, steps)
         if best is None:
             raise TrainingError(f"{key}: no rate led to a finite loss", "try lower rates")
         return best
@@ -229,12 +232,11 @@ class Attacker:
         """Train a copy; None where the loss is not finite."""
         effort = self.effort
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed))
-        # whole passes, so that no image counts more than another; few images make an epoch of the loop many times over
-        passes = max(1, round(steps * effort.batch / effort.epochs / len(images)))
-        repeated = order.repeat(max(passes, -(-effort.batch // len(images))))
+        passes, whole = self._passes(images, steps)
+        repeated = order.repeat(passes)
         data = replace(self.splits, train=images.take(repeated), validation=self.choosing)
         recipe = Recipe(
-            max(1, round(steps * effort.batch / len(repeated))), effort.batch, rate, augmentation=effort.augmentation,
+            whole // (len(repeated) // effort.batch), effort.batch, rate, augmentation=effort.augmentation,
             clip=5.0, seed=self.seed, precision=effort.precision,
         )  # fmt: skip
         folder = None
@@ -252,6 +254,16 @@ class Attacker:
                 if "the loss of epoch" not in error.message:
                     raise
                 return None
+
+    def _passes(self, images: Images, steps: int) -> tuple[int, int]:
+        """Passes over the images in an epoch of the loop, and the steps that a training of about ``steps`` takes.
+
+        Passes are whole, so that no image counts more than another; few images make an epoch many times over.
+        """
+        effort, count = self.effort, len(images)
+        passes = max(1, round(steps * effort.batch / effort.epochs / count), -(-effort.batch // count))
+        epochs = max(1, round(steps * effort.batch / (passes * count)))
+        return passes, epochs * (passes * count // effort.batch)
 
     def forget(self) -> None:
         """Delete the checkpoints of his trainings so far: what they were for is kept elsewhere."""
@@ -279,7 +291,7 @@ class Attacker:
             module.load_state_dict(saved["module"])
             return Outcome(
                 module.eval().to(auto_device(self.device)), saved["start"], saved["rate"], saved["validation"],
-                saved["tried"],
+                saved["tried"], self._passes(images, self.effort.steps)[1],
             )  # fmt: skip
         found = self.train(starts, images, f"scratch-{key}")
         write_checkpoint(
@@ -322,6 +334,7 @@ class Attacker:
             "accuracy": agreement(labels, self.splits.test.labels),
             "fidelity": agreement(labels, self.answers()),
             "validation": round(outcome.validation, 4), "rate": outcome.rate, "tried": outcome.tried,
+            "steps": outcome.steps,
             "seed": self.seed, "seconds": round(time.monotonic() - began, 1), **about,
         }  # fmt: skip
 

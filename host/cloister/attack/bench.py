@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,9 @@ def bench(
         raise AttackError(f"there are no attacks {unknown}" if unknown else "no attack is named",
                           f"choose from {', '.join(ATTACKS)}")  # fmt: skip
     effort = effort or Effort()
+    # what "auto" stands for here: what is kept of a run on another device must not pass for one in this precision
+    precision = precision_on(auto_device(device), effort.precision)
+    effort = replace(effort, precision=precision)  # type: ignore[arg-type]
     victim = token_rows(victim.cpu().eval(), splits.shape)
     clear, black = WhiteBox(victim, splits), BlackBox(victim, splits)
     every: list[Exposed] = [*([clear] if white else []), *targets, black]
@@ -188,7 +191,6 @@ def bench(
     watched = {cell.attacker.target.name: cell.identity for cell in cells if cell.attack == "observe"}
     shown = {name: watched.get(name) or shown_identity(attacker, identities[name]) for name, attacker
              in attackers.items()}  # fmt: skip
-    precision = precision_on(auto_device(device), effort.precision)
     about = {
         "data": splits.name, "seed": seed, "attacks": chosen, "effort": asdict(effort),
         "precision": precision, "black_box": black.name,

@@ -21,11 +21,11 @@ from cloister.protect.training import TrainingError
 TITLE = "signs guessed from weights and outputs"
 SOURCE = (
     "this project's own, against turned channels: of most channels of a trained layer the weights add up to less than "
-    "0, so does what inputs add to the output, and outputs are skewed to one side"
+    "0, the largest are above, what inputs add to the output is below, and outputs are skewed to one side"
 )
 
 #: What channels are told apart by; see :func:`looks_of`.
-TELLS = ("weights", "inputs", "skewness", "means")
+TELLS = ("weights", "tails", "inputs", "skewness", "means")
 
 
 @torch.no_grad()
@@ -65,13 +65,16 @@ def looks_of(module: nn.Module, layer: str, images: torch.Tensor, tell: str) -> 
 
     Args:
         module, layer, images: as for :func:`moments_of`.
-        tell: "weights": their sum. "inputs": what they add to the mean output. "skewness": third moment of the output.
+        tell: "weights": their sum. "tails": the sum of their cubes, in which the largest count. "inputs": what they
+            add to the mean output. "skewness": third moment of the output.
             "means": how far the mean lies from the layer's, less how far it does for half of the channels.
     """
     found = module.get_submodule(layer)
     mean, third = moments_of(module, layer, images)
     if tell == "weights":
         return mean, found.weight.flatten(1).sum(1)
+    if tell == "tails":
+        return mean, found.weight.flatten(1).pow(3).sum(1)
     if tell == "inputs":
         return mean, mean - found.bias
     if tell == "means":

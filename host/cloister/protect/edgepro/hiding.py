@@ -3,8 +3,9 @@
 
 A turned channel has its weights, and what they make of an input, with the other sign. So everything that is mostly of
 one sign among the channels of a trained layer tells which were turned: the sum of a channel's weights (below 0 for nine
-channels of ten behind a ReLU), what its inputs add to its output on average, the skewness of its output. Training makes
-the locked channels look like the others of their layer in all of these.
+channels of ten behind a ReLU) and the few large ones among them (above 0), what its inputs add to its output on
+average, the skewness of its output. Training makes the locked channels look like the others of their layer in all of
+these.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from cloister.protect.edgepro.locks import Locks
 
 #: Below this, in squares, nothing is divided by.
 TINY = 1e-6
+#: Deviations beyond which a weight counts no more.
+FAR = 4.0
 
 
 @contextlib.contextmanager
@@ -67,9 +70,27 @@ def _looks(layer: nn.Module, output: torch.Tensor) -> tuple[torch.Tensor, torch.
     weights = layer.weight.flatten(1).to(torch.float32)
     length = weights.square().sum(1).clamp_min(TINY).sqrt()
     unit = weights / length[:, None]
-    mean, deviation, skew = _moments(output)
+    mean, deviation, centred = _moments(output)
     off, bias = mean / deviation, layer.bias.to(torch.float32) / deviation
-    return torch.stack([unit.sum(1), off, bias, off - bias, skew, length.log(), deviation.log(), mean]), unit
+    sizes = [off, bias, off - bias, length.log(), deviation.log(), mean]
+    shape = [centred.pow(3).mean(1), torch.tanh(centred).mean(1)]
+    return torch.stack(sizes + shape + _one_sided(unit.view(*layer.weight.shape[:2], -1))), unit
+
+
+def _one_sided(unit: torch.Tensor) -> list[torch.Tensor]:
+    """What turns its sign with the weights, each (channels,): sums, how many are above 0, the few large ones.
+
+    Args:
+        unit: weights of length 1, (channels, inputs, places of the kernel).
+    """
+    even = unit * (unit[0].numel() ** 0.5)  # of deviation 1
+    found = [even, torch.tanh(even), torch.tanh(4 * even), even.clamp(-FAR, FAR).pow(3)]
+    looks = [values.mean((1, 2)) for values in found]
+    looks.append(even.pow(5).sum((1, 2)) / even.abs().pow(5).sum((1, 2)).clamp_min(TINY))
+    places = unit.shape[2]
+    if places > 1:  # the middle of a kernel is mostly of the other sign than what lies around it
+        looks += [values[:, :, places // 2].mean(1) - values.mean((1, 2)) for values in found[:2]]
+    return looks
 
 
 def _unlike(group: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
@@ -93,9 +114,9 @@ def _apart(group: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 
 
 def _moments(output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean, deviation and skewness of each channel of a layer's output, float32 (channels,)."""
+    """Of a layer's output mean and deviation of each channel, (channels,), and what is left of it without them."""
     rows = output.transpose(0, 1).flatten(1).to(torch.float32)
     mean = rows.mean(1)
     centred = rows - mean[:, None]
     deviation = centred.square().mean(1).clamp_min(TINY).sqrt()
-    return mean, deviation, centred.pow(3).mean(1) / deviation.pow(3)
+    return mean, deviation, centred / deviation[:, None]

@@ -179,7 +179,9 @@ def parts(records: list[Record]) -> list[str | Table]:
         f"clear; `{SEEN}, runs seen` shows all locked tensors of authorised runs, which the compiler refuses to plan. "
         "The white box is the unprotected network in clear; the black box answers labels, and no more. "
         f"In full, attackers train {Effort().steps:,} steps; with fewer they are weaker than they could be, and so is "
-        "the black box.",
+        "the black box. Trainings are whole passes over their images, at least one, so steps are rounded: with a tenth "
+        "of CIFAR-10's training images 100 are 70, and short trials of 20 are 70 as well; `steps` in newer records "
+        "is what was trained.",
         Table("", ["network", "steps of a training", "of short trials", "learning rates", "precision", "seeds"],
               [_efforts(records, model) for model in models]),
         *older(records, "attacks on"),
