@@ -24,6 +24,7 @@ from cloister.protect.results.__main__ import main
 from cloister.protect.results.attacks import outdated
 from cloister.protect.results.cases import CASES, SEEDS
 from cloister.protect.results.context import Context
+from cloister.protect.results.edgepro import LOCKS
 from cloister.protect.results.page import commands, markdown, write
 from cloister.protect.results.tenth import goals
 from cloister.protect.results.victims import kept_as
@@ -169,7 +170,7 @@ def pair_record(model: str, variant: str, seed: int, pair: float, overhead: floa
         "strategy": json.loads(strategy.to_json()), "summary": str(strategy), "attacks": [line],
         "test": {"victim": 0.83, "pair": pair, "backbone_alone": 0.1}, "predicted": predicted, "seconds": 60.0,
         "device": "CPU", "epochs_share": 1.0, "effort_share": 0.1, "precision": "bfloat16",
-        "epochs": {"together": 8, "final": 2},
+        "epochs": {"together": 8, "final": 2}, "method": METHOD,
     }  # fmt: skip
 
 
@@ -209,7 +210,8 @@ def test_what_was_measured_of_one_seed_stands_for_the_others(tmp_path: Path) -> 
 @pytest.mark.parametrize("method", [{}, {"method": "3, of another bench"}])
 def test_attacks_of_an_older_bench_are_counted_and_made_anew(tmp_path: Path, method: dict[str, str]) -> None:
     old, now = (pair_record("vgg7", "cheapest", 0, 0.82, 0.02, 1.2) for _ in range(2))
-    old, now = {**old, **method}, {**now, "method": METHOD}
+    del old["method"]
+    old = {**old, **method}
     whole = {**pair_record("vgg7", "whole", 0, 0.82, 0.02, 1.0), "attacks": []}
     assert outdated(old) and not outdated(now) and not outdated(whole), "nobody attacked what shows nothing"
     second = {**now, "seed": 1}
@@ -375,9 +377,11 @@ def test_the_best_attacker_is_held_against_the_black_box_with_the_same_data() ->
     lines = [line("finetune", "10 % of the data", 0.61), line("mask", "10 % of the data", 0.63),
              line("finetune", "5 % of the data", 0.99)]  # fmt: skip
     record = {**edgepro("vgg7", 0, 0.1), "experiment": "attacks", "target": "mixed", "attacks": lines}
-    page = markdown([record])
-    assert "| vgg7 | mixed | 0 | 60.0% | 63.0% | +3.00 | gradient search for a mask |" in page
-    assert "+3.00 points: missed, one seed (attackers with all of 2,000 steps)" in page
+    told = "+3.00 points: missed, one seed (attackers with all of 2,000 steps"
+    assert f"{told}, on an older bench)" in markdown([record | {"locks": LOCKS}])
+    assert f"{told}, on an older bench)" in markdown([record | {"method": METHOD}]), "the lock is an older one"
+    page = markdown([record | {"method": METHOD, "locks": LOCKS}])
+    assert "| vgg7 | mixed | 0 | 60.0% | 63.0% | +3.00 | gradient search for a mask |" in page and f"{told})" in page
 
 
 def test_columns_that_are_empty_are_left_out_and_groups_have_tables_of_their_own() -> None:

@@ -130,6 +130,13 @@ def steps_of(records: Iterable[Record], tried: Callable[[Case, float], Effort] =
     return f"attackers with {told} of {whole:,} steps" if found else ""
 
 
+def how(records: Iterable[Record], tried: Callable[[Case, float], Effort] = effort) -> str:
+    """What is to be known beside an aim's figure: :func:`steps_of`, and whether it is of an older bench."""
+    records = list(records)
+    told = steps_of(records, tried)
+    return f"{told}, on an older bench" if any(map(outdated, records)) else told
+
+
 def figures(record: Record) -> dict[str, float]:
     """A record's numbers: of each attack and budget accuracy, fidelity, and what is above the black box."""
     return {
@@ -166,7 +173,7 @@ def goals(records: list[Record]) -> list[Goal]:
             own = found.get((model, variant), [])
             above = [100 * line["above"] for line in _strongest(own)]
             told = f"{spread(above, '{:+.2f}'.format)} points" if above else ""
-            lines.append(Goal(aim, model, told, [value <= ABOVE for value in above], note=steps_of(own)))
+            lines.append(Goal(aim, model, told, [value <= ABOVE for value in above], note=how(own)))
     return lines
 
 

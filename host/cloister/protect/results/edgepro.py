@@ -68,8 +68,7 @@ def locked(context: Context, case: Case, seed: int, variant: str) -> Locked:
 
 def outdated(record: Record) -> bool:
     """Whether it is about one of this project's locks as they were made before."""
-    about = str(record.get("variant", record.get("target"))).split(",")[0]
-    return about in OWN and record.get("locks") != LOCKS
+    return record.get("variant", record.get("target")) in (*OWN, "runs seen") and record.get("locks") != LOCKS
 
 
 def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = DEFAULT) -> list[Record]:

@@ -291,7 +291,7 @@ def goals(records: list[Record]) -> list[Goal]:
             # where none will do, all of them are judged
             judged = [record for record in chosen if record] if all(chosen) else of
             lines.append(Goal(f"MirrorNet: {aim}", model, _tell(chosen), [record is not None for record in chosen],
-                              note=attacks.steps_of(judged, effort)))  # fmt: skip
+                              note=attacks.how(judged, effort)))  # fmt: skip
     return lines
 
 

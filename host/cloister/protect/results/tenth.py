@@ -72,7 +72,7 @@ def goals(records: list[Record]) -> list[Goal]:
         above = [100 * line["above"] for record in own if (line := attacks.strongest(record)) is not None]
         told = f"{spread(above, '{:+.2f}'.format)} points" if above else ""
         met = [value <= attacks.ABOVE for value in above]
-        lines.append(Goal(f"EdgePro ({DEFAULT[0]}): {aim}", model, told, met, note=attacks.steps_of(own)))
+        lines.append(Goal(f"EdgePro ({DEFAULT[0]}): {aim}", model, told, met, note=attacks.how(own)))
     return lines
 
 
