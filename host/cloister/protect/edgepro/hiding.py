@@ -22,6 +22,8 @@ from cloister.protect.edgepro.locks import Locks
 TINY = 1e-6
 #: Deviations beyond which a weight counts no more.
 FAR = 4.0
+#: Groups of twice as many channels count in full, smaller ones less: a few channels differ by chance, and tell little.
+ENOUGH = 8
 
 
 @contextlib.contextmanager
@@ -61,7 +63,8 @@ def difference(module: nn.Module, locks: Locks, raw: Mapping[str, torch.Tensor])
         others[lock.channels] = False
         for group in (lock.channels[lock.scales < 0], lock.channels[lock.scales == 0]):
             if len(group) and others.any():
-                found.append(_unlike(looks[:, group], looks[:, others]) + _apart(unit[group], unit[others]))
+                unlike = _unlike(looks[:, group], looks[:, others]) + _apart(unit[group], unit[others])
+                found.append(min(1.0, 1 / (ENOUGH * _by_chance(len(group), int(others.sum())))) * unlike)
     return torch.stack(found).mean() if found else torch.zeros((), device=next(module.parameters()).device)
 
 
@@ -109,8 +112,13 @@ def _spread(values: torch.Tensor) -> torch.Tensor:
 
 def _apart(group: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """How much of a direction the groups' weights differ in, beyond what chance gives: each (channels, inputs)."""
-    by_chance = 1 / len(group) + 1 / len(others)
-    return torch.relu((group.mean(0) - others.mean(0)).square().sum() / by_chance - 1)
+    expected = _by_chance(len(group), len(others))
+    return torch.relu((group.mean(0) - others.mean(0)).square().sum() / expected - 1)
+
+
+def _by_chance(group: int, others: int) -> float:
+    """Squared difference, in deviations, that means of so many draws have by chance."""
+    return 1 / group + 1 / others
 
 
 def _moments(output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
