@@ -22,6 +22,9 @@ from cloister.protect.edgepro.locks import Locks
 TINY = 1e-6
 #: Deviations beyond which a weight counts no more.
 FAR = 4.0
+#: Weight of what two looks tell together, and the share of what they would by chance that is let be; groups of fewer
+#: than FEW channels have nothing of the kind.
+JOINT, ALLOWED, FEW = 10.0, 0.3, 4
 #: Groups of twice as many channels count in full, smaller ones less: a few channels differ by chance, and tell little.
 ENOUGH = 8
 
@@ -76,38 +79,59 @@ def _looks(layer: nn.Module, output: torch.Tensor) -> tuple[torch.Tensor, torch.
     mean, deviation, centred = _moments(output)
     off, bias = mean / deviation, layer.bias.to(torch.float32) / deviation
     sizes = [off, bias, off - bias, length.log(), deviation.log(), mean]
-    shape = [centred.pow(3).mean(1), torch.tanh(centred).mean(1)]
-    return torch.stack(sizes + shape + _one_sided(unit.view(*layer.weight.shape[:2], -1))), unit
+    size = centred.abs()
+    shapes = [centred.pow(3), torch.tanh(centred), torch.tanh(2 * centred).square(), size, torch.tanh(size - 1.5)]
+    return torch.stack(sizes + [shape.mean(1) for shape in shapes] + _of_weights(unit, layer.weight.shape)), unit
 
 
-def _one_sided(unit: torch.Tensor) -> list[torch.Tensor]:
-    """What turns its sign with the weights, each (channels,): sums, how many are above 0, the few large ones.
+def _of_weights(unit: torch.Tensor, shape: torch.Size) -> list[torch.Tensor]:
+    """How the weights of a channel are distributed, each (channels,).
 
     Args:
-        unit: weights of length 1, (channels, inputs, places of the kernel).
+        unit: weights of length 1, (channels, ...).
+        shape: (channels, inputs) or (channels, inputs, height, width).
     """
-    even = unit * (unit[0].numel() ** 0.5)  # of deviation 1
-    found = [even, torch.tanh(even), torch.tanh(4 * even), even.clamp(-FAR, FAR).pow(3)]
-    looks = [values.mean((1, 2)) for values in found]
-    looks.append(even.pow(5).sum((1, 2)) / even.abs().pow(5).sum((1, 2)).clamp_min(TINY))
-    places = unit.shape[2]
+    even = unit.view(*shape[:2], -1) * (unit.shape[1] ** 0.5)  # of deviation 1
+    sums = [
+        even,
+        torch.tanh(even),
+        torch.tanh(4 * even),
+        even.clamp(-FAR, FAR).pow(3),
+    ]  # turn their sign with the weights
+    counts = [even.abs(), torch.tanh(3 * even).square(), torch.tanh(2 * (even - 1)), torch.tanh(2 * (even + 1))]
+    looks = [values.mean((1, 2)) for values in sums + counts]
+    looks.append(even.pow(5).sum((1, 2)) / even.abs().pow(5).sum((1, 2)).clamp_min(TINY))  # the largest one's sign
+    places = even.shape[2]
     if places > 1:  # the middle of a kernel is mostly of the other sign than what lies around it
-        looks += [values[:, :, places // 2].mean(1) - values.mean((1, 2)) for values in found[:2]]
+        looks += [values[:, :, places // 2].mean(1) - values.mean((1, 2)) for values in sums[:2]]
     return looks
 
 
 def _unlike(group: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Differences of means, of medians (softly) and of spreads, in deviations; each (looks, channels)."""
+    """Differences of means, of medians (softly), of spreads and of what goes together; each (looks, channels)."""
     together = torch.cat([group, others], 1).detach()
     middle, spread = together.mean(1, keepdim=True), together.std(1, keepdim=True).clamp_min(TINY)
     group, others = (group - middle) / spread, (others - middle) / spread
     told = (group.mean(1) - others.mean(1)).square()
     told = told + (torch.tanh(2 * group).mean(1) - torch.tanh(2 * others).mean(1)).square()
-    return (told + (_spread(group) - _spread(others)).square()).sum()
+    told = told + (_spread(group) - _spread(others)).square()
+    return told.sum() + JOINT * _jointly(group, others)
 
 
 def _spread(values: torch.Tensor) -> torch.Tensor:
     return values.square().mean(1).clamp_min(TINY).sqrt()
+
+
+def _jointly(group: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Difference of the mean products of two looks, beyond a share of what it is by chance.
+
+    Where each look by itself tells nothing, two together still may, to a classifier that was trained on other locks.
+    """
+    if min(group.shape[1], others.shape[1]) < FEW:
+        return torch.zeros((), device=group.device)
+    group, others = 2 * torch.tanh(group / 2), 2 * torch.tanh(others / 2)
+    gap = (group @ group.T / group.shape[1] - others @ others.T / others.shape[1]).square().mean()
+    return torch.relu(gap / _by_chance(group.shape[1], others.shape[1]) - ALLOWED)
 
 
 def _apart(group: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
