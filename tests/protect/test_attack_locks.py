@@ -119,7 +119,8 @@ def right(made: Locked, tell: str) -> float:
 
 def test_signs_are_told_of_turned_channels_that_are_not_hidden() -> None:
     assert right(turned(0.0), "weights") > 0.7
-    assert max(right(turned(LockSettings().hide), tell) for tell in signs.TELLS) < 0.62, "which is what hiding is for"
+    hidden = [right(turned(LockSettings().hide), tell) for tell in signs.TELLS]
+    assert min(hidden) > 0.35 and max(hidden) < 0.65, "which is what hiding is for"
     shown = attacked(signs.run, turned(0.0), replace(EFFORT, steps=4))["signs"]
     assert shown["start"].endswith(" up") and shown["accuracy"] > direct(turned(0.0)) + 0.1
 

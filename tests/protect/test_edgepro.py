@@ -19,7 +19,6 @@ from click.testing import CliRunner
 from digits_data import digits_file, digits_splits
 from torch import nn
 
-from cloister.attack.attacks.signs import TELLS, looks_of
 from cloister.cli.main import cloister
 from cloister.password import Password
 from cloister.protect.edgepro import LockSettings, authorised, fold_in, fold_out, from_password, lock_model, to_password
@@ -207,48 +206,6 @@ def test_a_lock_of_constants_alone_works_too() -> None:
     made = lock_model(victim(), digits_splits(), settings, device="cpu", quiet=True, chance=SeededChance(0))
     assert made.report["test"]["with_password"] > made.report["test"]["unlocked"] - 0.05
     assert made.report["test"]["without_password"] < 0.3
-
-
-@cache
-def hidden(weight: float) -> Locked:
-    """The default lock, with constants and turned channels, of a network whose layers are wider."""
-    settings = LockSettings(recipe=Recipe(epochs=8, batch=64, rate=0.03, clip=5.0), hide=weight)
-    return lock_model(wide(), digits_splits(), settings, device="cpu", quiet=True, chance=SeededChance(1))
-
-
-@cache
-def wide() -> nn.Module:
-    torch.manual_seed(0)
-    module = nn.Sequential(
-        nn.Conv2d(1, 40, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(40, 60, 3, padding=1), nn.ReLU(),
-        nn.Flatten(), nn.Linear(960, 80), nn.ReLU(), nn.Linear(80, 10),
-    )  # fmt: skip
-    return fit(module, digits_splits(), Recipe(8, 64, 0.05), device="cpu", quiet=True).module
-
-
-def told(made: Locked, tell: str, kind: float) -> float:
-    """How well a look tells channels of that scale from the others that are not locked: 0.5 not at all, 1 always."""
-    splits, module = digits_splits(), copy.deepcopy(made.module)
-    images, chances = splits.normalise(splits.train.pixels[:500]), []
-    for name, lock in made.locks.items():  # earlier layers are opened, as whoever has found out about them can
-        _mean, looks = looks_of(module, name, images, tell)
-        others = torch.ones(len(looks), dtype=torch.bool)
-        others[lock.channels] = False
-        pairs = looks[lock.channels[lock.scales == kind], None] - looks[others]
-        chances.append(float((pairs > 0).double().mean()))
-        module = fold_in(module, {name: lock})
-    return max(np.mean(chances), 1 - np.mean(chances))
-
-
-@pytest.mark.parametrize("tell", TELLS)
-@pytest.mark.parametrize("kind", [-1.0, 0.0], ids=["turned", "constant"])
-def test_no_look_of_a_channel_tells_whether_it_is_locked(tell: str, kind: float) -> None:
-    assert told(hidden(LockSettings().hide), tell, kind) < 0.66
-
-
-def test_without_hiding_weights_and_skewness_tell_what_was_turned() -> None:
-    assert told(hidden(0.0), "weights", -1.0) > 0.58
-    assert told(hidden(0.0), "skewness", -1.0) > 0.7
 
 
 def test_a_layer_of_one_channel_is_turned_and_not_made_constant() -> None:

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Whether locked channels can be told from the others: by single looks, and by a classifier that saw other locks."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from digits_data import digits_splits
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+from cloister.attack.attacks.signs import TELLS, looks_of
+from cloister.protect.edgepro import LockSettings, fold_in, lock_model
+from cloister.protect.edgepro.chance import SeededChance
+from cloister.protect.edgepro.lock import Locked
+from cloister.protect.training import Recipe, fit
+
+TURNED, CONSTANT = -1.0, 0.0
+HIDE = LockSettings().hide
+
+
+@cache
+def victim(seed: int) -> nn.Module:
+    """With layers that are wide enough to show what most channels have in common."""
+    torch.manual_seed(seed)
+    module = nn.Sequential(
+        nn.Conv2d(1, 40, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(40, 60, 3, padding=1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(960, 80), nn.ReLU(), nn.Linear(80, 10),
+    )  # fmt: skip
+    return fit(module, digits_splits(), Recipe(8, 64, 0.05, seed=seed), device="cpu", quiet=True).module
+
+
+@cache
+def locked(hide: float, seed: int) -> Locked:
+    """The default lock, of constants and turned channels."""
+    settings = LockSettings(recipe=Recipe(epochs=8, batch=64, rate=0.03, clip=5.0, seed=seed), hide=hide)
+    return lock_model(victim(seed), digits_splits(), settings, device="cpu", quiet=True, chance=SeededChance(seed + 50))
+
+
+def images() -> torch.Tensor:
+    return digits_splits().normalise(digits_splits().train.pixels[:500])
+
+
+def told(made: Locked, tell: str, kind: float) -> float:
+    """How well a look tells channels of that scale from the others that are not locked: 0.5 not at all, 1 always."""
+    module, chances = made.module, []
+    for name, lock in made.locks.items():  # earlier layers are opened, as whoever has found out about them can
+        _mean, looks = looks_of(module, name, images(), tell)
+        others = torch.ones(len(looks), dtype=torch.bool)
+        others[lock.channels] = False
+        pairs = looks[lock.channels[lock.scales == kind], None] - looks[others]
+        chances.append(float((pairs > 0).double().mean()))
+        module = fold_in(module, {name: lock})
+    return max(np.mean(chances), 1 - np.mean(chances))
+
+
+@pytest.mark.parametrize("tell", TELLS)
+@pytest.mark.parametrize("kind", [TURNED, CONSTANT], ids=["turned", "constant"])
+def test_no_look_of_a_channel_tells_whether_it_is_locked(tell: str, kind: float) -> None:
+    assert told(locked(HIDE, 0), tell, kind) < 0.66
+
+
+def test_without_hiding_weights_and_skewness_tell_what_was_turned() -> None:
+    assert max(told(locked(0.0, 0), tell, TURNED) for tell in ("weights", "tails", "skewness")) > 0.67
+
+
+def seen(made: Locked) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Of each layer the quantiles of every channel's weights and outputs, and more; and the channels' scales."""
+    module, found = copy.deepcopy(made.module), {}
+    quantiles = torch.tensor([0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
+    for name, lock in made.locks.items():
+        layer, outputs = module.get_submodule(name), []
+        handle = layer.register_forward_hook(lambda _layer, _inputs, z, outputs=outputs: outputs.append(z))
+        with torch.no_grad():
+            module(images())
+            handle.remove()
+            z, weights = outputs[0].transpose(0, 1).flatten(1), layer.weight.flatten(1)
+            length, deviation = weights.norm(dim=1), z.std(1).clamp_min(1e-6)
+            unit, even = weights / length[:, None], (z - z.mean(1, keepdim=True)) / deviation[:, None]
+            columns = [*unit.quantile(quantiles, 1), *even.quantile(quantiles, 1), z.mean(1) / deviation,
+                       layer.bias / deviation, length, deviation, unit.mean(1), unit.pow(3).mean(1),
+                       even.pow(3).mean(1), even.pow(4).mean(1)]  # fmt: skip
+        scales = torch.ones(len(length))
+        scales[lock.channels] = lock.scales
+        found[name] = torch.stack(columns, 1).numpy(), scales.numpy()
+        module = fold_in(module, {name: lock})
+    return found
+
+
+def learned(hide: float) -> float:
+    """How well a classifier tells turned channels of two locks, which learned on four locks of other networks."""
+    locks = [seen(locked(hide, seed)) for seed in range(6)]
+    scores = []
+    for name in locks[0]:
+        (x, y), (data, right) = (
+            (np.concatenate([lock[name][0] for lock in part]), np.concatenate([lock[name][1] for lock in part]))
+            for part in (locks[:4], locks[4:])
+        )
+        forest = RandomForestClassifier(300, min_samples_leaf=3, random_state=0)
+        forest.fit(x[y != CONSTANT], y[y != CONSTANT] == TURNED)
+        kept = right != CONSTANT
+        scores.append(roc_auc_score(right[kept] == TURNED, forest.predict_proba(data[kept])[:, 1]))
+    return float(np.mean(scores))
+
+
+def test_a_classifier_that_was_trained_on_other_locks_tells_little() -> None:
+    assert learned(0.0) > 0.8, "it would without hiding"
+    assert learned(HIDE) < 0.68
