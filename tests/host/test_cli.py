@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from command_line import call
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from onnx import TensorProto, helper
 
-from cloister.cli.main import COMMANDS, main
+from cloister.cli.main import COMMANDS
 from cloister.demo.data import MODEL
 from cloister.seal.record import DeviceRecord
 
@@ -23,15 +24,6 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CLOISTER_KEYS", str(tmp_path / "keys"))
     monkeypatch.setenv("COLUMNS", "200")
     return tmp_path / "keys"
-
-
-def call(*arguments: object) -> int:
-    """Run a command; returns its exit status."""
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as error:
-        return int(error.code or 0)
-    return 0
 
 
 def device_key(path: Path) -> Path:

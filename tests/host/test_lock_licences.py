@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx
 import pytest
+from command_line import call
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from lock_models import PASSWORD, lock, network
 
@@ -70,15 +71,6 @@ def test_the_sealed_layers_are_those_of_the_partitions() -> None:
 
 
 def test_the_command_line(tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from cloister.cli.main import main
-
-    def call(*arguments: object) -> int:
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as error:
-            return int(error.code or 0)
-        return 0
-
     monkeypatch.setenv("CLOISTER_KEYS", str(tmp_path / "keys"))
     onnx.save(network(), tmp_path / "m.onnx")
     PASSWORD.write(tmp_path / "m.pwd")

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from command_line import call
 from pair_models import IMAGE, backbone, build, cpm, expected, floats, node, quantised
 
 from cloister.backbone import BackboneError, Tap, pack_backbone, parse, verified
-from cloister.cli.main import main
 from cloister.compile.pair import CompiledPair, PairError, arrange_pair, compile_pair
 from cloister.device.pair_runner import Choice, stages
 from cloister.errors import CloisterError
@@ -298,15 +298,6 @@ def test_a_manifest_of_no_pair_names_no_backbone() -> None:
 
 
 # ---- The commands --------------------------------------------------------------------------------
-
-
-def call(*arguments: object) -> int:
-    """Run a command; returns its exit status."""
-    try:
-        main([str(argument) for argument in arguments])
-    except SystemExit as error:
-        return int(error.code or 0)
-    return 0
 
 
 @pytest.fixture

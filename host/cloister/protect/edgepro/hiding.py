@@ -92,12 +92,8 @@ def _of_weights(unit: torch.Tensor, shape: torch.Size) -> list[torch.Tensor]:
         shape: (channels, inputs) or (channels, inputs, height, width).
     """
     even = unit.view(*shape[:2], -1) * (unit.shape[1] ** 0.5)  # of deviation 1
-    sums = [
-        even,
-        torch.tanh(even),
-        torch.tanh(4 * even),
-        even.clamp(-FAR, FAR).pow(3),
-    ]  # turn their sign with the weights
+    # the first four turn their sign with the weights, the others do not
+    sums = [even, torch.tanh(even), torch.tanh(4 * even), even.clamp(-FAR, FAR).pow(3)]
     counts = [even.abs(), torch.tanh(3 * even).square(), torch.tanh(2 * (even - 1)), torch.tanh(2 * (even + 1))]
     looks = [values.mean((1, 2)) for values in sums + counts]
     looks.append(even.pow(5).sum((1, 2)) / even.abs().pow(5).sum((1, 2)).clamp_min(TINY))  # the largest one's sign
