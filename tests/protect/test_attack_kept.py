@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -183,6 +184,16 @@ def test_records_of_other_normalisation_pools_and_networks_are_refused(tmp_path:
         attacked(tmp_path, Own(), pool=other(splits.train, "pixels"))
     with pytest.raises(AttackError, match="is of another architecture"):
         attacked(tmp_path, Own(), architecture=lambda _seed: nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
+
+
+def test_what_was_made_in_another_precision_is_not_taken_for_this_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ "auto" stands for float32 on a processor and for bfloat16 on a GPU."""
+    attacked(tmp_path, Own())
+    monkeypatch.setattr(sys.modules["cloister.attack.bench"], "precision_on", lambda _place, _precision: "bfloat16")
+    with pytest.raises(AttackError, match="precision float32 there, bfloat16 here"):
+        attacked(tmp_path, Own())
 
 
 def test_another_effort_is_told_by_what_differs(tmp_path: Path) -> None:

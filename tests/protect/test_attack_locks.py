@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
+import pytest
 import torch
 from digits_data import digits_splits
 from torch import nn
@@ -159,3 +160,23 @@ def test_biases_change_no_answer_whether_a_network_can_be_traced_or_not() -> Non
         assert all(layer.bias is not None for layer in lockable(ready).values())
         assert torch.allclose(ready(pixels), module(pixels), atol=1e-3)
     assert with_biases(ready) is ready
+
+
+@pytest.mark.parametrize(("share", "steps"), [(0.2, 40), (1.0, 5), (0.01, 40)])
+def test_attackers_tell_the_steps_that_they_trained(share: float, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole passes over the images: of all of them one is more than five steps."""
+    clip, calls = torch.nn.utils.clip_grad_norm_, 0
+
+    def counted(*arguments: object) -> None:
+        nonlocal calls
+        calls += 1
+        clip(*arguments)
+
+    monkeypatch.setattr("cloister.protect.training.loop.nn.utils.clip_grad_norm_", counted)
+    splits = digits_splits()
+    effort = replace(EFFORT, shares=(share,), steps=steps)
+    fresh = lambda seed: network("digits", 1, 10, seed)  # noqa: E731 - as the bench gives it
+    someone = Attacker(WhiteBox(victim(), splits), splits, fresh, effort, 0, None, "cpu", splits.train)
+    found = someone.train({"start": fresh(0)}, someone.share(share), "counted")
+    assert found.steps == calls > 0
+    assert someone.record("finetune", "budget", found, 0.0)["steps"] == calls
