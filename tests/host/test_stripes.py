@@ -218,6 +218,22 @@ def test_the_error_names_the_least_budget_that_is_enough(network: Callable[[], o
         compile_onnx(model, secure_memory=smallest * 98 // 100)
 
 
+def test_the_budget_that_was_named_is_enough_where_the_usual_search_finds_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = narrow_network()
+    with pytest.raises(MemoryBudgetError) as caught:
+        compile_onnx(model, secure_memory=TA_OWN + (64 << 10))
+    monkeypatch.setattr("cloister.compile.arrange.for_budget", lambda *_: None)
+    made = compile_onnx(model, secure_memory=caught.value.smallest)
+    assert least_memory(made.arena_size, [len(part) for part in made.partitions], 2) <= caught.value.smallest
+    x = floats(1, 3, 32, 32)
+    for name, value in engine().run(compile_onnx(model), x).items():
+        np.testing.assert_allclose(engine().run(made, x)[name], value, atol=1e-5 * np.abs(value).max())
+    with pytest.raises(MemoryBudgetError):
+        compile_onnx(model, secure_memory=caught.value.smallest - 1)
+
+
 def test_the_same_model_gives_the_same_bytes() -> None:
     budget = TA_OWN + (1 << 20)
     one, two = (compile_onnx(wide_network(), secure_memory=budget) for _ in range(2))
