@@ -17,7 +17,9 @@ from torch import nn
 from cloister.attack.attacks.signs import TELLS, looks_of
 from cloister.protect.edgepro import LockSettings, fold_in, lock_model
 from cloister.protect.edgepro.chance import SeededChance
+from cloister.protect.edgepro.hiding import difference
 from cloister.protect.edgepro.lock import Locked
+from cloister.protect.edgepro.locks import LayerLock
 from cloister.protect.training import Recipe, fit
 
 TURNED, CONSTANT = -1.0, 0.0
@@ -67,6 +69,22 @@ def test_no_look_of_a_channel_tells_whether_it_is_locked(tell: str, kind: float)
 
 def test_without_hiding_weights_and_skewness_tell_what_was_turned() -> None:
     assert max(told(locked(0.0, 0), tell, TURNED) for tell in ("weights", "tails", "skewness")) > 0.67
+
+
+@pytest.mark.parametrize("wider", [2, 8])
+def test_what_is_seen_of_an_output_does_not_depend_on_its_size(wider: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    layer = nn.Conv2d(3, 16, 3)
+    lock = LayerLock(torch.arange(6), torch.full((6,), TURNED), torch.zeros(6))
+    output = torch.randn(4, 16, 4, 4, generator=generator)
+    output[:, :6] += 0.5 * output[:, :6].square()  # skewed, and off the others' mean
+    wide = output.repeat_interleave(wider, 2).repeat_interleave(wider, 3)
+    module = nn.ModuleDict({"0": layer})
+    small, large = (float(difference(module, {"0": lock}, {"0": value}).detach()) for value in (output, wide))
+    noise = torch.randn(4, 16, 40, 40, generator=generator)
+    even = float(difference(module, {"0": lock}, {"0": noise}).detach())
+    assert small == pytest.approx(large)
+    assert large > 1.5 * even
 
 
 def seen(made: Locked) -> dict[str, tuple[np.ndarray, np.ndarray]]:
