@@ -19,6 +19,10 @@ from cloister.protect.training.loop import Objective, Recipe
 
 #: Side of the grid that features are averaged to before a reader sees them.
 GRID = 2
+#: Weight, beside the distance to equal chances, of how much answers lean to the right label.
+LEAN = 0.2
+#: In squares: answers that differ by less are taken as differing by so much.
+LEAST = 1e-4
 
 
 class LockObjective(Objective):
@@ -81,7 +85,8 @@ class LockObjective(Objective):
             noise = torch.randint(0, self.classes, (len(half),), generator=generator, device=images.device)
             total = total + settings.without_random * nn.functional.cross_entropy(logits, noise)
         if settings.without_uniform:
-            total = total + settings.without_uniform * self._even(logits)
+            lean = _lean(logits.float(), labels[half])
+            total = total + settings.without_uniform * (self._even(logits) + LEAN * lean)
         return total
 
     def score(self, module: nn.Module, splits: Splits) -> float:
@@ -152,6 +157,17 @@ class LockObjective(Objective):
                 value = nn.functional.adaptive_avg_pool2d(value, GRID).flatten(1)
             features[name] = value / (value.detach().std() + 1e-6)
         return logits, features
+
+
+def _lean(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """How far the right labels' answers are above or below the others', in squared deviations.
+
+    Chances that are nearly equal have no more gradient to speak of, and still tell 12 or 13 labels of a hundred rightly
+    where 10 are guessed: the largest answer counts, however little it is above the others.
+    """
+    answers = logits - logits.mean(1, keepdim=True)
+    right = answers.gather(1, labels[:, None]).mean()
+    return right.square() / answers.detach().square().mean().clamp_min(LEAST)
 
 
 def _key(name: str) -> str:
