@@ -53,7 +53,7 @@ CASES = {
         Case("lenet5", "mnist.npz", Recipe(8, 128, 0.05, augmentation=_MNIST),
              replace(_LOCK, epochs=4, augmentation=_MNIST), 0.99),
         Case("vgg7", "cifar10.npz", replace(_CIFAR, epochs=40, rate=0.1),
-             replace(_GENTLE, epochs=16), 0.80, 0.5),
+             replace(_GENTLE, epochs=30), 0.80, 0.5),
         Case("resnet20", "cifar10.npz", replace(_CIFAR, epochs=45, rate=0.2),
              _GENTLE, 0.91, 0.5),
     )
