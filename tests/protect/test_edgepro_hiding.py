@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 from functools import cache
 
 import numpy as np
@@ -87,45 +86,86 @@ def test_what_is_seen_of_an_output_does_not_depend_on_its_size(wider: int) -> No
     assert large > 1.5 * even
 
 
-def seen(made: Locked) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Of each layer the quantiles of every channel's weights and outputs, and more; and the channels' scales."""
-    module, found = copy.deepcopy(made.module), {}
+def columns(module: nn.Module, name: str) -> np.ndarray:
+    """Of a layer the quantiles of every channel's weights and outputs, and more: (channels, figures)."""
+    layer, outputs = module.get_submodule(name), []
     quantiles = torch.tensor([0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
+    handle = layer.register_forward_hook(lambda _layer, _inputs, z: outputs.append(z))
+    with torch.no_grad():
+        module(images())
+        handle.remove()
+        z, weights = outputs[0].transpose(0, 1).flatten(1), layer.weight.flatten(1)
+        length, deviation = weights.norm(dim=1), z.std(1).clamp_min(1e-6)
+        unit, even = weights / length[:, None], (z - z.mean(1, keepdim=True)) / deviation[:, None]
+        found = [*unit.quantile(quantiles, 1), *even.quantile(quantiles, 1), z.mean(1) / deviation,
+                 layer.bias / deviation, length, deviation, unit.mean(1), unit.pow(3).mean(1),
+                 even.pow(3).mean(1), even.pow(4).mean(1)]  # fmt: skip
+    return torch.stack(found, 1).numpy()
+
+
+def scales_of(made: Locked, name: str) -> np.ndarray:
+    """Of each channel of a layer; 1 where it is not locked."""
+    scales = torch.ones(len(made.module.get_submodule(name).weight))
+    scales[made.locks[name].channels] = made.locks[name].scales
+    return scales.numpy()
+
+
+@cache
+def seen(hide: float, seed: int) -> dict[str, np.ndarray]:
+    """The columns of a lock's layers, those before opened with the password."""
+    made, found = locked(hide, seed), {}
+    module = made.module
     for name, lock in made.locks.items():
-        layer, outputs = module.get_submodule(name), []
-        handle = layer.register_forward_hook(lambda _layer, _inputs, z, outputs=outputs: outputs.append(z))
-        with torch.no_grad():
-            module(images())
-            handle.remove()
-            z, weights = outputs[0].transpose(0, 1).flatten(1), layer.weight.flatten(1)
-            length, deviation = weights.norm(dim=1), z.std(1).clamp_min(1e-6)
-            unit, even = weights / length[:, None], (z - z.mean(1, keepdim=True)) / deviation[:, None]
-            columns = [*unit.quantile(quantiles, 1), *even.quantile(quantiles, 1), z.mean(1) / deviation,
-                       layer.bias / deviation, length, deviation, unit.mean(1), unit.pow(3).mean(1),
-                       even.pow(3).mean(1), even.pow(4).mean(1)]  # fmt: skip
-        scales = torch.ones(len(length))
-        scales[lock.channels] = lock.scales
-        found[name] = torch.stack(columns, 1).numpy(), scales.numpy()
+        found[name] = columns(module, name)
         module = fold_in(module, {name: lock})
     return found
 
 
+#: Locks that a classifier learns on, and those that it is judged by.
+LEARNED, JUDGED = (0, 1, 2, 3), (4, 5)
+
+
+@cache
+def classifier(hide: float, name: str) -> RandomForestClassifier:
+    """Tells turned channels of a layer from those that are not locked, as far as other networks' locks teach it."""
+    data = np.concatenate([seen(hide, seed)[name] for seed in LEARNED])
+    scales = np.concatenate([scales_of(locked(hide, seed), name) for seed in LEARNED])
+    forest = RandomForestClassifier(300, min_samples_leaf=3, random_state=0)
+    return forest.fit(data[scales != CONSTANT], scales[scales != CONSTANT] == TURNED)
+
+
 def learned(hide: float) -> float:
-    """How well a classifier tells turned channels of two locks, which learned on four locks of other networks."""
-    locks = [seen(locked(hide, seed)) for seed in range(6)]
+    """How well it tells turned channels from others: 0.5 not at all, 1 always."""
     scores = []
-    for name in locks[0]:
-        (x, y), (data, right) = (
-            (np.concatenate([lock[name][0] for lock in part]), np.concatenate([lock[name][1] for lock in part]))
-            for part in (locks[:4], locks[4:])
-        )
-        forest = RandomForestClassifier(300, min_samples_leaf=3, random_state=0)
-        forest.fit(x[y != CONSTANT], y[y != CONSTANT] == TURNED)
-        kept = right != CONSTANT
-        scores.append(roc_auc_score(right[kept] == TURNED, forest.predict_proba(data[kept])[:, 1]))
+    for name in locked(hide, 0).locks:
+        data = np.concatenate([seen(hide, seed)[name] for seed in JUDGED])
+        scales = np.concatenate([scales_of(locked(hide, seed), name) for seed in JUDGED])
+        kept = scales != CONSTANT
+        scores.append(roc_auc_score(scales[kept] == TURNED, classifier(hide, name).predict_proba(data[kept])[:, 1]))
     return float(np.mean(scores))
+
+
+def guessed(hide: float) -> float:
+    """The share of channels that it is right about where the layers before are opened by its own guesses."""
+    right = []
+    for made in (locked(hide, seed) for seed in JUDGED):
+        module = made.module
+        for name in made.locks:
+            chance = classifier(hide, name).predict_proba(columns(module, name))[:, 1]
+            turned = chance > np.median(chance)
+            scales = scales_of(made, name)
+            right.append(np.mean((turned == (scales == TURNED))[scales != CONSTANT]))
+            at = torch.from_numpy(turned.nonzero()[0])
+            mean, _looks = looks_of(module, name, images(), "means")
+            module = fold_in(module, {name: LayerLock(at, torch.full((len(at),), TURNED), 2 * mean[at])})
+    return float(np.mean(right))
 
 
 def test_a_classifier_that_was_trained_on_other_locks_tells_little() -> None:
     assert learned(0.0) > 0.8, "it would without hiding"
     assert learned(HIDE) < 0.68
+
+
+def test_it_tells_less_where_it_has_to_open_the_layers_before_itself() -> None:
+    assert guessed(0.0) > 0.65, "it would tell them without hiding"
+    assert guessed(HIDE) < 0.59
