@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Callable
@@ -249,6 +250,18 @@ def test_masks_start_as_they_say_and_only_they_are_learned() -> None:
     assert all(parameter.ndim == 1 for parameter in learned) and len(learned) == 2 * len(lockable(folded()))
     scales = torch.cat([layer.weight for layer in undecided.modules() if isinstance(layer, nn.BatchNorm2d)])
     assert 0.2 < float((scales < 0).float().mean()) < 0.8
+
+
+def test_a_mask_can_be_learned_behind_channels_that_are_never_above_zero() -> None:
+    dead = copy.deepcopy(folded())
+    hidden = list(lockable(dead).values())[-1]
+    with torch.no_grad():
+        hidden.bias -= 1000
+    differ = {
+        how: float(answers(masked(dead, images(), how, 0)).std(0).max()) for how in ("plain", "normalised", "anew")
+    }
+    assert differ["plain"] == differ["normalised"] == 0, "every image gets the same answer, and no gradient says why"
+    assert differ["anew"] > 0.1
 
 
 def test_pruning_switches_the_right_channels_off() -> None:

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from cloister.attack.attacker import DRAWS, FINALISTS, NORMALISED, Attacker
+from cloister.attack.attacks.mask import KINDS
 from cloister.attack.attacks.signs import TELLS
 from cloister.attack.progress import Plan
 
 #: Starts of most networks: new heads on exposed parts, ways to begin a mask, guesses of turned channels.
-HEADS, MASKS, GUESSES = 6, 3, 2 * len(TELLS)
+HEADS, MASKS, GUESSES = 6, len(KINDS), 2 * len(TELLS)
 
 
 def planned(attacker: Attacker, attack: str) -> Plan:

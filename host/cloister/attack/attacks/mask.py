@@ -22,6 +22,9 @@ SOURCE = (
     "here, as locks are"
 )
 
+#: Ways to begin; see :func:`masked`. The first is for networks that are normalised already.
+KINDS = ("plain", "normalised", "anew", "undecided")
+
 
 class Affine(nn.Module):
     """A scale and a shift for each channel."""
@@ -46,7 +49,9 @@ def masked(
         module: on the CPU.
         images: normalised, (N, C, H, W).
         how: "plain": scales of 1 and shifts of 0. "normalised": batch normalisation that changes nothing at first.
-            "undecided": the same, but with small scales of either sign drawn, so that no sign has to be crossed over.
+            "anew": one that brings every channel to mean 0 and deviation 1, so that channels that are never above 0
+            have a gradient. "undecided": that changes nothing but has small scales of either sign drawn, so that no
+            sign has to be crossed over.
         seed: for that draw.
         layers: paths of those to learn behind, where not all can be locked.
     """
@@ -58,6 +63,9 @@ def masked(
         if how == "plain":
             return Affine(torch.ones(width), torch.zeros(width))
         normal = outputs.normalisation()
+        if how == "anew":
+            nn.init.ones_(normal.weight)
+            nn.init.zeros_(normal.bias)
         if how == "undecided":
             with torch.no_grad():
                 normal.weight.mul_(0.3 * torch.randn(width, generator=generator))
@@ -75,7 +83,7 @@ def run(attacker: Attacker) -> list[Record]:
         return []
     began = time.monotonic()
     share, images, sample = attacker.most()
-    kinds = ("plain",) if has_normalisation(module) else ("plain", "normalised", "undecided")
+    kinds = KINDS[:1] if has_normalisation(module) else KINDS
     layers = attacker.lockable(module)
     starts = {f"{how} mask": masked(module, sample, how, attacker.seed, layers) for how in kinds}
     found = attacker.train(starts, images, f"mask-share-{share:g}", attacker.effort.mask_rates)
