@@ -28,6 +28,7 @@ from cloister.protect.edgepro.exposed import ExposedPrefix, LeakedLock
 from cloister.protect.edgepro.folding import fold_normalisation
 from cloister.protect.edgepro.layers import check_names, lockable, width_of
 from cloister.protect.edgepro.lock import DRAWN_FILE, Locked
+from cloister.protect.edgepro.objective import LockObjective
 from cloister.protect.edgepro.select import channel_scores, draw_channels
 from cloister.protect.training import (
     Augmentation,
@@ -199,6 +200,33 @@ def test_a_lock_that_costs_much_says_what_helps(constants: float, helps: str) ->
     assert lost > 2, "nothing to be shown here"
     assert made["advice"].startswith(f"{lost:.1f} points of the validation images are lost with the password")
     assert "a lower --rate (0.5, not 2)" in made["advice"] and made["advice"].endswith(helps or "more --epochs than 1")
+
+
+class Telling(nn.Module):
+    """Answers that differ little, and tell a number that stands in the image."""
+
+    def __init__(self, size: float, off: int) -> None:
+        super().__init__()
+        self.size, self.off = nn.Parameter(torch.tensor(size)), off
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        told = (images[:, 0, 0, 0].long() + self.off) % 10
+        return self.size * nn.functional.one_hot(told, 10).float()
+
+
+def lock_loss(size: float, off: int) -> float:
+    """Of answers that tell the label (``off`` 0) or another one, with no layer locked and nothing else asked for."""
+    labels = torch.arange(10).repeat(20)
+    images = labels.float()[:, None, None, None].expand(-1, 1, 8, 8)
+    settings = LockSettings(keep=0.0, hide=0.0)
+    objective = LockObjective(Telling(size, off), {}, settings, 10)
+    return float(objective.loss(Telling(size, off), images, labels, torch.Generator().manual_seed(0)).detach())
+
+
+def test_answers_without_the_password_must_not_lean_to_the_right_label_however_little() -> None:
+    small, smaller = (lock_loss(size, 0) - lock_loss(size, 1) for size in (0.1, 0.05))
+    assert small > 1, "0.1 is what cross-entropy alone rewards it with"
+    assert smaller == pytest.approx(small, abs=0.2)
 
 
 def test_a_lock_of_constants_alone_works_too() -> None:

@@ -48,7 +48,7 @@ SAMPLE = 1000
 NO_PLACE = "the exposed part has no place in the architecture, and every training began with fresh weights"
 #: What attackers do, for whoever keeps their figures: figures of another one are not comparable, and are made anew.
 #: Raise the first number when attacks or their starts change.
-METHOD = f"5, {FINALISTS} of {DRAWS} and {NORMALISED}"
+METHOD = f"4, {FINALISTS} of {DRAWS} and {NORMALISED}"
 
 
 @dataclass(frozen=True)

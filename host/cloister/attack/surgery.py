@@ -133,14 +133,19 @@ class Outputs:
         squares = self.squares + other.squares + off.square() * (self.count * other.count / count)
         return Outputs(self.ndim, count, self.mean + off * (other.count / count), squares)
 
-    def normalisation(self) -> nn.modules.batchnorm._BatchNorm:
-        """Batch normalisation with these statistics, which changes nothing in evaluation mode."""
+    def normalisation(self, anew: bool = False) -> nn.modules.batchnorm._BatchNorm:
+        """Batch normalisation with these statistics, which changes nothing in evaluation mode.
+
+        Args:
+            anew: bring every channel to mean 0 and deviation 1 instead.
+        """
         normal = (nn.BatchNorm2d if self.ndim == 4 else nn.BatchNorm1d)(len(self.mean))
         with torch.no_grad():
             normal.running_mean.copy_(self.mean)
             normal.running_var.copy_(self.squares / (self.count - 1))
-            normal.weight.copy_((normal.running_var + normal.eps).sqrt())
-            normal.bias.copy_(normal.running_mean)
+            if not anew:
+                normal.weight.copy_((normal.running_var + normal.eps).sqrt())
+                normal.bias.copy_(normal.running_mean)
         return normal
 
 
@@ -200,14 +205,7 @@ def renormalised(module: nn.Module, images: torch.Tensor, anew: bool = False) ->
     if has_normalisation(copied):
         return copied
 
-    def normalisation(_layer: nn.Module, outputs: Outputs) -> nn.Module:
-        normal = outputs.normalisation()
-        if anew:
-            nn.init.ones_(normal.weight)
-            nn.init.zeros_(normal.bias)
-        return normal
-
-    behind_layers(copied, normalisation, images)
+    behind_layers(copied, lambda _layer, outputs: outputs.normalisation(anew), images)
     return copied
 
 

@@ -50,8 +50,8 @@ def masked(
         images: normalised, (N, C, H, W).
         how: "plain": scales of 1 and shifts of 0. "normalised": batch normalisation that changes nothing at first.
             "anew": one that brings every channel to mean 0 and deviation 1, so that channels that are never above 0
-            have a gradient. "undecided": that changes nothing but has small scales of either sign drawn, so that no
-            sign has to be crossed over.
+            have a gradient. "undecided": as "normalised", but with small scales of either sign drawn, so that no sign
+            has to be crossed over.
         seed: for that draw.
         layers: paths of those to learn behind, where not all can be locked.
     """
@@ -62,10 +62,7 @@ def masked(
         width = width_of(layer)
         if how == "plain":
             return Affine(torch.ones(width), torch.zeros(width))
-        normal = outputs.normalisation()
-        if how == "anew":
-            nn.init.ones_(normal.weight)
-            nn.init.zeros_(normal.bias)
+        normal = outputs.normalisation(anew=how == "anew")
         if how == "undecided":
             with torch.no_grad():
                 normal.weight.mul_(0.3 * torch.randn(width, generator=generator))

@@ -155,7 +155,7 @@ def _moments(output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Te
 def _thinned(output: torch.Tensor) -> torch.Tensor:
     """A grid of an output's places, where it is an image's: (N, channels, ...).
 
-    A convolution has no weights of its own for single places, so that what holds for a grid holds for all of them.
+    A convolution has the same weights for all places, so that only borders and chance make a grid differ from all.
     """
     steps = [max(1, side // SIDE) for side in output.shape[2:]]
     return output[(..., *(slice(step // 2, None, step) for step in steps))]
