@@ -79,7 +79,8 @@ def compile(  # noqa: A001 - the name that a user guesses
         UnsupportedModelError: names every node, operator and attribute that is not supported.
         MemoryBudgetError: the model cannot run in ``secure_memory``; names the smallest that it can.
         PairError: CPM and backbone do not fit each other.
-        PasswordError: the password names what cannot be locked, or the normal world would see a locked tensor.
+        PasswordError: the password is another lock's or names what cannot be locked, or the normal world would see a
+            locked tensor.
         KeyFileError: there is no vendor key.
     """
     from cloister.compile import compile_onnx

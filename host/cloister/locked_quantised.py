@@ -17,7 +17,7 @@ import onnx
 from onnx import numpy_helper
 
 from cloister.ir.load import ModelSource, load_model
-from cloister.password import Lock, Password, PasswordError
+from cloister.password import LOCK_ID, Lock, Password, PasswordError
 from cloister.quantization import Agreement, Samples, quantize_model
 from cloister.tensors import Array
 
@@ -56,6 +56,7 @@ def quantize_locked(
         made = Path(folder) / "owner.onnx"
         report = quantize_model(password.apply(model), samples, made, per_channel=per_channel, method=method)
         quantised = onnx.load(made)
+        quantised.metadata_props.extend(entry for entry in model.metadata_props if entry.key == LOCK_ID)
         for lock in password.locks:
             _lock(quantised, model, lock)
         onnx.save(quantised, made)

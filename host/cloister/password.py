@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,10 @@ _DIGEST = hashlib.sha256().digest_size
 MAX_CHANNELS = 1 << 16
 #: Share of itself by which a value differs from device to device.
 FINGERPRINT = 0.02
+#: Key of the metadata by which a locked ONNX file names its lock.
+LOCK_ID = "cloister.lock"
+#: Bytes of such a name.
+LOCK_ID_SIZE = 16
 
 
 class PasswordError(CloisterError):
@@ -73,13 +78,18 @@ class Password:
     Attributes:
         model: the model's name; for people, nothing is decided by it.
         locks: one for each locked layer.
+        lock_id: 32 hexadecimal digits that the locked ONNX file has as well (:meth:`stamp`), or "". They are random, so
+            they tell nothing of the locks.
     """
 
     model: str
     locks: Sequence[Lock]
+    lock_id: str = ""
 
     def __post_init__(self) -> None:
-        """Raises FormatError where a tensor is locked twice, or nothing is locked."""
+        """Raises FormatError where a tensor is locked twice, nothing is locked, or ``lock_id`` is none."""
+        if self.lock_id and not re.fullmatch(rf"[0-9a-f]{{{2 * LOCK_ID_SIZE}}}", self.lock_id):
+            raise FormatError("the name of a password's lock is malformed", "make it again with `cloister edgepro`")
         names = [lock.tensor for lock in self.locks]
         if not names or len(set(names)) != len(names):
             raise FormatError("a password locks no tensor, or one twice", "make it again with `cloister edgepro`")
@@ -106,7 +116,9 @@ class Password:
 
     def _content(self) -> bytes:
         entries = [{"tensor": lock.tensor, "channels": int(lock.channels.size)} for lock in self.locks]
-        text = json.dumps({"model": self.model, "locks": entries}, ensure_ascii=True).encode()
+        # passwords without it have the same bytes, and so the same fingerprints, as before there was one
+        named = {"lock": self.lock_id} if self.lock_id else {}
+        text = json.dumps({"model": self.model, **named, "locks": entries}, ensure_ascii=True).encode()
         arrays = b"".join(
             lock.channels.astype("<u2").tobytes()
             + lock.scales.astype("<f4").tobytes()
@@ -139,7 +151,7 @@ class Password:
         try:
             head = json.loads(content[_HEAD.size : _HEAD.size + size])
             entries = [(str(entry["tensor"]), int(entry["channels"])) for entry in head["locks"]]
-            model = str(head["model"])
+            model, lock_id = str(head["model"]), str(head.get("lock", ""))
             b"".join(tensor.encode() for tensor, _ in entries)  # JSON can name what UTF-8 cannot
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise FormatError(f"{what} has no readable head: {error}", remedy) from error
@@ -155,7 +167,7 @@ class Password:
             values = np.frombuffer(content, "<f4", count, at + 6 * count).astype(np.float32)
             locks.append(Lock(tensor, channels, scales, values))
             at += 10 * count
-        return Password(model, tuple(locks))
+        return Password(model, tuple(locks), lock_id)
 
     def write(self, path: Path) -> None:
         """Write the file, readable by the user alone; aside first, then renamed."""
@@ -198,7 +210,7 @@ class Password:
                 Lock(lock.tensor, lock.channels, lock.scales, (lock.values * (1 + share * part)).astype(np.float32))
             )
             at += lock.values.size
-        return Password(self.model, tuple(locks))
+        return replace(self, locks=tuple(locks))
 
     def trace(self, leaked: Password, devices: Sequence[bytes], share: float = FINGERPRINT) -> list[float]:
         """For each device how well the leaked password fits its own: 1 where it is it, about 0 where it is another's.
@@ -228,17 +240,44 @@ class Password:
         bits = np.unpackbits(np.frombuffer(stream, np.uint8))[: self.channels]
         return bits.astype(np.float64) * 2 - 1
 
+    def stamp(self, path: Path) -> None:
+        """Write :attr:`lock_id` into a locked ONNX file, so that :meth:`check` knows it again."""
+        import onnx
+
+        if not self.lock_id:
+            return
+        model = onnx.load(str(path))
+        onnx.helper.set_model_props(model, {**_metadata(model), LOCK_ID: self.lock_id})
+        aside = path.with_name(path.name + ".new")
+        onnx.save(model, str(aside))
+        aside.replace(path)
+
+    def check(self, model: onnx.ModelProto) -> None:
+        """Check that ``model`` has not been locked with another password; one without a name of its lock is not told.
+
+        Raises:
+            PasswordError: it has.
+        """
+        theirs = lock_of(model)
+        if theirs and self.lock_id and theirs != self.lock_id:
+            raise PasswordError(
+                f"the password of {self.model!r} belongs to another lock (it is of {self.lock_id[:8]}..., the model "
+                f"of {theirs[:8]}...)",
+                "give the password.pwd that was written beside the locked model, in the same run",
+            )
+
     def apply(self, model: onnx.ModelProto) -> onnx.ModelProto:
         """A copy of the locked ``model`` with the password folded into its weights: it answers as the owner's did.
 
         This model must not be shipped; it serves tests, reference answers and the calibration of 8-bit models.
 
         Raises:
-            PasswordError: a tensor is missing, is not the output of a float Conv or Gemm with constant weights, or has
-                fewer channels.
+            PasswordError: the model has another lock; a tensor is missing, is not the output of a float Conv or Gemm
+                with constant weights, or has fewer channels.
         """
         import onnx
 
+        self.check(model)
         changed = onnx.ModelProto()
         changed.CopyFrom(model)
         producers = {name: node for node in changed.graph.node for name in node.output}
@@ -248,7 +287,17 @@ class Password:
                     f"the model has no tensor {lock.tensor!r}", "use the model that the password was made for"
                 )
             _fold(changed.graph, producers[lock.tensor], lock)
+        onnx.helper.set_model_props(changed, {k: v for k, v in _metadata(changed).items() if k != LOCK_ID})
         return changed
+
+
+def lock_of(model: onnx.ModelProto) -> str:
+    """The name of the lock that a locked ONNX model says it has (:attr:`Password.lock_id`); "" where it says none."""
+    return _metadata(model).get(LOCK_ID, "")
+
+
+def _metadata(model: onnx.ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in model.metadata_props}
 
 
 def _fold(graph: Any, node: Any, lock: Lock) -> None:

@@ -24,6 +24,7 @@ import onnx.version_converter
 from cloister.arrays import ARRAY_ERRORS, load_arrays, not_finite
 from cloister.errors import CloisterError
 from cloister.ir.load import ModelSource, load_model, opset_of
+from cloister.password import lock_of
 
 Array = npt.NDArray[Any]
 #: Arrays of samples by input name, all with one leading axis of samples.
@@ -135,8 +136,8 @@ def quantize_model(
 
     Raises:
         FormatError: no valid ONNX model.
-        QuantizationError: the samples do not fit or are not finite, the model's answer to one is not, onnxruntime is
-            missing, or it cannot quantise this model.
+        QuantizationError: the samples do not fit or are not finite, the model's answer to one is not, it is locked,
+            onnxruntime is missing, or it cannot quantise this model.
     """
     ort, quantization = _onnxruntime()
     if method not in METHODS:
@@ -144,6 +145,11 @@ def quantize_model(
     model = _recent(load_model(source))
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         raise QuantizationError("the model is quantised already", "compile it as it is, or give the fp32 model")
+    if lock := lock_of(model):
+        raise QuantizationError(
+            f"the model is locked ({lock[:8]}...), and ranges must be measured with its password",
+            "give it: --password password.pwd, in Python cloister.locked_quantised.quantize_locked",
+        )
     _refuse_not_finite(samples, "samples")
     feeds = _feeds(model, samples)
     target = Path(output)

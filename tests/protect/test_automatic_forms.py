@@ -28,7 +28,7 @@ from cloister.compile.arrange import MemoryBudgetError
 from cloister.device import Device
 from cloister.errors import CloisterError
 from cloister.estimate.pair import predict
-from cloister.password import Password
+from cloister.password import Password, lock_of
 from cloister.protect.automatic import Protected, TrainingEvaluator, protect_model, pruned, settings_with, whole
 from cloister.protect.automatic import evaluator as evaluator_module
 from cloister.protect.automatic.bundle import make_bundle
@@ -101,6 +101,7 @@ def test_a_locked_model_comes_with_its_password(locked: Protected) -> None:
     assert locked.bundle.name == "model.clb" and locked.password == locked.folder / "password.pwd"
     assert locked.password.stat().st_mode & 0o077 == 0 and Password.read(locked.password).model == "digits"
     assert f"--password {locked.password}" in locked.licence
+    assert lock_of(onnx.load(locked.folder / "model.onnx")) == Password.read(locked.password).lock_id != ""
     right = locked.report["accuracy"]
     assert right["protected"] > 0.9 > 0.3 > right["without_password"]
     tried = {record["attack"] for record in locked.report["attacks"]["records"] if "protected" in record["target"]}
@@ -163,6 +164,8 @@ def test_a_locked_pair_comes_with_its_password(locked_pair: Protected) -> None:
     assert (made.strategy.kind, made.strategy.backbone, made.strategy.pruned) == ("mirror", "truncated", 0.5)
     assert made.strategy.lock is not None and made.strategy.precision == "int8"
     assert made.bundle.name == "pair.clb" and f"--password {made.password}" in made.licence
+    assert made.password is not None
+    assert lock_of(onnx.load(made.folder / "cpm.onnx")) == Password.read(made.password).lock_id != ""
     right = made.report["accuracy"]
     assert right["protected"] > 0.75 > 0.3 > right["without_password"]
     tried = {record["attack"] for record in made.report["attacks"]["records"] if "protected" in record["target"]}

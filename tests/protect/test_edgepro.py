@@ -20,7 +20,7 @@ from digits_data import digits_file, digits_splits
 from torch import nn
 
 from cloister.cli.main import cloister
-from cloister.password import Password
+from cloister.password import Password, lock_of
 from cloister.protect.edgepro import LockSettings, authorised, fold_in, fold_out, from_password, lock_model, to_password
 from cloister.protect.edgepro.chance import Chance, SeededChance, SystemChance, permutation, weighted
 from cloister.protect.edgepro.draw import draw_locks, output_statistics
@@ -262,6 +262,7 @@ def test_an_interrupted_lock_training_goes_on(tmp_path: Path) -> None:
     states = zip(resumed.module.state_dict().values(), whole.module.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in states)
     assert (tmp_path / DRAWN_FILE).stat().st_mode & 0o077 == 0, "as secret as the password"
+    assert resumed.lock_id == Password.read(tmp_path / DRAWN_FILE).lock_id != whole.lock_id, "its name is kept as well"
 
 
 def test_the_exported_files_agree_with_torch(tmp_path: Path) -> None:
@@ -275,6 +276,7 @@ def test_the_exported_files_agree_with_torch(tmp_path: Path) -> None:
         with torch.no_grad():
             expected = module(data).numpy()
         assert np.allclose(session.run(None, {"image": data.numpy()})[0], expected, atol=1e-3 * abs(expected).max())
+    assert lock_of(onnx.load(tmp_path / "locked.onnx")) == password.lock_id == made.lock_id != ""
     graph = onnx.load(tmp_path / "locked.onnx").graph
     assert {node.op_type for node in graph.node} == {"Conv", "Relu", "MaxPool", "Reshape", "Gemm"}, "no trace of locks"
 

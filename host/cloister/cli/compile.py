@@ -6,11 +6,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import onnx
 
 from cloister.api import compile as compile_model
 from cloister.cli.common import Dim, NewFile, Size, begins, compile_progress, human, show_facts
 from cloister.cli.keys import DIRECTORY
 from cloister.errors import CloisterError
+from cloister.password import lock_of
 from cloister.seal import Bundle
 from cloister.seal.bundle import MAGIC
 from cloister.seal.ciphers import AUTO, DEFAULT, SUITES
@@ -130,6 +132,9 @@ def compile(  # noqa: A001
     }
     if bundle.is_pair:
         facts |= pair_facts(bundle)
+    if password is None and (lock := lock_of(onnx.load(str(model), load_external_data=False))):
+        facts["WARNING"] = f"the model is locked ({lock[:8]}...), and without --password nothing checks that no " \
+                           "output shows a locked tensor, or that a licence has this lock's password"  # fmt: skip
     if embed:
         from cloister.compile.emit_c import write_embedded
 

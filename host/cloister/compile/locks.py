@@ -116,7 +116,7 @@ def _ancestors(name: str, producers: Mapping[str, Node]) -> dict[str, None]:
 
 
 def check_lockable(password: Password, made: Arrangement, graph: Graph, model: onnx.ModelProto) -> None:
-    """Check that every tensor and channel of a password is one of a layer with sites.
+    """Check that a password is not another lock's, and that all its tensors and channels are of layers with sites.
 
     Args:
         password: names the tensors.
@@ -125,8 +125,9 @@ def check_lockable(password: Password, made: Arrangement, graph: Graph, model: o
         model: the ONNX model that the graph was made of.
 
     Raises:
-        PasswordError: names the tensor and what stands against it.
+        PasswordError: names both locks, or the tensor and what stands against it.
     """
+    password.check(model)
     for lock in password.locks:
         count = made.layers.get(lock.tensor)
         if count is None:

@@ -83,9 +83,9 @@ def locked_model(
     }
     right = told["validation"]["with_password"]
     if strategy.precision == "fp32":
-        export_onnx(locked.module, splits.shape, place / MODEL_FILE)
+        locked.export(place / MODEL_FILE)
     else:
-        plain = export_onnx(locked.module, splits.shape, place / FLOAT_FILE)
+        plain = locked.export(place / FLOAT_FILE)
         samples = calibration(splits)
         quantize_locked(plain, password, samples, place / MODEL_FILE)
         right, details["pair_test"] = _with_password(plain, password, samples, splits)

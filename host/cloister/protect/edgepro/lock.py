@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from cloister.password import Password
+from cloister.password import LOCK_ID_SIZE, Password
 from cloister.protect.edgepro.chance import Chance
 from cloister.protect.edgepro.draw import draw_locks
 from cloister.protect.edgepro.folding import fold_normalisation, token_rows
@@ -45,12 +46,14 @@ class Locked:
         locks: what the password says, by the path of the layer.
         report: figures of the training, as ``report.json`` has them.
         shape: channels, height and width of an image.
+        lock_id: what the locked file and its password have in common, see :class:`~cloister.password.Password`.
     """
 
     module: nn.Module
     locks: dict[str, LayerLock]
     report: dict[str, Any]
     shape: tuple[int, int, int]
+    lock_id: str = ""
 
     def authorised(self) -> nn.Module:
         """The model as it computes with the password; must not be shipped."""
@@ -58,7 +61,12 @@ class Locked:
 
     def password(self, name: str) -> Password:
         """The password, for a model of that name."""
-        return to_password(self.locks, name)
+        return to_password(self.locks, name, self.lock_id)
+
+    def export(self, path: Path) -> Path:
+        """Write the locked model as ONNX, with the name of its lock."""
+        self.password("").stamp(export_onnx(self.module, self.shape, path))
+        return path
 
     def save(self, folder: Path, name: str) -> None:
         """Write ``locked.onnx``, ``password.pwd`` and ``report.json`` into ``folder``.
@@ -68,7 +76,7 @@ class Locked:
         """
         password = self.password(name)
         put_aside(folder, password, [MODEL_FILE])
-        export_onnx(self.module, self.shape, folder / MODEL_FILE)
+        self.export(folder / MODEL_FILE)
         password.write(folder / PASSWORD_FILE)
         aside = folder / (REPORT_FILE + ".new")
         aside.write_text(json.dumps(self.report, indent=2) + "\n")
@@ -144,7 +152,7 @@ def lock_folded(
     """
     began = time.monotonic()
     before = accuracy(folded, splits.test, splits)
-    locks = _drawn(folded, splits, settings, folder, chance)
+    locks, lock_id = _drawn(folded, splits, settings, folder, chance)
     start = fold_out(folded, locks)
     objective = LockObjective(folded, locks, settings, len(splits.classes))
     fitted = fit(
@@ -171,7 +179,7 @@ def lock_folded(
         "data": splits.name,
     }
     report["advice"] = _advice(report, settings)
-    return Locked(locked, locks, report, splits.shape)
+    return Locked(locked, locks, report, splits.shape, lock_id)
 
 
 def _advice(report: dict[str, Any], settings: LockSettings) -> str:
@@ -190,20 +198,22 @@ def _advice(report: dict[str, Any], settings: LockSettings) -> str:
 
 def _drawn(
     folded: nn.Module, splits: Splits, settings: LockSettings, folder: Path | None, chance: Chance | None
-) -> dict[str, LayerLock]:
-    """The locks; those that the folder's checkpoints were trained for, if there are any."""
+) -> tuple[dict[str, LayerLock], str]:
+    """The locks and their name; those that the folder's checkpoints were trained for, if there are any."""
+    lock_id = secrets.token_hex(LOCK_ID_SIZE)
     if folder is None:
-        return draw_locks(folded, splits, settings, chance)
+        return draw_locks(folded, splits, settings, chance), lock_id
     if claim(folder, "locking", folded, splits, asdict(settings)):
         if not (folder / DRAWN_FILE).exists():
             raise TrainingError(
                 f"{folder} has checkpoints, but {DRAWN_FILE} with the locks that they are trained for is gone",
                 f"delete {folder} and begin anew: nobody can draw the same locks again",
             )
-        return from_password(Password.read(folder / DRAWN_FILE))
+        drawn = Password.read(folder / DRAWN_FILE)
+        return from_password(drawn), drawn.lock_id
     locks = draw_locks(folded, splits, settings, chance)
-    to_password(locks, "drawn").write(folder / DRAWN_FILE)
-    return locks
+    to_password(locks, "drawn", lock_id).write(folder / DRAWN_FILE)
+    return locks, lock_id
 
 
 def _layers(module: nn.Module, locks: dict[str, LayerLock]) -> list[dict[str, Any]]:

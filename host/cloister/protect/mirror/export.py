@@ -36,7 +36,7 @@ def export_pair(
         folder: gets the files.
         samples: normalised training images (N, C, H, W) that ranges of 8-bit tensors are measured on, but for random
             backbones only those within the CPM; default: synthetic ones, which do for estimates of costs.
-        password: what the CPM is locked with: its 8-bit form is made for the device that has it.
+        password: what the CPM is locked with: its file names the lock, its 8-bit form is made for who has the password.
 
     Raises:
         TrainingError: torch cannot export a half.
@@ -46,6 +46,8 @@ def export_pair(
     backbone = export_tensors(pair.backbone, {"image": pair.shape}, outputs, folder / BACKBONE_FILE)
     _early(backbone, outputs[0])
     cpm = export_tensors(pair.cpm, inputs, ("logits",), folder / CPM_FILE)
+    if password is not None:
+        password.stamp(cpm)
     if pair.strategy.precision == "int8":
         images = synthetic(pair.shape, 16, 0).numpy() if samples is None else samples
         quantise_pair(pair, backbone, cpm, images, password)

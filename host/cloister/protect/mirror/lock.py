@@ -55,7 +55,8 @@ class LockedPair:
 
     def password(self, name: str) -> Password:
         """The password, for a model of that name; it names the CPM's layers as ``cpm.onnx`` does."""
-        return to_password({path.removeprefix(CPM): lock for path, lock in self.locked.locks.items()}, name)
+        locks = {path.removeprefix(CPM): lock for path, lock in self.locked.locks.items()}
+        return to_password(locks, name, self.locked.lock_id)
 
     def save(self, folder: Path, name: str) -> None:
         """Write ``backbone.onnx``, ``cpm.onnx``, ``password.pwd`` and ``report.json`` into ``folder``.
