@@ -348,7 +348,7 @@ def test_a_folder_of_another_run_is_refused(place: Path) -> None:
         ({"seed": 1}, "mine/training holds checkpoints of other data or another seed"),
         ({"data": load_data("data.npz", mean=[0.5], std=[1.0])}, "of images that were normalised otherwise"),
         ({"settings": LockSettings(recipe=Recipe(2, 64, 0.02, clip=5.0))}, "epochs 1 there, 2 here"),
-        ({"settings": LockSettings(constant_share=0.0, recipe=settings.recipe)}, "constant_share 0.1 there, 0.0 here"),
+        ({"settings": LockSettings(constant_share=0.1, recipe=settings.recipe)}, "constant_share 0.0 there, 0.1 here"),
         ({"settings": LockSettings(draw="top", recipe=settings.recipe)}, "draw roulette there, top here"),
     ):
         given = {"model": "wrong_models:net", "data": "data.npz", "output": "mine", "settings": settings}

@@ -42,7 +42,9 @@ from cloister.protect.training import (
 )
 
 RECIPE = Recipe(epochs=12, batch=64, rate=0.1, augmentation=Augmentation(crop=1), seed=3)
-LOCKING = LockSettings(recipe=Recipe(epochs=6, batch=64, rate=0.03, clip=5.0), without_features=0.02)
+LOCKING = LockSettings(
+    constant_share=0.1, recipe=Recipe(epochs=6, batch=64, rate=0.03, clip=5.0), without_features=0.02
+)
 
 
 @cache
@@ -189,7 +191,6 @@ def test_the_locked_model_answers_with_the_password_and_guesses_without() -> Non
     assert accuracy(made.authorised(), splits.test, splits) > unlocked - 0.03
     assert accuracy(made.module, splits.test, splits) < 0.2
     assert made.report["test"]["with_password"] == accuracy(made.authorised(), splits.test, splits)
-    assert made.report["advice"] == ""
 
 
 @pytest.mark.parametrize(("constants", "helps"), [(0.4, "--constant 0 (turned channels alone)"), (0, "")])
@@ -197,7 +198,7 @@ def test_a_lock_that_costs_much_says_what_helps(constants: float, helps: str) ->
     wild = replace(LOCKING, constant_share=constants, recipe=replace(LOCKING.recipe, epochs=1, rate=2.0))
     made = lock_model(victim(), digits_splits(), wild, device="cpu", quiet=True, chance=SeededChance(0)).report
     lost = 100 * (made["validation"]["unlocked"] - made["validation"]["with_password"])
-    assert lost > 2, "nothing to be shown here"
+    assert lost > 1, "nothing to be shown here"
     assert made["advice"].startswith(f"{lost:.1f} points of the validation images are lost with the password")
     assert "a lower --rate (0.5, not 2)" in made["advice"] and made["advice"].endswith(helps or "more --epochs than 1")
 
@@ -342,6 +343,8 @@ def test_the_command_locks_a_model_from_a_factory(tmp_path: Path) -> None:
     assert password.model == "out" and all(np.all(lock.scales == -1) for lock in password.locks)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["test"]["with_password"] > 0.9 > report["test"]["without_password"]
+    lost = report["validation"]["unlocked"] - report["validation"]["with_password"]
+    assert lost <= 0.01 and report["advice"] == "" and "WARNING" not in result.output, "nothing to advise"
     assert all(set(line) == {"layer", "channels", "constants", "turned"} for line in report["layers"])
     assert all(line["turned"] == line["channels"] // 2 for line in report["layers"]), "how many, not which"
 

@@ -38,8 +38,9 @@ def victim(seed: int) -> nn.Module:
 
 @cache
 def locked(hide: float, seed: int) -> Locked:
-    """The default lock, of constants and turned channels."""
-    settings = LockSettings(recipe=Recipe(epochs=8, batch=64, rate=0.03, clip=5.0, seed=seed), hide=hide)
+    """A lock of constants and turned channels."""
+    recipe = Recipe(epochs=8, batch=64, rate=0.03, clip=5.0, seed=seed)
+    settings = LockSettings(constant_share=0.1, recipe=recipe, hide=hide)
     return lock_model(victim(seed), digits_splits(), settings, device="cpu", quiet=True, chance=SeededChance(seed + 50))
 
 

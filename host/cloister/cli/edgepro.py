@@ -14,7 +14,7 @@ EXAMPLE = """
 \b
 Examples:
   cloister edgepro my_models:network --checkpoint trained.pt --data images/ -o locked/
-  cloister edgepro model.onnx --data data.npz -o locked/ --epochs 16 --turned 0.5 --constant 0
+  cloister edgepro model.onnx --data data.npz -o locked/ --epochs 30 --constant 0.1   # EdgePro's own locks as well
   cloister compile locked/locked.onnx --password locked/password.pwd -o model.clb   # refused where a lock would be seen
   cloister licence model.clb device.json --password locked/password.pwd -o model.lic
 """
@@ -23,8 +23,12 @@ Examples:
 @training_command(
     EXAMPLE,
     click.option("--name", help="The model's name in the password file [default: the output folder's]."),
-    click.option("--constant", type=click.FloatRange(0, 1), help="Share of channels set to locking values."),
-    click.option("--turned", type=click.FloatRange(0, 1), help="Share of channels whose output is turned around."),
+    click.option(
+        "--constant", type=click.FloatRange(0, 1), help="Share of channels set to locking values [default: 0]."
+    ),
+    click.option(
+        "--turned", type=click.FloatRange(0, 1), help="Share of channels whose output is turned around [default: 0.5]."
+    ),
     click.option(
         "--layer", "layers", multiple=True, help="Lock this layer only (repeat for more) [default: all but the last]."
     ),
@@ -34,8 +38,8 @@ Examples:
     click.option(
         "--draw", type=click.Choice(["roulette", "top", "uniform"]), help="How channels are drawn from the best."
     ),
-    click.option("--epochs", type=click.IntRange(1), help="Of lock training [default: 8]."),
-    click.option("--rate", type=click.FloatRange(0, min_open=True), help="Highest learning rate [default: 0.02]."),
+    click.option("--epochs", type=click.IntRange(1), help="Of lock training [default: 16]."),
+    click.option("--rate", type=click.FloatRange(0, min_open=True), help="Highest learning rate [default: 0.007]."),
 )
 def edgepro(
     training: Training, name: str | None, constant: float | None, turned: float | None, layers: tuple[str, ...],

@@ -34,7 +34,7 @@ MODEL_FILE, PASSWORD_FILE, REPORT_FILE = "locked.onnx", "password.pwd", "report.
 #: Beside the checkpoints: the locks as they were drawn, since nobody can draw them again. As secret as the password.
 DRAWN_FILE = "drawn.pwd"
 #: Points of validation accuracy that a lock may cost before the report says what helps.
-MUCH = 2.0
+MUCH = 1.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,11 +17,12 @@ from cloister.protect.training.loop import Recipe
 class LockSettings:
     """Which channels are locked to what, and what lock training strives for.
 
-    Two kinds of locks can be mixed. Constants are EdgePro's: with the password the channel is set to a locking value. A
-    constant is drawn from ``constant_range``, in units of the channel's mean activation; 0 would equal pruning the
-    channel, which an attacker can do too. Turned channels are this project's: with the password the channel's output is
-    scaled by -1 and shifted, so that it keeps carrying information, while without it the layer behind reads the wrong
-    half of it. Constants cost the model the channel, turned channels cost nothing.
+    There are two kinds of locks, which can be mixed. Constants are EdgePro's: with the password the channel is set to a
+    locking value. A constant is drawn from ``constant_range``, in units of the channel's mean activation; 0 would equal
+    pruning the channel, which an attacker can do too. Turned channels are this project's: with the password the
+    channel's output is scaled by -1 and shifted, so that it keeps carrying information, while without it the layer
+    behind reads the wrong half of it. Constants cost the model the channel, turned channels cost nothing, so the
+    default is those alone.
 
     Attributes:
         criterion, draw, pool: how channels are ranked and drawn; see ``select``.
@@ -48,7 +49,7 @@ class LockSettings:
     criterion: Criterion = "mean"
     draw: Draw = "roulette"
     pool: float = 0.3
-    constant_share: float = 0.1
+    constant_share: float = 0.0
     turned_share: float = 0.5
     constant_range: tuple[float, float] = (0.5, 2.0)
     layers: tuple[str, ...] = ()
@@ -58,7 +59,7 @@ class LockSettings:
     hide: float = 0.3
     keep: float = 1.0
     jitter: float = FINGERPRINT
-    recipe: Recipe = field(default_factory=lambda: Recipe(epochs=8, rate=0.02, weight_decay=1e-4, clip=5.0))
+    recipe: Recipe = field(default_factory=lambda: Recipe(epochs=16, rate=0.007, weight_decay=1e-4, clip=5.0))
     seed: int = 0
     allow_zero: bool = False
 
@@ -72,7 +73,7 @@ class LockSettings:
         losses.
         """
         return LockSettings(
-            turned_share=0.0, constant_range=(0.0, 0.0), allow_zero=True, keep=0.0,
+            constant_share=0.1, turned_share=0.0, constant_range=(0.0, 0.0), allow_zero=True, keep=0.0,
             without_random=1.0, without_uniform=0.0, without_features=0.0, hide=0.0, jitter=0.0,
         )  # fmt: skip
 

@@ -20,9 +20,9 @@ TITLE = "EdgePro: accuracy with and without the password"
 #: What is compared. "published" has the published code's locks; "turned" this project's alone; "mixed" both.
 VARIANTS: dict[str, LockSettings] = {
     "published": LockSettings.published(),
-    "constants": LockSettings(turned_share=0.0),
-    "turned": LockSettings(constant_share=0.0),
-    "mixed": LockSettings(),
+    "constants": LockSettings(constant_share=0.1, turned_share=0.0),
+    "turned": LockSettings(),
+    "mixed": LockSettings(constant_share=0.1),
 }
 #: Those that a plain run makes, and those of them that are this project's.
 DEFAULT = ("turned", "mixed", "published")
@@ -145,7 +145,7 @@ def parts(records: list[Record]) -> list[str | Table]:
             for record in own
         ]  # fmt: skip
     return [
-        "`turned` and `mixed` (the default) are this project's locks, `constants` its constants alone. `published` "
+        "`turned` (the default) and `mixed` are this project's locks, `constants` its constants alone. `published` "
         "locks what the published code locks, and to the same value ([edgepro.md](edgepro.md)), but is trained with "
         f"this project's two losses: {TRAINED}. `reached` counts the seeds that lose less than "
         f"{LOST:g} point with the password and have at most {LEFT:.0%} without it. Here locks are drawn by a seed, so "
