@@ -239,7 +239,7 @@ def test_a_lock_of_constants_alone_works_too() -> None:
 
 def test_a_layer_of_one_channel_is_turned_and_not_made_constant() -> None:
     gate = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.Sigmoid(), nn.Flatten(), nn.Linear(64, 10))
-    (lock,) = draw_locks(gate, digits_splits(), LockSettings(), SeededChance(0)).values()
+    (lock,) = draw_locks(gate, digits_splits(), LockSettings(constant_share=0.1), SeededChance(0)).values()
     assert lock.channels.tolist() == [0] and lock.scales.tolist() == [-1.0]
 
 

@@ -63,7 +63,7 @@ def test_pairs_of_networks_on_tokens_are_locked_and_attacked() -> None:
     splits = replace(digits_splits(), train=digits_splits().train.take(range(128)))
     made = MirrorSettings(Strategy(taps=("patch",), cpm_width=8, cpm_depth=0), recipe=recipe, final=0)
     pair = mirror_model(victim, splits, made, device="cpu", quiet=True)
-    locking = LockSettings(recipe=recipe, criterion="saliency", without_features=1.0)
+    locking = LockSettings(constant_share=0.1, recipe=recipe, criterion="saliency", without_features=1.0)
     locked = lock_pair(pair, locking, device="cpu", quiet=True)
     assert set(locked.locked.locks) == {"cpm.stages.0.take.0"}
     targets = [pair.exposed("pair"), locked.exposed("locked pair")]

@@ -20,7 +20,7 @@ from cloister.attack import bench
 from cloister.attack.attacks.mask import masked
 from cloister.attack.effort import Effort
 from cloister.compile.pair import compile_pair
-from cloister.password import Password
+from cloister.password import Lock, Password, lock_of
 from cloister.protect.edgepro import LockSettings
 from cloister.protect.edgepro.layers import called, lockable
 from cloister.protect.mirror import (
@@ -29,6 +29,7 @@ from cloister.protect.mirror import (
     Mirrored,
     OnnxPair,
     build_pair,
+    export_pair,
     lock_pair,
     mirror_model,
     settings_with,
@@ -36,6 +37,7 @@ from cloister.protect.mirror import (
 from cloister.protect.mirror.lock import folded
 from cloister.protect.strategy import Strategy
 from cloister.protect.training import Augmentation, Recipe, TrainingError, accuracy, fit, network
+from cloister.protect.training.export import layer_tensor
 
 STRATEGY = Strategy(taps=("2", "6"), pool=2, cpm_width=16, backbone="truncated", operator="separable")
 LOCK = LockSettings(
@@ -114,6 +116,18 @@ def test_its_files_answer_with_the_password_alone(precision: str, tmp_path: Path
         assert report["pair_int8_without_password"] < 0.3
     compiled = compile_pair(tmp_path / "cpm.onnx", tmp_path / "backbone.onnx", password=password)
     assert {lock.tensor for lock in password.locks} <= set(compiled.cpm.lockable)
+
+
+@pytest.mark.parametrize("backbone", ["truncated", "random"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_file_of_the_cpm_names_its_lock(backbone: str, precision: str, tmp_path: Path) -> None:
+    strategy = replace(STRATEGY, backbone=backbone, precision=precision)  # type: ignore[arg-type]
+    pair = folded(build_pair(network("digits", 1, 10, 5), (1, 8, 8), 10, strategy))
+    layer = next(path for path in lockable(pair) if path.startswith("cpm.")).removeprefix("cpm.")
+    one = np.ones(1, np.float32)
+    password = Password("digits", [Lock(layer_tensor(layer), np.array([0], np.uint16), -one, one)], "5a" * 16)
+    _backbone, cpm = export_pair(pair, tmp_path, password=password)
+    assert lock_of(onnx.load(cpm)) == password.lock_id
 
 
 def test_layers_are_named_as_the_cpm_names_them() -> None:

@@ -33,10 +33,14 @@ Examples:
         "--layer", "layers", multiple=True, help="Lock this layer only (repeat for more) [default: all but the last]."
     ),
     click.option(
-        "--criterion", type=click.Choice(["mean", "variance", "saliency", "random"]), help="How channels are ranked."
+        "--criterion",
+        type=click.Choice(["mean", "variance", "saliency", "random"]),
+        help="With --constant: how channels are ranked.",
     ),
     click.option(
-        "--draw", type=click.Choice(["roulette", "top", "uniform"]), help="How channels are drawn from the best."
+        "--draw",
+        type=click.Choice(["roulette", "top", "uniform"]),
+        help="With --constant: how channels are drawn from the best.",
     ),
     click.option("--epochs", type=click.IntRange(1), help="Of lock training [default: 16]."),
     click.option("--rate", type=click.FloatRange(0, min_open=True), help="Highest learning rate [default: 0.007]."),

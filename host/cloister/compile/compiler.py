@@ -98,7 +98,8 @@ def compile_onnx(
         UnsupportedModelError: lists every node, attribute, type and shape that is not supported.
         PartitionError: the model does not split as asked.
         MemoryBudgetError: the model cannot run in ``secure_memory``; names the smallest that it can.
-        PasswordError: the password names what cannot be locked, or the normal world would see a locked tensor.
+        PasswordError: the password is another lock's or names what cannot be locked, or the normal world would see a
+            locked tensor.
     """
     tell = progress or (lambda *_: None)
     tell("import", 0, 1)

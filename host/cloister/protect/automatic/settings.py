@@ -22,8 +22,10 @@ from cloister.protect.strategy import FORMS, Strategy
 from cloister.protect.training import Augmentation
 from cloister.search import Effort as SearchEffort
 
-#: Learning rate of what is pruned or locked, as a share of a pair's: so the defaults of all three are.
+#: Learning rate of what is pruned or locked, as a share of a pair's: so the defaults of pairs and of pruning are.
 MENDING_RATE = 0.4
+#: Of locks by default: their trainings are shorter here than `cloister edgepro`'s, whose rate would do little in them.
+LOCKING_RATE = 0.02
 #: More points than can be lost: how far to prune is the search's choice.
 ANY_LOSS = 100.0
 #: Of the files that trained strategies are kept as. A kept training's files are compiled as they are: a new number has
@@ -157,7 +159,8 @@ class ProtectSettings:
     def lock(self, shares: tuple[float, float], depth: Depth) -> LockSettings:
         """How a model is locked with those shares of turned channels and of constants."""
         made = lock_settings_with(
-            epochs=(depth.epochs + 1) // 2 if depth.locking is None else depth.locking, rate=self._mending_rate,
+            epochs=(depth.epochs + 1) // 2 if depth.locking is None else depth.locking,
+            rate=LOCKING_RATE if self.rate is None else self._mending_rate,
             turned_share=shares[0], constant_share=shares[1], augmentation=self.augmentation, seed=self.seed,
         )  # fmt: skip
         return made if self.batch is None else replace(made, recipe=replace(made.recipe, batch=self.batch))

@@ -25,7 +25,8 @@ class LockSettings:
     default is those alone.
 
     Attributes:
-        criterion, draw, pool: how channels are ranked and drawn; see ``select``.
+        criterion, draw, pool: how channels that become constants are ranked and drawn; see ``select``. Turned ones are
+            drawn from the rest with equal chances.
         constant_share, turned_share: of each layer's channels. 0 leaves a kind out.
         constant_range: smallest and largest locking value, in means of the channel's activation; above 0.
         layers: paths of the layers to lock; empty: all that can be.
@@ -82,7 +83,7 @@ class LockSettings:
         if self.constant_share < 0 or self.turned_share < 0 or not 0 < self.constant_share + self.turned_share <= 1:
             raise TrainingError(
                 f"shares of locked channels are {self.constant_share} and {self.turned_share}",
-                "choose at least 0 each, together above 0 and at most 1",
+                "choose at least 0 each (--constant, --turned), together above 0 and at most 1",
             )
         low, high = self.constant_range
         if not 0 <= low <= high or (low == 0 and not self.allow_zero):

@@ -46,11 +46,11 @@ def export_pair(
     backbone = export_tensors(pair.backbone, {"image": pair.shape}, outputs, folder / BACKBONE_FILE)
     _early(backbone, outputs[0])
     cpm = export_tensors(pair.cpm, inputs, ("logits",), folder / CPM_FILE)
-    if password is not None:
-        password.stamp(cpm)
     if pair.strategy.precision == "int8":
         images = synthetic(pair.shape, 16, 0).numpy() if samples is None else samples
         quantise_pair(pair, backbone, cpm, images, password)
+    if password is not None:  # last, as what is named so is not quantised without its password
+        password.stamp(cpm)
     return backbone, cpm
 
 
