@@ -244,13 +244,12 @@ class Password:
         """Write :attr:`lock_id` into a locked ONNX file, so that :meth:`check` knows it again."""
         import onnx
 
-        if not self.lock_id:
-            return
-        model = onnx.load(str(path))
-        onnx.helper.set_model_props(model, {**_metadata(model), LOCK_ID: self.lock_id})
-        aside = path.with_name(path.name + ".new")
-        onnx.save(model, str(aside))
-        aside.replace(path)
+        from cloister.seal.files import write_aside  # that package needs this module
+
+        if self.lock_id:
+            model = onnx.load(str(path))
+            onnx.helper.set_model_props(model, {**_metadata(model), LOCK_ID: self.lock_id})
+            write_aside(path, model.SerializeToString())
 
     def check(self, model: onnx.ModelProto) -> None:
         """Check that ``model`` has not been locked with another password; one without a name of its lock is not told.

@@ -24,7 +24,8 @@ from cloister.search import Effort as SearchEffort
 
 #: Learning rate of what is pruned or locked, as a share of a pair's: so the defaults of pairs and of pruning are.
 MENDING_RATE = 0.4
-#: Of locks by default: their trainings are shorter here than `cloister edgepro`'s, whose rate would do little in them.
+#: Of locks by default. Their trainings are half as long here as `cloister edgepro`'s or shorter, and its lower rate has
+#: not been tried in so few epochs.
 LOCKING_RATE = 0.02
 #: More points than can be lost: how far to prune is the search's choice.
 ANY_LOSS = 100.0
