@@ -104,6 +104,33 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         train(tmp_path)
 
 
+class Watch(Objective):
+    """Notes what scores are computed in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def score(self, module: nn.Module, splits: Splits) -> float:
+        self.seen.add(module(splits.normalise(splits.validation.pixels[:2])).dtype)
+        return super().score(module, splits)
+
+
+@pytest.mark.parametrize(
+    ("precision", "rough", "seen"),
+    [
+        ("bfloat16", True, torch.bfloat16),
+        ("bfloat16", False, torch.float32),
+        ("float32", True, torch.float32),
+    ],
+)
+def test_scores_are_exact_unless_rough_ones_do(precision: str, rough: bool, seen: torch.dtype) -> None:
+    recipe, watch, splits = replace(RECIPE, epochs=4, precision=precision), Watch(), digits_splits()
+    fitted = fit(network("digits", 1, 10, 5), splits, recipe, objective=watch, device="cpu", quiet=True, rough=rough)
+    assert watch.seen == {seen}
+    assert fitted.score == pytest.approx(accuracy(fitted.module, splits.validation, splits), abs=0.02)
+
+
 def test_images_are_not_moved_out_of_sight() -> None:
     recipe = Recipe(1, 64, augmentation=Augmentation(crop=8))
     with pytest.raises(TrainingError, match="8 x 8 cannot be moved by 8"):

@@ -249,7 +249,9 @@ class Attacker:
             self._places.add(folder)
         with self.progress.training(steps, folder is not None and folder.exists()):
             try:
-                return fit(copy.deepcopy(module), data, recipe, folder=folder, device=self.device, quiet=True)
+                return fit(
+                    copy.deepcopy(module), data, recipe, folder=folder, device=self.device, quiet=True, rough=True
+                )
             except TrainingError as error:
                 if "the loss of epoch" not in error.message:
                     raise

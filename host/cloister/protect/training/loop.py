@@ -142,6 +142,7 @@ def fit(
     device: str = "auto",
     name: str = "training",
     quiet: bool = False,
+    rough: bool = False,
 ) -> Fitted:
     """Train ``module``, in place.
 
@@ -155,6 +156,8 @@ def fit(
         device: "auto", "cpu", "cuda", ...
         name: for progress and messages.
         quiet: show no progress.
+        rough: score in the precision that is trained in, not in float32. A processor looks at images 2.5 times as fast
+            in bfloat16, which counts where epochs are short; a score may differ by a few images.
 
     Raises:
         TrainingError: the folder's checkpoint belongs to another run, images would be moved out of sight, or the loss
@@ -218,7 +221,8 @@ def fit(
             mean = float(total) / steps
             if not math.isfinite(mean):
                 raise TrainingError(f"{name}: the loss of epoch {epoch} is {mean}", "lower the rate, or set clip")
-            score = objective.score(module, splits)
+            with torch.autocast(place.type, torch.bfloat16, enabled=half and rough):
+                score = objective.score(module, splits)
             history.append({"loss": mean, "score": score, "seconds": time.monotonic() - began})
             if recipe.select == "last" or score >= best_score:
                 best, best_epoch, best_score = copy.deepcopy(module.state_dict()), epoch, score
