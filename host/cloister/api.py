@@ -17,11 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloister.errors import CloisterError
-from cloister.password import Password, PasswordError
+from cloister.password import Password, PasswordError, lock_of
 from cloister.protect.api import attack, edgepro, protect, prune
 from cloister.seal import Bundle, Licence, VendorKey, issue_licence, seal_bundle
 from cloister.seal.ciphers import AUTO, choose
-from cloister.seal.keys import load_content_key, load_lock, save_content_key, save_lock
+from cloister.seal.keys import (
+    load_content_key,
+    load_lock,
+    load_lock_name,
+    save_content_key,
+    save_lock,
+    save_lock_name,
+)
 from cloister.seal.licence import device_id
 from cloister.seal.record import DeviceRecord
 
@@ -67,7 +74,8 @@ def compile(  # noqa: A001 - the name that a user guesses
         winograd: 3x3 convolutions may be computed by Winograd's F(4x4, 3x3) where that takes fewer instructions; False:
             all directly, whose rounding differs slightly.
         password: what the model is locked with, or its file: refused where the model cannot be locked so. It does not
-            enter the bundle; a digest of its lock is noted beside the content key, for :func:`licence`.
+            enter the bundle; a digest of its lock is noted beside the content key, for :func:`licence`, and with or
+            without a password the name that a locked model has of its lock.
         cipher: "aegis-128l" (devices with AES instructions), "chacha20-poly1305" or "aes-256-gcm" (every device), or
             "auto": the fastest that all of ``devices`` have; without any "chacha20-poly1305".
         devices: records of devices on which it shall run (``device.record()``, ``DeviceRecord.load(path)``).
@@ -123,6 +131,9 @@ def compile(  # noqa: A001 - the name that a user guesses
     save_content_key(key_id, content_key, keys)
     if opened is not None:
         save_lock(key_id, opened.lock_digest, keys)
+    # also where no password was given: licence then refuses another lock's all the same
+    if lock := lock_of(model) or (opened.lock_id if opened else ""):
+        save_lock_name(key_id, lock, keys)
     return bundle
 
 
@@ -180,7 +191,8 @@ def licence(
 
     Raises:
         CloisterError: ``personal`` without a password.
-        PasswordError: it is not the one that the bundle was compiled with, or of another model.
+        PasswordError: it is not the one that the bundle was compiled with, of another lock than the bundle's model
+            says it has, or of another model.
     """
     opened, key_id = _password(password), bytes(bundle.header.content_key_id)
     if personal and opened is None:
@@ -208,6 +220,8 @@ def licence(
             "other channels, or to other values",
             "give the .pwd file of this very lock; or, if the model was locked anew, compile that one",
         )
+    if opened is not None:
+        opened.check_lock(load_lock_name(key_id, keys))
     return made
 
 

@@ -38,6 +38,7 @@ FINGERPRINT = 0.02
 LOCK_ID = "cloister.lock"
 #: Bytes of such a name.
 LOCK_ID_SIZE = 16
+_LOCK_ID = re.compile(rf"[0-9a-f]{{{2 * LOCK_ID_SIZE}}}").fullmatch
 
 
 class PasswordError(CloisterError):
@@ -88,7 +89,7 @@ class Password:
 
     def __post_init__(self) -> None:
         """Raises FormatError where a tensor is locked twice, nothing is locked, or ``lock_id`` is none."""
-        if self.lock_id and not re.fullmatch(rf"[0-9a-f]{{{2 * LOCK_ID_SIZE}}}", self.lock_id):
+        if self.lock_id and not _LOCK_ID(self.lock_id):
             raise FormatError("the name of a password's lock is malformed", "make it again with `cloister edgepro`")
         names = [lock.tensor for lock in self.locks]
         if not names or len(set(names)) != len(names):
@@ -257,7 +258,14 @@ class Password:
         Raises:
             PasswordError: it has.
         """
-        theirs = lock_of(model)
+        self.check_lock(lock_of(model))
+
+    def check_lock(self, theirs: str) -> None:
+        """Check that ``theirs``, a locked model's name of its lock or "", is not another lock's than this password's.
+
+        Raises:
+            PasswordError: it is.
+        """
         if theirs and self.lock_id and theirs != self.lock_id:
             raise PasswordError(
                 f"the password of {self.model!r} belongs to another lock (it is of {self.lock_id[:8]}..., the model "
@@ -290,9 +298,14 @@ class Password:
         return changed
 
 
-def lock_of(model: onnx.ModelProto) -> str:
-    """The name of the lock that a locked ONNX model says it has (:attr:`Password.lock_id`); "" where it says none."""
-    return _metadata(model).get(LOCK_ID, "")
+def lock_of(model: onnx.ModelProto | Path | str) -> str:
+    """The name of the lock that a locked ONNX model, or its file, says it has (:attr:`Password.lock_id`); "": none."""
+    if isinstance(model, Path | str):
+        import onnx
+
+        model = onnx.load(str(model), load_external_data=False)
+    found = _metadata(model).get(LOCK_ID, "")
+    return found if _LOCK_ID(found) else ""
 
 
 def _metadata(model: onnx.ModelProto) -> dict[str, str]:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from test_locked_quantised import SAMPLES, TURNED, model
 
 import cloister as api
@@ -19,8 +20,10 @@ from cloister.errors import FormatError
 from cloister.locked_quantised import quantize_locked
 from cloister.password import Password, PasswordError, lock_of
 from cloister.quantization import QuantizationError
-from cloister.seal.keys import VendorKey
+from cloister.seal.errors import KeyFileError
+from cloister.seal.keys import VendorKey, load_lock_name, raw_public
 
+DEVICE = raw_public(X25519PrivateKey.generate().public_key())
 OURS, THEIRS = replace(TURNED, lock_id="0123456789abcdef" * 2), replace(TURNED, lock_id="fedcba9876543210" * 2)
 
 
@@ -83,6 +86,31 @@ def test_what_forgets_the_password_is_told(locked: Path, tmp_path: Path, monkeyp
         arguments = ["compile", locked, "-o", tmp_path / "m.clb", *given]
         result = CliRunner().invoke(cloister, [str(argument) for argument in arguments], catch_exceptions=False)
         assert result.exit_code == 0 and ("without --password" in result.output) == warned
+
+
+def test_a_licence_takes_no_other_locks_password_however_its_bundle_was_compiled(locked: Path, tmp_path: Path) -> None:
+    VendorKey.generate().save(tmp_path)
+    for given in (None, OURS):
+        bundle = api.compile(locked, password=given, keys=tmp_path)
+        assert api.licence(bundle, DEVICE, password=OURS, keys=tmp_path).has_password
+        assert api.licence(bundle, DEVICE, password=TURNED, keys=tmp_path).has_password, "it has no name to compare"
+        with pytest.raises(PasswordError, match=r"another lock \(it is of fedcba98\.\.\., the model of 01234567"):
+            api.licence(bundle, DEVICE, password=THEIRS, keys=tmp_path)
+    nameless = api.compile(model(), keys=tmp_path)
+    assert api.licence(nameless, DEVICE, password=THEIRS, keys=tmp_path).has_password
+    note = next((tmp_path / "content").glob("*.lock-name"))
+    note.write_text("0123")
+    with pytest.raises(KeyFileError, match=r"2 bytes instead of 16"):
+        load_lock_name(bytes.fromhex(note.stem), tmp_path)
+
+
+def test_metadata_that_is_no_name_of_a_lock_is_none(tmp_path: Path) -> None:
+    VendorKey.generate().save(tmp_path)
+    made = model()
+    onnx.helper.set_model_props(made, {"cloister.lock": "../yes"})
+    assert lock_of(made) == ""
+    bundle = api.compile(made, keys=tmp_path)
+    assert api.licence(bundle, DEVICE, password=OURS, keys=tmp_path).has_password
 
 
 @pytest.mark.parametrize("name", ["x", "0" * 31, "0" * 33, "A" * 32, "0" * 32 + "\n"])

@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import onnx
 
 from cloister.api import compile as compile_model
 from cloister.cli.common import Dim, NewFile, Size, begins, compile_progress, human, show_facts
@@ -132,9 +131,9 @@ def compile(  # noqa: A001
     }
     if bundle.is_pair:
         facts |= pair_facts(bundle)
-    if password is None and (lock := lock_of(onnx.load(str(model), load_external_data=False))):
+    if password is None and (lock := lock_of(model)):
         facts["WARNING"] = f"the model is locked ({lock[:8]}...), and without --password nothing checks that no " \
-                           "output shows a locked tensor, or that a licence has this lock's password"  # fmt: skip
+                           "output shows a locked tensor"  # fmt: skip
     if embed:
         from cloister.compile.emit_c import write_embedded
 

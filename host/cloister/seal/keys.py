@@ -21,6 +21,9 @@ PRIVATE_NAME = "vendor.key"
 PUBLIC_NAME = "vendor.pub"
 #: Of the notes beside content keys that tell which channels are locked.
 LOCK_SUFFIX = ".lock"
+#: Of the notes that tell which lock it is.
+LOCK_NAME_SUFFIX = ".lock-name"
+DAMAGED_NOTE = "restore it from your backup, or delete it"
 
 
 def default_key_dir() -> Path:
@@ -161,15 +164,30 @@ def load_lock(key_id: bytes, directory: Path | None = None) -> bytes | None:
         KeyFileError: the file is damaged.
     """
     path = content_key_path(key_id, directory).with_suffix(LOCK_SUFFIX)
-    return _hexadecimal(path, "note of a lock", "restore it from your backup, or delete it") if path.is_file() else None
+    return _hexadecimal(path, "note of a lock", DAMAGED_NOTE) if path.is_file() else None
 
 
-def _hexadecimal(path: Path, what: str, remedy: str) -> bytes:
-    """32 bytes that stand in a file as hexadecimal digits."""
+def save_lock_name(key_id: bytes, lock_id: str, directory: Path | None = None) -> None:
+    """Note beside a content key the name of the lock of what it seals (``Password.lock_id``)."""
+    write_aside(content_key_path(key_id, directory).with_suffix(LOCK_NAME_SUFFIX), f"{lock_id}\n".encode(), 0o600)
+
+
+def load_lock_name(key_id: bytes, directory: Path | None = None) -> str:
+    """What :func:`save_lock_name` noted; "" where nothing was.
+
+    Raises:
+        KeyFileError: the file is damaged.
+    """
+    path = content_key_path(key_id, directory).with_suffix(LOCK_NAME_SUFFIX)
+    return _hexadecimal(path, "note of a lock's name", DAMAGED_NOTE, 16).hex() if path.is_file() else ""
+
+
+def _hexadecimal(path: Path, what: str, remedy: str, size: int = 32) -> bytes:
+    """``size`` bytes that stand in a file as hexadecimal digits."""
     try:
         found = bytes.fromhex(read_file(path, what, 1 << 10).decode("ascii"))
     except ValueError as error:
         raise KeyFileError(f"{path} is no {what}", remedy) from error
-    if len(found) != 32:
-        raise KeyFileError(f"{path} has {len(found)} bytes instead of 32", remedy)
+    if len(found) != size:
+        raise KeyFileError(f"{path} has {len(found)} bytes instead of {size}", remedy)
     return found
