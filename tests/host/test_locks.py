@@ -214,15 +214,16 @@ def test_a_channel_that_the_layer_has_not_is_named() -> None:
     ("output", "reason"),
     [
         ("c3", "'c3' leaves the TA and is the locked tensor 'c3'"),
-        ("r3", "at most moved, pooled, scaled, added to or activated"),
-        ("a", "at most moved, pooled, scaled, added to or activated"),
-        ("c4", r"'c4' leaves the TA on the way to the answer \(node .* reads it\) and is computed from"),
+        ("r3", "at most moved, pooled, scaled, added to, activated or mixed"),
+        ("a", "at most moved, pooled, scaled, added to, activated or mixed"),
+        ("d6", r"'d6' leaves the TA on the way to the answer \(node .* reads it\) and is computed from"),
         ("r1", ""),
     ],
 )
 def test_outputs_that_show_what_a_lock_hides_are_refused(output: str, reason: str) -> None:
     model = network()
-    model.graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, [1, 20, 8, 8]))
+    shape = [1, 50] if output == "d6" else [1, 20, 8, 8]
+    model.graph.output.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, shape))
     password = Password("test", [lock("c3", 20)])
     if not reason:
         compile_onnx(model, password=password)
@@ -234,7 +235,7 @@ def test_outputs_that_show_what_a_lock_hides_are_refused(output: str, reason: st
     with pytest.raises(PasswordError, match="no layer that computes 'c3', or the normal world sees") as caught:
         issue_licence(bundle, key, device, vendor, password=password)
     assert "compile --password" in caught.value.remedy
-    issue_licence(bundle, key, device, vendor, password=Password("test", [lock("c5", 30)]))
+    issue_licence(bundle, key, device, vendor, password=Password("test", [lock("d7", 33)]))
 
 
 def test_an_output_of_an_8_bit_model_that_shows_a_lock_cannot_be_licensed_either(tmp_path: Any) -> None:
@@ -242,7 +243,8 @@ def test_an_output_of_an_8_bit_model_that_shows_a_lock_cannot_be_licensed_either
     model.graph.output.append(onnx.helper.make_tensor_value_info("r3", onnx.TensorProto.FLOAT, [1, 20, 8, 8]))
     small = quantised(model, floats(16, 3, 8, 8, seed=4), tmp_path)
     layers = compile_onnx(small).layers
-    assert layer_id("c3") not in layers and layer_id("y") not in layers and layer_id("c1") in layers
+    assert layer_id("c3") not in layers and layer_id("y") not in layers and layer_id("c5") in layers
+    assert layer_id("c1") not in layers, "c3 has as many channels as it reads: whoever sees it solves for those"
 
 
 @pytest.mark.parametrize(
@@ -281,6 +283,58 @@ def test_what_can_be_read_off_the_answer_takes_no_lock(nodes: list[onnx.NodeProt
         if name in seen or name in lockable:
             with refused:
                 compile_onnx(model, password=Password("test", [lock(name, 8)]))
+
+
+#: A second output beside the answer: its nodes, its constants, and whether it tells c1 (8 channels of 4 x 4).
+BESIDE = [
+    ([node("Sum", "c1", "z")], {}, True),
+    ([node("Sum", "c1 c2", "z")], {}, True),
+    ([node("PRelu", "c1 k", "z")], {"k": floats(8, 1, 1)}, True),
+    ([node("LRN", "c1", "z", size=3)], {}, True),
+    ([node("InstanceNormalization", "c1 k l", "z")], {"k": floats(8), "l": floats(8)}, True),
+    ([node("LayerNormalization", "c1 k", "z", axis=-1)], {"k": floats(4)}, True),
+    ([node("Conv", "c1 k", "z")], {"k": np.eye(8, dtype=np.float32).reshape(8, 8, 1, 1)}, True),
+    ([node("Conv", "c1 k", "z", group=8)], {"k": floats(8, 1, 3, 3)}, True),
+    ([node("Conv", "c1 k", "z")], {"k": floats(8, 8, 3, 3)}, True),
+    ([node("Conv", "c1 k", "z")], {"k": floats(3, 8, 3, 3)}, False),
+    ([node("Conv", "c1 k", "z", group=2)], {"k": floats(4, 4, 1, 1)}, False),
+    ([node("MatMul", "c1 k", "z")], {"k": floats(4, 2)}, True),
+    ([node("Flatten", "c1", "f"), node("MatMul", "f k", "z")], {"k": np.eye(128, dtype=np.float32)}, True),
+    ([node("Flatten", "c1", "f"), node("Gemm", "f k", "z")], {"k": floats(128, 128)}, True),
+    ([node("Flatten", "c1", "f"), node("Gemm", "f k", "z", transB=1)], {"k": floats(10, 128)}, False),
+    ([node("Flatten", "c1", "f"), node("Gemm", "f k f", "z")], {"k": floats(128, 128)}, True),
+    ([node("Relu", "c1", "r"), node("ArgMax", "r", "z", axis=1)], {}, False),
+]
+
+
+@pytest.mark.parametrize(("nodes", "constants", "told"), BESIDE, ids=lambda each: getattr(each, "op_type", None))
+def test_another_output_shows_no_locked_channel_by_whatever_operator(
+    nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray[Any, Any]], told: bool
+) -> None:
+    layers = [
+        node("Conv", "x w1 b1", "c1", pads=[1] * 4),
+        node("Conv", "x w2 b2", "c2", pads=[1] * 4),
+        node("Relu", "c1", "r1"),
+        node("Flatten", "r1", "flat"),
+        node("Gemm", "flat w", "y"),
+    ]
+    constants = constants | {"w1": floats(8, 3, 3, 3), "b1": floats(8), "w2": floats(8, 3, 3, 3), "b2": floats(8)}
+    kinds = {"z": onnx.TensorProto.INT64} if nodes[-1].op_type == "ArgMax" else {}
+    model = build([*layers, *nodes], {"x": [1, 3, 4, 4]}, ["y", "z"], constants | {"w": floats(128, 10)}, 21, kinds)
+    password = Password("test", [lock("c1", 8)])
+    assert (layer_id("c1") in compile_onnx(model).layers) == (not told), "what the TA takes a lock for"
+    with pytest.raises(PasswordError, match="'z' leaves the TA and is") if told else nullcontext():
+        compile_onnx(model, password=password)
+
+
+def test_an_answer_may_have_more_values_than_what_it_is_computed_from() -> None:
+    layers = [node("Conv", "x w b", "c"), node("GlobalAveragePool", "c", "p"), node("Flatten", "p", "f")]
+    constants = {"w": floats(8, 3, 3, 3), "b": floats(8), "k": floats(8, 100), "one": np.eye(8, 100, dtype=np.float32)}
+    for weights, fits in (("k", True), ("one", False)):
+        used = {name: constants[name] for name in ("w", "b", weights)}
+        model = build([*layers, node("Gemm", f"f {weights}", "y")], {"x": [1, 3, 8, 8]}, ["y"], used)
+        with nullcontext() if fits else pytest.raises(PasswordError, match="'y' leaves the TA"):
+            compile_onnx(model, password=Password("test", [lock("c", 8)]))
 
 
 def test_a_password_that_is_none_is_refused_by_the_engine() -> None:

@@ -197,6 +197,15 @@ def test_group_normalization_that_does_not_fit_is_refused(
         compile_onnx(model)
 
 
+def test_group_normalization_whose_result_is_declared_otherwise_is_refused() -> None:
+    build = Build(0, 21)
+    inputs = [build.input(build.values((1, 6, 2))), *(build.constant(build.values((6,))) for _ in range(2))]
+    model = build.model([build.node("GroupNormalization", inputs, num_groups=3)])
+    model.graph.output[0].type.tensor_type.shape.Clear()
+    with pytest.raises(UnsupportedModelError, match=r"shape of Y = \(\): must be that of X, \(1, 6, 2\)"):
+        compile_onnx(model)
+
+
 @property_settings
 @given(st.data(), seeds(), shapes(1, 5, 4))
 def test_layer_normalization(data: st.DataObject, seed: int, shape: tuple[int, ...]) -> None:

@@ -9,25 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+import numpy as np
 import onnx
 
 from cloister.compile.arrangement import Arrangement, lower
-from cloister.ir.graph import Graph, Node
-from cloister.ir.passes.reshape import RESHAPES
-from cloister.ops.base import find
+from cloister.ir.graph import Array, Graph, Node
 from cloister.password import Password, PasswordError
 
-#: Operators through which the elements of an operand can be read, or sums of each channel's, which a lock scales and
-#: shifts as well.
-MOVERS = RESHAPES | {
-    "Identity", "Transpose", "QuantizeLinear", "DequantizeLinear", "int8::Table", "Cast", "Dropout",
-    "Concat", "Slice", "Split", "Pad", "Gather", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Resize", "Upsample",
-    "MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceSum",
-    "Softmax", "LogSoftmax", "BatchNormalization",
-}  # fmt: skip
-#: The same where the other operand is known: a constant, or what the leaked weights and the model's input give. Even
-#: of two locked operands a line fit tells both.
-SCALERS = {"Add", "Sub", "Mul", "Div", "Min", "Max", "Pow"}
+#: Operators that tell nothing of a tensor's channels but which element is the largest.
+CHOOSERS = frozenset({"ArgMax", "ArgMin"})
+#: Products with constant weights, which may mix what they read. Every other operator, also one that is added one day,
+#: is taken to show it: elements moved, pooled, scaled, normalised or activated, through each of which a line can be
+#: fitted, as whoever has the leaked weights and the model's input knows what else goes in.
+MIXERS = frozenset({"Conv", "int8::Conv", "Gemm", "int8::Gemm", "MatMul"})
 #: Lockable tensors that an error names.
 NAMED = 8
 
@@ -65,7 +59,11 @@ def check_visible(graph: Graph, tensors: Iterable[str], visible: Iterable[str] |
             if at in locked:
                 raise PasswordError(
                     f"{name!r} leaves the TA and is the locked tensor {locked[at]!r}"
-                    + ("" if at == name else ", at most moved, pooled, scaled, added to or activated"),
+                    + (
+                        ""
+                        if at == name
+                        else ", at most moved, pooled, scaled, added to, activated or mixed into as many values"
+                    ),
                     "lock another layer, or take this output out of the model",
                 )
         reader = next((node for node in graph.nodes if name in node.inputs), None)
@@ -80,7 +78,8 @@ def check_visible(graph: Graph, tensors: Iterable[str], visible: Iterable[str] |
 
 def _readable(graph: Graph, name: str, producers: Mapping[str, Node]) -> dict[str, None]:
     """``name`` and all tensors whose elements, or sums of a channel's, whoever sees it can read off it."""
-    return _back(name, lambda tensor: _before(graph, producers.get(tensor)))
+    answer = name == graph.outputs[0]
+    return _back(name, lambda tensor: _before(graph, producers.get(tensor), answer))
 
 
 def _back(name: str, sources: Callable[[str], Iterable[str]]) -> dict[str, None]:
@@ -95,14 +94,40 @@ def _back(name: str, sources: Callable[[str], Iterable[str]]) -> dict[str, None]
     return found
 
 
-def _before(graph: Graph, node: Node | None) -> list[str]:
-    """The tensors that can be read off a node's result."""
-    if node is None:
+def _before(graph: Graph, node: Node | None, answer: bool) -> list[str]:
+    """The tensors that can be read off a node's result, which is the answer's or another output's."""
+    if node is None or node.op in CHOOSERS:
         return []
-    given = [operand for operand in node.inputs if operand and graph.constant(operand) is None]
-    operator = find(node.op)
-    activates = operator is not None and operator.activation(node, graph) is not None
-    return given if node.op in MOVERS | SCALERS or activates else []
+    read = node.inputs[1:] if node.op in MIXERS and _mixes(graph, node, answer) else node.inputs
+    return [operand for operand in read if operand and graph.constant(operand) is None]
+
+
+def _mixes(graph: Graph, node: Node, answer: bool) -> bool:
+    """Whether a product hides each element of its first operand among others.
+
+    No output may read one alone, as those of a depthwise convolution do. Of anything but the answer outputs must be
+    fewer than what they read as well: otherwise whoever has the weights solves for it. An answer may have as many
+    values (100 classes of 64 features, an embedding): what it tells is for the licence to limit.
+    """
+    by_output = _by_output(graph, node)
+    if by_output is None:
+        return False
+    outputs, read = len(by_output) // int(node.attrs.get("group", 1)), by_output.shape[1]
+    alone = np.any(by_output.reshape(*by_output.shape[:2], -1) != 0, axis=2).sum(axis=1) == 1
+    return not alone.any() and (answer or outputs < read)
+
+
+def _by_output(graph: Graph, node: Node) -> Array | None:
+    """A product's weights (outputs, channels read, ...); None where they are not constant or channels stay apart."""
+    weights = graph.constant(node.input(1))
+    if weights is None or weights.ndim < 2 or node.attrs.get("transA", 0):
+        return None
+    if node.op.endswith("Conv"):
+        return weights
+    # A product of more than tokens (N, tokens, channels) sums along a row of an image, not over its channels.
+    if weights.ndim > 2 or len(graph.shape(node.inputs[0])) > 3:
+        return None
+    return weights if node.op == "Gemm" and node.attrs.get("transB", 0) else weights.T
 
 
 def _source(name: str, producers: Mapping[str, Node], locked: Mapping[str, str]) -> str | None:

@@ -118,6 +118,8 @@ class GroupNormalization(Centred):
             return [*problems, self.problem(node, reason, "shape of X", shape)]
         if groups < 1 or shape[1] % groups:
             return [*problems, self.problem(node, f"must divide the {shape[1]} channels", "num_groups", groups)]
+        if (told := graph.shape(node.outputs[0])) != shape:  # ONNX infers none, and so believes what a model says
+            problems.append(self.problem(node, f"must be that of X, {shape}", "shape of Y", told))
         for name in node.inputs[1:3]:
             if graph.shape(name) != shape[1:2]:
                 reason = f"needs {shape[1:2]}, one for each channel"
