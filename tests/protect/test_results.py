@@ -313,7 +313,7 @@ def test_a_command_makes_what_there_are_records_of_and_no_more() -> None:
     bounds = ("white box", "black box")
     some = [attacked(name, seed) for seed in (0, 1) for name in (*bounds, "mixed", "runs seen")]
     assert commands([*some, attacked("pruned", 1)]) == [
-        f"{start} --seeds 0,1 --variant mixed --only attacks",
+        f"{start} --seeds 0,1 --variant mixed --variant 'runs seen' --only attacks",
         f"{start} --seeds 1 --variant pruned --only attacks",
     ], "bounds come with every run"
     assert commands([attacked(name, 2) for name in bounds]) == [f"{start} --seeds 2 --only attacks"]

@@ -20,10 +20,12 @@ from cloister.protect.training import network
 
 TITLE = "Attacks"
 
-#: What is attacked: locks as ``edgepro`` names them, and the pruned network in clear.
-DEFAULT = ("turned", "mixed", "published", "pruned")
-#: The lock that is also attacked by reading an authorised run, which the compiler would have to show.
-SEEN = "mixed"
+#: What is attacked: locks as ``edgepro`` names them, the pruned network in clear, and :data:`SEEN` by reading an
+#: authorised run, which the compiler would have to show.
+DEFAULT = ("turned", "mixed", "published", "pruned", "runs seen")
+#: What can be.
+VARIANTS = (*DEFAULT, "constants")
+SEEN = "turned"
 #: The bounds, as records name them.
 WHITE, BLACK = "white box", "black box"
 #: The budget that locks are judged by, and the points that an attacker may be above the black box then.
@@ -32,7 +34,7 @@ MOST, ABOVE = "10 % of the data", 2.0
 
 def wanted(_model: str) -> tuple[str, ...]:
     """Names of what a plain run makes."""
-    return (WHITE, *DEFAULT, "runs seen", BLACK)
+    return (WHITE, *DEFAULT, BLACK)
 
 
 def effort(case: Case, share: float) -> Effort:
@@ -62,7 +64,7 @@ def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = DEF
     """A record for each target and both bounds: under ``attacks`` the bench's, under ``method`` what attackers did."""
     splits = context.splits(case)
     if case.network == "digits" and variants == DEFAULT:
-        variants = ("turned", "pruned")
+        variants = ("turned", "pruned", "runs seen")
 
     def attack(*targets: Exposed, attacks: tuple[str, ...] | None = None) -> list[Record]:
         return bench(
@@ -73,8 +75,7 @@ def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = DEF
         ).records  # fmt: skip
 
     records = []
-    seen = ("runs seen",) if SEEN in variants or case.network == "digits" else ()
-    for name in (WHITE, *variants, *seen, BLACK):
+    for name in (WHITE, *variants, BLACK):
 
         def measure(name: str = name) -> Record:
             if name.endswith("box"):  # the bench always runs both; what is there is not computed again
@@ -181,9 +182,10 @@ def parts(records: list[Record]) -> list[str | Table]:
     """The section: how hard attackers tried, the best of them, and tables and plots for each network."""
     models = list(dict.fromkeys(model for model, _ in grouped(records)))
     found: list[str | Table] = [
-        "The attacks, and what attackers are given, are described in [attacks.md](attacks.md). `turned`, `mixed` and "
-        "`published` are locked networks whose locked weights have all leaked, `pruned` is the pruned network in "
-        f"clear; `{SEEN}, runs seen` shows all locked tensors of authorised runs, which the compiler refuses to plan. "
+        "The attacks, and what attackers are given, are described in [attacks.md](attacks.md). `turned`, `mixed`, "
+        "`published` and `constants` are locked networks whose locked weights have all leaked, `pruned` is the pruned "
+        f"network in clear; `{SEEN}, runs seen` shows all locked tensors of authorised runs, which the compiler "
+        "refuses to plan. "
         "The white box is the unprotected network in clear; the black box answers labels, and no more. "
         f"In full, attackers train {Effort().steps:,} steps; with fewer they are weaker than they could be, and so is "
         "the black box. Trainings are whole passes over their images, at least one, so steps are rounded: with a tenth "

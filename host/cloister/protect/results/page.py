@@ -25,8 +25,8 @@ EXPERIMENTS: dict[str, ModuleType] = {
 }  # fmt: skip
 #: By experiment, what its ``run`` takes as variants.
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "victim": (), "edgepro": tuple(edgepro.VARIANTS), "prune": tuple(pruning.VARIANTS), "attacks": attacks.DEFAULT,
-    "tenth": attacks.DEFAULT[:-1],
+    "victim": (), "edgepro": tuple(edgepro.VARIANTS), "prune": tuple(pruning.VARIANTS), "attacks": attacks.VARIANTS,
+    "tenth": ("turned", "mixed", "published", "constants"),
     "mirror": tuple(dict.fromkeys(name for names in STRATEGIES.values() for name in names)),
 }  # fmt: skip
 PROGRAM = "python -m cloister.protect.results"
