@@ -81,14 +81,19 @@ class Password:
         locks: one for each locked layer.
         lock_id: 32 hexadecimal digits that the locked ONNX file has as well (:meth:`stamp`), or "". They are random, so
             they tell nothing of the locks.
+        jitter: share of itself by which a value may differ from device to device (``LockSettings.jitter``); None: the
+            password does not say.
     """
 
     model: str
     locks: Sequence[Lock]
     lock_id: str = ""
+    jitter: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises FormatError where a tensor is locked twice, nothing is locked, or ``lock_id`` is none."""
+        """Raises FormatError where nothing is locked, a tensor twice, ``lock_id`` is no name or ``jitter`` no share."""
+        if self.jitter is not None and not 0 <= self.jitter < 1:
+            raise FormatError(f"a password's jitter is {self.jitter}", "make it again with `cloister edgepro`")
         if self.lock_id and not _LOCK_ID(self.lock_id):
             raise FormatError("the name of a password's lock is malformed", "make it again with `cloister edgepro`")
         names = [lock.tensor for lock in self.locks]
@@ -115,11 +120,11 @@ class Password:
         """Number of locked channels."""
         return sum(lock.channels.size for lock in self.locks)
 
-    def _content(self) -> bytes:
+    def _content(self, **more: object) -> bytes:
         entries = [{"tensor": lock.tensor, "channels": int(lock.channels.size)} for lock in self.locks]
         # passwords without it have the same bytes, and so the same fingerprints, as before there was one
         named = {"lock": self.lock_id} if self.lock_id else {}
-        text = json.dumps({"model": self.model, **named, "locks": entries}, ensure_ascii=True).encode()
+        text = json.dumps({"model": self.model, **named, **more, "locks": entries}, ensure_ascii=True).encode()
         arrays = b"".join(
             lock.channels.astype("<u2").tobytes()
             + lock.scales.astype("<f4").tobytes()
@@ -130,7 +135,8 @@ class Password:
 
     def to_bytes(self) -> bytes:
         """The file's bytes; docs/formats.md describes them."""
-        content = self._content()
+        # not part of the id and of devices' differences, which are then as before passwords said it
+        content = self._content(**({} if self.jitter is None else {"jitter": self.jitter}))
         return content + hashlib.sha256(content).digest()
 
     @staticmethod
@@ -153,6 +159,7 @@ class Password:
             head = json.loads(content[_HEAD.size : _HEAD.size + size])
             entries = [(str(entry["tensor"]), int(entry["channels"])) for entry in head["locks"]]
             model, lock_id = str(head["model"]), str(head.get("lock", ""))
+            jitter = float(head["jitter"]) if "jitter" in head else None
             b"".join(tensor.encode() for tensor, _ in entries)  # JSON can name what UTF-8 cannot
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise FormatError(f"{what} has no readable head: {error}", remedy) from error
@@ -168,7 +175,7 @@ class Password:
             values = np.frombuffer(content, "<f4", count, at + 6 * count).astype(np.float32)
             locks.append(Lock(tensor, channels, scales, values))
             at += 10 * count
-        return Password(model, tuple(locks), lock_id)
+        return Password(model, tuple(locks), lock_id, jitter)
 
     def write(self, path: Path) -> None:
         """Write the file, readable by the user alone; aside first, then renamed."""
@@ -202,7 +209,16 @@ class Password:
         Args:
             device: its id, as licences have it (SHA-256 of its public key).
             share: at most the jitter that the lock was trained with.
+
+        Raises:
+            PasswordError: the lock was trained with less.
         """
+        if self.jitter is not None and share > self.jitter:
+            raise PasswordError(
+                f"the password of {self.model!r} cannot be made a device's own: its values would differ by {share:g} "
+                f"of themselves, and the lock was trained with a jitter of {self.jitter:g}",
+                f"lock the model with LockSettings(jitter={share:g}), or give every device the same password",
+            )
         signs = self._signs(device)
         locks, at = [], 0
         for lock in self.locks:

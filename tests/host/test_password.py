@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import stat
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,6 +118,22 @@ def test_a_head_that_makes_no_sense_is_named(head: bytes) -> None:
     content = PASSWORD.to_bytes()[:12] + len(head).to_bytes(4, "little") + head + bytes(10)
     with pytest.raises(FormatError, match="no readable head"):
         Password.from_bytes(content + hashlib.sha256(content).digest())
+
+
+def test_a_lock_that_was_trained_with_less_jitter_gets_no_password_for_each_device() -> None:
+    for jitter, fits in ((None, True), (0.02, True), (0.05, True), (0.01, False), (0.0, False)):
+        password = Password.from_bytes(replace(PASSWORD, jitter=jitter).to_bytes())
+        assert password.jitter == jitter and password.id == PASSWORD.id
+        with nullcontext() if fits else pytest.raises(PasswordError, match=r"differ by 0\.02 .* jitter of 0"):
+            own = password.for_device(b"device")
+            assert own.id == PASSWORD.for_device(b"device").id, "differences do not depend on what a file says of them"
+    for wrong in (float("nan"), -0.1, 1.0):
+        with pytest.raises(FormatError, match="jitter"):
+            replace(PASSWORD, jitter=wrong)
+        head = json.dumps({"model": "m", "jitter": wrong, "locks": []}).encode()
+        content = PASSWORD.to_bytes()[:12] + len(head).to_bytes(4, "little") + head
+        with pytest.raises(FormatError):
+            Password.from_bytes(content + hashlib.sha256(content).digest())
 
 
 def test_a_devices_password_tells_whose_it_is() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar, Literal
 from weakref import WeakSet
 
 import pytest
@@ -67,6 +68,27 @@ def shares(pixels: torch.Tensor) -> list[float]:
     """Of each class."""
     classes = pixels[:, 0, 0, 0].round().long()
     return (torch.bincount(classes, minlength=CLASSES) / len(classes)).tolist()
+
+
+class Told(nn.Module):
+    """Notes whether it is in training mode, and in what precision products are computed."""
+
+    seen: ClassVar[set[tuple[bool, bool]]] = set()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.add((self.training, torch.is_autocast_enabled("cpu")))
+        return x
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_attackers_choose_in_the_precision_that_they_train_in(precision: Literal["bfloat16", "float32"]) -> None:
+    splits = by_class(100)
+    effort = Effort((1.0,), rates=(0.05,), epochs=2, steps=4, precision=precision)
+    at_work = Attacker(Seen(splits), splits, lambda _seed: small(4), effort, 0, None, "cpu", splits.train)
+    Told.seen.clear()
+    at_work.train({"told": nn.Sequential(Told(), small(4))}, splits.train, "key")
+    half = precision == "bfloat16"
+    assert Told.seen == {(True, half), (False, half)}
 
 
 def test_statistics_are_of_all_classes() -> None:

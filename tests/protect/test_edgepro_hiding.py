@@ -49,22 +49,27 @@ def images() -> torch.Tensor:
 
 
 def told(made: Locked, tell: str, kind: float) -> float:
-    """How well a look tells channels of that scale from the others that are not locked: 0.5 not at all, 1 always."""
+    """How well a look tells channels of that scale from the others that are not locked: 0.5 not at all, 1 always.
+
+    The mean over layers, whichever side locked channels lean to in each; some lean is chance, as layers are narrow.
+    """
     module, chances = made.module, []
     for name, lock in made.locks.items():  # earlier layers are opened, as whoever has found out about them can
         _mean, looks = looks_of(module, name, images(), tell)
         others = torch.ones(len(looks), dtype=torch.bool)
         others[lock.channels] = False
         pairs = looks[lock.channels[lock.scales == kind], None] - looks[others]
-        chances.append(float((pairs > 0).double().mean()))
+        chance = float((pairs > 0).double().mean())
+        chances.append(max(chance, 1 - chance))
         module = fold_in(module, {name: lock})
-    return max(np.mean(chances), 1 - np.mean(chances))
+    return float(np.mean(chances))
 
 
 @pytest.mark.parametrize("tell", TELLS)
 @pytest.mark.parametrize("kind", [TURNED, CONSTANT], ids=["turned", "constant"])
 def test_no_look_of_a_channel_tells_whether_it_is_locked(tell: str, kind: float) -> None:
-    assert told(locked(HIDE, 0), tell, kind) < 0.66
+    # constants are few in each layer, and are told better (docs/edgepro.md, "What gives a channel away")
+    assert told(locked(HIDE, 0), tell, kind) < (0.66 if kind == TURNED else 0.75)
 
 
 def test_without_hiding_weights_and_skewness_tell_what_was_turned() -> None:

@@ -59,9 +59,15 @@ class Locked:
         """The model as it computes with the password; must not be shipped."""
         return fold_in(self.module, self.locks)
 
+    @property
+    def jitter(self) -> float | None:
+        """By what share of themselves values may differ from device to device; None: the report does not say."""
+        found: float | None = self.report.get("settings", {}).get("jitter")
+        return found
+
     def password(self, name: str) -> Password:
         """The password, for a model of that name."""
-        return to_password(self.locks, name, self.lock_id)
+        return to_password(self.locks, name, self.lock_id, self.jitter)
 
     def export(self, path: Path) -> Path:
         """Write the locked model as ONNX, with the name of its lock."""

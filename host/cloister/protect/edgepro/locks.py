@@ -97,7 +97,7 @@ def fold_out(module: nn.Module, locks: Locks) -> nn.Module:
     return copied
 
 
-def to_password(locks: Locks, model: str, lock_id: str = "") -> Password:
+def to_password(locks: Locks, model: str, lock_id: str = "", jitter: float | None = None) -> Password:
     """The password file's form; layers are named by the tensors that export gives them."""
     return Password(
         model,
@@ -111,6 +111,7 @@ def to_password(locks: Locks, model: str, lock_id: str = "") -> Password:
             for name, lock in locks.items()
         ],
         lock_id,
+        jitter,
     )
 
 

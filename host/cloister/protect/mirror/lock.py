@@ -56,7 +56,7 @@ class LockedPair:
     def password(self, name: str) -> Password:
         """The password, for a model of that name; it names the CPM's layers as ``cpm.onnx`` does."""
         locks = {path.removeprefix(CPM): lock for path, lock in self.locked.locks.items()}
-        return to_password(locks, name, self.locked.lock_id)
+        return to_password(locks, name, self.locked.lock_id, self.locked.jitter)
 
     def save(self, folder: Path, name: str) -> None:
         """Write ``backbone.onnx``, ``cpm.onnx``, ``password.pwd`` and ``report.json`` into ``folder``.
