@@ -109,6 +109,24 @@ def test_pruning_undoes_a_lock_to_0() -> None:
     assert "most active set to 0" in found["start"], "what is locked to 0 shouts where it is not"
 
 
+@cache
+def unlike_zero(turned_share: float) -> Locked:
+    """A lock to 0.5 to 2 means of a tenth of the channels, or of turned channels, the default of `cloister edgepro`."""
+    recipe = replace(LOCKING, epochs=6, rate=0.03)
+    settings = LockSettings(constant_share=0.1 if not turned_share else 0.0, turned_share=turned_share, recipe=recipe)
+    return lock_model(victim(), digits_splits(), settings, device="cpu", quiet=True, chance=SeededChance(0))
+
+
+def test_constants_other_than_0_are_no_answer_to_pruning_and_masks_and_turned_channels_are() -> None:
+    constants, channels = unlike_zero(0.0), unlike_zero(0.5)
+    assert max(direct(constants), direct(channels)) < 0.3
+    effort = replace(EFFORT, steps=4)
+    found = {name: attacked(prune.run, made, effort)["prune"]["accuracy"]
+             for name, made in (("constants", constants), ("turned", channels))}  # fmt: skip
+    assert found["constants"] > 0.6 > 0.3 > found["turned"]
+    assert attacked(mask.run, constants)["mask"]["accuracy"] > 0.85
+
+
 def right(made: Locked, tell: str) -> float:
     """Share of the channels that are told right, whether turned or not: 0.5 by chance."""
     splits, layers = digits_splits(), lockable(made.module)
