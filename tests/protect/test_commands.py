@@ -171,6 +171,24 @@ def test_nothing_is_written_among_the_data(name: str, tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "kept"),
+    [
+        ("edgepro", ["--precision", "bfloat16", "--without-uniform", "0.5"], {"without_uniform": 0.5}),
+        ("prune", ["--precision", "bfloat16"], {}),
+    ],
+)
+@pytest.mark.usefixtures("place")
+def test_how_it_is_trained_is_in_the_report(
+    name: str, options: list[str], kept: dict[str, float], tmp_path: Path
+) -> None:
+    given = [name, "wrong_models:net", "--checkpoint", "net.pt", "--data", "data.npz", "--device", "cpu", *QUICK[name]]
+    CliRunner().invoke(command, [*given, *options, "-o", str(tmp_path)], catch_exceptions=False)
+    settings = json.loads((tmp_path / "report.json").read_text())["settings"]
+    assert settings["recipe"]["precision"] == "bfloat16" and settings["recipe"]["epochs"] == 1
+    assert {key: settings[key] for key in kept} == kept
+
+
 @pytest.mark.usefixtures("place")
 def test_what_is_read_is_never_overwritten(tmp_path: Path) -> None:
     for name, written in (("edgepro", "locked.onnx"), ("prune", "pruned.onnx"), ("prune", "pruned_int8.onnx")):

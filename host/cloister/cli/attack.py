@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from cloister.cli.common import show_facts, show_table
-from cloister.cli.training import Training, training_command
+from cloister.cli.training import PRECISION, Training, training_command
 from cloister.errors import CloisterError
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ Examples:
     click.option("--steps", type=click.IntRange(1), help="Of each training [default: 2000]."),
     click.option("--rates", help="Learning rates that are tried, with commas [default: 0.01,0.05,0.2]; those of the "
                  "search for a mask stay 0.02,0.2."),
-    click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True,
-                 help="Of trainings; auto is bfloat16 on a GPU."),
+    PRECISION,
 )  # fmt: skip
 def attack(
     training: Training, locked: Path | None, password: Path | None, seen: tuple[str, ...], pruned: tuple[Path, ...],

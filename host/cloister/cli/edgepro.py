@@ -8,7 +8,7 @@ import shlex
 import click
 
 from cloister.cli.common import show_facts, show_table
-from cloister.cli.training import Training, training_command
+from cloister.cli.training import PRECISION, Training, training_command
 
 EXAMPLE = """
 \b
@@ -44,10 +44,18 @@ Examples:
     ),
     click.option("--epochs", type=click.IntRange(1), help="Of lock training [default: 16]."),
     click.option("--rate", type=click.FloatRange(0, min_open=True), help="Highest learning rate [default: 0.007]."),
+    click.option(
+        "--without-uniform",
+        type=click.FloatRange(0),
+        help="Weight of equal chances without the password [default: 1]; networks without capacity to spare lose less "
+        "with 0.5.",
+    ),
+    PRECISION,
 )
 def edgepro(
     training: Training, name: str | None, constant: float | None, turned: float | None, layers: tuple[str, ...],
-    criterion: str | None, draw: str | None, epochs: int | None, rate: float | None,
+    criterion: str | None, draw: str | None, epochs: int | None, rate: float | None, without_uniform: float | None,
+    precision: str,
 ) -> None:  # fmt: skip
     """Lock MODEL with EdgePro: locked.onnx answers at chance until the password is applied inside the TA.
 
@@ -59,7 +67,8 @@ def edgepro(
 
     settings = settings_with(
         constant_share=constant, turned_share=turned, layers=layers or None, criterion=criterion, draw=draw,
-        seed=training.seed, epochs=epochs, rate=rate, augmentation=training.augmentation,
+        seed=training.seed, epochs=epochs, rate=rate, without_uniform=without_uniform, precision=precision,
+        augmentation=training.augmentation,
     )  # fmt: skip
     output = training.output
     locked = api.edgepro(training.model, training.source, output, name=name, settings=settings, **training.common)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cloister.cli.common import human, show_facts, show_table
-from cloister.cli.training import Training, training_command
+from cloister.cli.training import PRECISION, Training, training_command
 
 EXAMPLE = """
 \b
@@ -42,6 +42,7 @@ Examples:
     click.option("--epochs", type=click.IntRange(1), help="Of the fine-tuning after each step [default: 4]."),
     click.option("--final", type=click.IntRange(0), help="Epochs of the last fine-tuning [default: 12]."),
     click.option("--rate", type=click.FloatRange(0, min_open=True), help="Highest learning rate [default: 0.02]."),
+    PRECISION,
     click.option("--int8/--no-int8", default=True, show_default=True,
                  help="Also quantise the pruned model to 8 bits."),
     click.option("--measure", type=click.Choice(["qemu"]),
@@ -50,7 +51,7 @@ Examples:
 def prune(
     training: Training, budget: float | None, steps: int | None, target: float | None, criterion: str | None,
     scope: str | None, weigh: str | None, round_to: int | None, distil: float | None, epochs: int | None,
-    final: int | None, rate: float | None, int8: bool, measure: str | None,
+    final: int | None, rate: float | None, precision: str, int8: bool, measure: str | None,
 ) -> None:  # fmt: skip
     """Remove channels of a trained MODEL step by step, as long as it answers nearly as well.
 
@@ -64,7 +65,7 @@ def prune(
     settings = settings_with(
         budget=budget, steps=steps, target=target, criterion=criterion, scope=scope, weigh=weigh, round_to=round_to,
         least=round_to, distil=distil, epochs=epochs, final=final, rate=rate, augmentation=training.augmentation,
-        seed=training.seed,
+        precision=precision, seed=training.seed,
     )  # fmt: skip
     output = training.output
     report = api.prune(training.model, training.source, output, settings=settings, int8=int8,

@@ -94,7 +94,12 @@ class LockSettings:
 
 
 def settings_with(
-    *, epochs: int | None = None, rate: float | None = None, augmentation: Augmentation | None = None, **given: Any
+    *,
+    epochs: int | None = None,
+    rate: float | None = None,
+    augmentation: Augmentation | None = None,
+    precision: str | None = None,
+    **given: Any,
 ) -> LockSettings:
     """The default settings, but for what is given and not None; the recipe's own by name.
 
@@ -102,6 +107,8 @@ def settings_with(
         TrainingError: as :class:`LockSettings`.
     """
     plain = {key: value for key, value in given.items() if value is not None}
-    parts = {"epochs": epochs, "rate": rate, "augmentation": augmentation, "seed": plain.get("seed")}
-    recipe = replace(LockSettings().recipe, **{key: value for key, value in parts.items() if value is not None})  # type: ignore[arg-type]
+    parts: dict[str, Any] = {
+        "epochs": epochs, "rate": rate, "augmentation": augmentation, "precision": precision, "seed": plain.get("seed"),
+    }  # fmt: skip
+    recipe = replace(LockSettings().recipe, **{key: value for key, value in parts.items() if value is not None})
     return LockSettings(recipe=recipe, **plain)

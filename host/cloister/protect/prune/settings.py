@@ -88,6 +88,7 @@ def settings_with(
     rate: float | None = None,
     batch: int | None = None,
     augmentation: Augmentation | None = None,
+    precision: str | None = None,
     **given: Any,
 ) -> PruneSettings:
     """The default settings, but for what is given and not None; the recipe's own by name.
@@ -97,7 +98,8 @@ def settings_with(
     """
     plain = {key: value for key, value in given.items() if value is not None}
     parts: dict[str, Any] = {
-        "epochs": epochs, "rate": rate, "batch": batch, "augmentation": augmentation, "seed": plain.get("seed"),
+        "epochs": epochs, "rate": rate, "batch": batch, "augmentation": augmentation,
+        "precision": precision, "seed": plain.get("seed"),
     }  # fmt: skip
     recipe = replace(PruneSettings().recipe, **{key: value for key, value in parts.items() if value is not None})
     return PruneSettings(recipe=recipe, **plain)

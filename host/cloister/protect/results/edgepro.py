@@ -11,7 +11,7 @@ from cloister.attack.table import Table, spread
 from cloister.protect.edgepro import Locked, LockSettings, lock_model
 from cloister.protect.edgepro.chance import SeededChance
 from cloister.protect.results.bars import draw
-from cloister.protect.results.cases import MODELS, Case
+from cloister.protect.results.cases import CASES, MODELS, Case
 from cloister.protect.results.context import PLOTS, Context, Record
 from cloister.protect.results.summary import Goal, grouped, seeds_of
 
@@ -50,8 +50,8 @@ def wanted(_model: str) -> tuple[str, ...]:
     return DEFAULT
 
 
-def locked(context: Context, case: Case, seed: int, variant: str) -> Locked:
-    """The locked model of that variant; trained now, or loaded if it was before."""
+def settings_of(case: Case, variant: str, seed: int = 0) -> LockSettings:
+    """How that network is locked in full."""
     settings = VARIANTS[variant]
     if variant in OWN:
         settings = replace(settings, without_uniform=case.without_uniform)
@@ -59,8 +59,14 @@ def locked(context: Context, case: Case, seed: int, variant: str) -> Locked:
         settings.recipe, epochs=case.lock.epochs, batch=case.lock.batch, rate=case.lock.rate,
         augmentation=case.lock.augmentation, precision=case.lock.precision, seed=seed,
     )  # fmt: skip
+    return replace(settings, recipe=recipe, seed=seed)
+
+
+def locked(context: Context, case: Case, seed: int, variant: str) -> Locked:
+    """The locked model of that variant; trained now, or loaded if it was before."""
+    settings = settings_of(case, variant, seed)
     return lock_model(
-        context.victim(case, seed), context.splits(case), replace(settings, recipe=context.scaled(recipe), seed=seed),
+        context.victim(case, seed), context.splits(case), replace(settings, recipe=context.scaled(settings.recipe)),
         folder=context.work / f"edgepro-{variant}-{case.name}-{seed}", device=context.device,
         name=f"locking {case.name} ({variant}), seed {seed}", quiet=context.quiet, chance=SeededChance(seed),
     )  # fmt: skip
@@ -145,7 +151,8 @@ def parts(records: list[Record]) -> list[str | Table]:
             for record in own
         ]  # fmt: skip
     return [
-        "`turned` (the default) and `mixed` are this project's locks, `constants` its constants alone. `published` "
+        "`turned` (channels as `cloister edgepro` locks them by default) and `mixed` are this project's locks, "
+        "`constants` its constants alone; how each network is trained stands below the figures. `published` "
         "locks what the published code locks, and to the same value ([edgepro.md](edgepro.md)), but is trained with "
         f"this project's two losses: {TRAINED}. `reached` counts the seeds that lose less than "
         f"{LOST:g} point with the password and have at most {LEFT:.0%} without it. Here locks are drawn by a seed, so "
@@ -153,7 +160,21 @@ def parts(records: list[Record]) -> list[str | Table]:
         Table("", heads, means), f"![accuracy with and without the password]({PLOTS}/{PICTURE})",
         "### EdgePro, each seed",
         Table("", ["network", "lock", "seed", *heads[3:7], "channels: constant + turned", "seconds of training"], each),
+        "### EdgePro, how locks are trained",
+        "`cloister edgepro` takes these by `--epochs`, `--rate`, `--without-uniform`, `--precision`, `--crop` and "
+        "`--flip`; its own are in the last row.",
+        Table("", ["network", "epochs", "rate", "weight of equal chances without the password", "precision", "images"],
+              [*(_trained(model, settings_of(CASES[model], "turned")) for model in dict.fromkeys(r[0] for r in means)),
+               _trained("default", LockSettings())]),
     ]  # fmt: skip
+
+
+def _trained(name: str, settings: LockSettings) -> list[str]:
+    """A row of how locks are trained."""
+    recipe, moved = settings.recipe, settings.recipe.augmentation
+    images = [f"moved by {moved.crop}"] * (moved.crop > 0) + ["mirrored"] * moved.flip
+    return [name, str(recipe.epochs), f"{recipe.rate:g}", f"{settings.without_uniform:g}", recipe.precision,
+            ", ".join(images) or "as they are"]  # fmt: skip
 
 
 def _older(records: list[Record]) -> str:
