@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from digits_data import digits_splits
 from PIL import Image
@@ -19,7 +20,7 @@ from cloister.attack.attacker import METHOD
 from cloister.attack.table import GROUPS, Table, spread, tables
 from cloister.compile.pair import compile_pair
 from cloister.native import NativeEngine
-from cloister.protect.results import locks, mirror
+from cloister.protect.results import locks, looks, mirror
 from cloister.protect.results.__main__ import main
 from cloister.protect.results.attacks import outdated
 from cloister.protect.results.cases import CASES, SEEDS
@@ -85,6 +86,21 @@ def test_a_pruned_network_in_clear_is_attacked_like_the_white_box(place: Path) -
     assert ran == {"direct", "finetune", "steal", "head"}, "it has no lock to be searched for"
     assert [line["attack"] for line in attacks["runs seen"]] == ["observe"]
     assert attacks["runs seen"][0]["accuracy"] > 0.85, "locked tensors that are shown give the password away"
+
+
+def test_how_well_single_looks_tell_turned_channels_is_measured(place: Path) -> None:
+    (record,) = (record for record in content(place)["records"] if record["experiment"] == "looks")
+    assert set(record["told"]) == set(looks.LOOKS) and 0.5 < record["chance"] < 0.65 and record["layers"] == 3
+    assert all(0.5 <= told < 0.75 for told in record["told"].values()), "which is what hiding is for"
+    section = (place / "docs" / "results.md").read_text().partition("## What gives a turned channel away")[2]
+    assert f"| bias | {record['told']['bias']:.0%} |" in section.partition("\n## ")[0]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"), [([3.0, 4, 1, 2], 1.0), ([1.0, 2, 3, 4], 1.0), ([1.0, 1, 1, 1], 0.5), ([2.0, 4, 1, 3], 0.75)]
+)
+def test_what_a_look_tells_is_counted_in_pairs(numbers: list[float], told: float) -> None:
+    assert looks.apart(torch.tensor(numbers), torch.tensor([True, True, False, False])) == told
 
 
 def test_a_tenth_of_the_data_is_a_bench_of_its_own(place: Path) -> None:

@@ -26,7 +26,14 @@ PLOTS = "plots"
 #: What every record of a network and a seed has.
 MADE = ("experiment", "model", "data", "seed", "seconds", "epochs_share", "device")
 #: What tells records of a network and a seed apart, by experiment.
-NAMED = {"edgepro": "variant", "prune": "variant", "attacks": "target", "tenth": "target", "mirror": "variant"}
+NAMED = {
+    "edgepro": "variant",
+    "prune": "variant",
+    "attacks": "target",
+    "tenth": "target",
+    "looks": "target",
+    "mirror": "variant",
+}
 
 
 @dataclass

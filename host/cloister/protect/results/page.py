@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from cloister.attack.table import Table
-from cloister.protect.results import attacks, edgepro, locks, mirror, planning, pruning, tenth, victims
+from cloister.protect.results import attacks, edgepro, locks, looks, mirror, planning, pruning, tenth, victims
 from cloister.protect.results.cases import CASES, MODELS, SEEDS
 from cloister.protect.results.context import PLOTS, Record, precision_of
 from cloister.protect.results.strategies import STRATEGIES
@@ -21,12 +21,12 @@ from cloister.protect.results.summary import aims, missing, name_of, summaries
 #: of records figures(record), goals(records), parts(records) and pictures(records).
 EXPERIMENTS: dict[str, ModuleType] = {
     "victim": victims, "edgepro": edgepro, "prune": pruning, "attacks": attacks, "tenth": tenth,
-    "mirror": mirror,
+    "looks": looks, "mirror": mirror,
 }  # fmt: skip
 #: By experiment, what its ``run`` takes as variants.
 VARIANTS: dict[str, tuple[str, ...]] = {
     "victim": (), "edgepro": tuple(edgepro.VARIANTS), "prune": tuple(pruning.VARIANTS), "attacks": attacks.VARIANTS,
-    "tenth": ("turned", "mixed", "published", "constants"),
+    "tenth": ("turned", "mixed", "published", "constants"), "looks": ("turned", "mixed"),
     "mirror": tuple(dict.fromkeys(name for names in STRATEGIES.values() for name in names)),
 }  # fmt: skip
 PROGRAM = "python -m cloister.protect.results"
