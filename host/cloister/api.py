@@ -144,6 +144,7 @@ def quantize(
     *,
     per_channel: bool = False,
     method: str = "minmax",
+    password: Password | Path | str | None = None,
 ) -> Agreement:
     """Make an 8-bit model (standard QDQ ONNX) from an fp32 model with onnxruntime's static quantiser.
 
@@ -153,16 +154,23 @@ def quantize(
         output: ONNX file to write.
         per_channel: a scale for each output channel of the weights.
         method: "minmax", "percentile" or "entropy".
+        password: what the model is locked with, or its file: ranges are measured with it, and the result is locked too.
 
     Returns:
-        How far the quantised model agrees with the fp32 one on the samples.
+        How far the quantised model agrees with the fp32 one on the samples; of a locked model both with the password.
 
     Raises:
-        QuantizationError: the samples do not fit, onnxruntime is missing (extra ``quantize``), or it fails.
+        QuantizationError: the samples do not fit, onnxruntime is missing (extra ``quantize``), or it fails; the model
+            is locked, and no password is given.
+        PasswordError: the password is not this model's, or its scales need ``per_channel``.
     """
+    from cloister.locked_quantised import quantize_locked
     from cloister.quantization import load_samples, quantize_model
 
     values = load_samples(Path(samples)) if isinstance(samples, str | Path) else samples
+    opened = _password(password)
+    if opened is not None:
+        return quantize_locked(model, opened, values, output, per_channel=per_channel, method=method)
     return quantize_model(model, values, output, per_channel=per_channel, method=method)
 
 

@@ -148,7 +148,7 @@ def quantize_model(
     if lock := lock_of(model):
         raise QuantizationError(
             f"the model is locked ({lock[:8]}...), and ranges must be measured with its password",
-            "give it: --password password.pwd, in Python cloister.locked_quantised.quantize_locked",
+            "give it: --password password.pwd, in Python password=",
         )
     _refuse_not_finite(samples, "samples")
     feeds = _feeds(model, samples)

@@ -60,7 +60,9 @@ def test_another_locks_password_is_refused_wherever_it_meets_the_model(locked: P
     with pytest.raises(PasswordError, match=told):
         quantize_locked(locked, THEIRS, SAMPLES, made)
     assert not made.exists()
-    quantize_locked(locked, OURS, SAMPLES, made)
+    with pytest.raises(PasswordError, match=told):
+        api.quantize(locked, SAMPLES, made, password=THEIRS)
+    api.quantize(locked, SAMPLES, made, password=OURS)
     assert lock_of(onnx.load(made)) == OURS.lock_id
     with pytest.raises(PasswordError, match=told):
         compile_onnx(made, password=THEIRS)

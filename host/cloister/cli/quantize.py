@@ -10,11 +10,9 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from rich.console import Console
 
-from cloister.api import quantize as quantize_model
+from cloister.api import quantize as make
 from cloister.cli.common import NewFile, human, keep_apart, show_facts
-from cloister.locked_quantised import quantize_locked
-from cloister.password import Password
-from cloister.quantization import METHODS, load_samples
+from cloister.quantization import METHODS
 
 EXAMPLE = """
 \b
@@ -71,12 +69,7 @@ def quantize(model: Path, samples: Path, output: Path, per_channel: bool, method
     """
     keep_apart(output, model, samples, *([password] if password else ()), *_beside(model))
     with Console(stderr=True).status(f"quantising {model}"):
-        if password is None:
-            report = quantize_model(model, samples, output, per_channel=per_channel, method=method)
-        else:
-            given = load_samples(samples)
-            key = Password.read(password)
-            report = quantize_locked(model, key, given, output, per_channel=per_channel, method=method)
+        report = make(model, samples, output, per_channel=per_channel, method=method, password=password)
     facts: dict[str, object] = {
         "model": f"{output} ({human(report.int8_bytes)}, before {human(report.fp32_bytes)})",
         "samples": report.samples,
