@@ -214,8 +214,8 @@ def test_a_channel_that_the_layer_has_not_is_named() -> None:
     ("output", "reason"),
     [
         ("c3", "'c3' leaves the TA and is the locked tensor 'c3'"),
-        ("r3", "at most moved, pooled, scaled, added to, activated or mixed"),
-        ("a", "at most moved, pooled, scaled, added to, activated or mixed"),
+        ("r3", "at most moved, pooled, scaled, added to, activated or one by one"),
+        ("a", "at most moved, pooled, scaled, added to, activated or one by one"),
         ("d6", r"'d6' leaves the TA on the way to the answer \(node .* reads it\) and is computed from"),
         ("r1", ""),
     ],
@@ -244,7 +244,7 @@ def test_an_output_of_an_8_bit_model_that_shows_a_lock_cannot_be_licensed_either
     small = quantised(model, floats(16, 3, 8, 8, seed=4), tmp_path)
     layers = compile_onnx(small).layers
     assert layer_id("c3") not in layers and layer_id("y") not in layers and layer_id("c5") in layers
-    assert layer_id("c1") not in layers, "c3 has as many channels as it reads: whoever sees it solves for those"
+    assert layer_id("c1") not in layers, "r3 is computed from it"
 
 
 @pytest.mark.parametrize(
@@ -285,46 +285,90 @@ def test_what_can_be_read_off_the_answer_takes_no_lock(nodes: list[onnx.NodeProt
                 compile_onnx(model, password=Password("test", [lock(name, 8)]))
 
 
-#: A second output beside the answer: its nodes, its constants, and whether it tells c1 (8 channels of 4 x 4).
-BESIDE = [
-    ([node("Sum", "c1", "z")], {}, True),
-    ([node("Sum", "c1 c2", "z")], {}, True),
-    ([node("PRelu", "c1 k", "z")], {"k": floats(8, 1, 1)}, True),
-    ([node("LRN", "c1", "z", size=3)], {}, True),
-    ([node("InstanceNormalization", "c1 k l", "z")], {"k": floats(8), "l": floats(8)}, True),
-    ([node("LayerNormalization", "c1 k", "z", axis=-1)], {"k": floats(4)}, True),
-    ([node("Conv", "c1 k", "z")], {"k": np.eye(8, dtype=np.float32).reshape(8, 8, 1, 1)}, True),
-    ([node("Conv", "c1 k", "z", group=8)], {"k": floats(8, 1, 3, 3)}, True),
-    ([node("Conv", "c1 k", "z")], {"k": floats(8, 8, 3, 3)}, True),
-    ([node("Conv", "c1 k", "z")], {"k": floats(3, 8, 3, 3)}, False),
-    ([node("Conv", "c1 k", "z", group=2)], {"k": floats(4, 4, 1, 1)}, False),
-    ([node("MatMul", "c1 k", "z")], {"k": floats(4, 2)}, True),
-    ([node("Flatten", "c1", "f"), node("MatMul", "f k", "z")], {"k": np.eye(128, dtype=np.float32)}, True),
-    ([node("Flatten", "c1", "f"), node("Gemm", "f k", "z")], {"k": floats(128, 128)}, True),
-    ([node("Flatten", "c1", "f"), node("Gemm", "f k", "z", transB=1)], {"k": floats(10, 128)}, False),
-    ([node("Flatten", "c1", "f"), node("Gemm", "f k f", "z")], {"k": floats(128, 128)}, True),
-    ([node("Relu", "c1", "r"), node("ArgMax", "r", "z", axis=1)], {}, False),
-]
+#: What an answer is computed by from c1 (1, 8, 4, 4) or its reshapes f (1, 128) and t (1, 16, 8): nodes, constants, and
+#: whether channels can be read off it one by one.
+ANSWERS = [
+    ([node("Sum", "c1", "y")], {}, True),
+    ([node("Sum", "c1 c2", "y")], {}, True),
+    ([node("PRelu", "c1 k", "y")], {"k": floats(8, 1, 1)}, True),
+    ([node("LRN", "c1", "y", size=3)], {}, True),
+    ([node("InstanceNormalization", "c1 k l", "y")], {"k": floats(8), "l": floats(8)}, True),
+    ([node("LayerNormalization", "c1 k", "y", axis=-1)], {"k": floats(4)}, True),
+    ([node("Conv", "c1 k", "y")], {"k": np.eye(8, dtype=np.float32).reshape(8, 8, 1, 1)}, True),
+    ([node("Conv", "c1 k", "y", group=8)], {"k": floats(8, 1, 3, 3)}, True),
+    ([node("Conv", "c1 k", "y")], {"k": floats(8, 8, 3, 3)}, False),
+    ([node("Conv", "c1 k", "y", group=2)], {"k": floats(4, 4, 1, 1)}, False),
+    ([node("MatMul", "c1 k", "y")], {"k": floats(4, 2)}, True),
+    ([node("Transpose", "c1", "n", perm=[0, 2, 3, 1]), node("MatMul", "n k", "y")], {"k": floats(8, 3)}, False),
+    ([node("MatMul", "f k", "y")], {"k": np.eye(128, dtype=np.float32)}, True),
+    ([node("MatMul", "f k", "y")], {"k": floats(128)}, False),
+    ([node("Gemm", "f k", "y")], {"k": floats(128, 200)}, False),
+    ([node("Gemm", "f k", "y", transB=1)], {"k": floats(10, 128)}, False),
+    ([node("Gemm", "f k f", "y")], {"k": floats(128, 128)}, True),
+    ([node("Gemm", "f k", "y", transA=1)], {"k": floats(1, 5)}, True),
+    ([node("MatMul", "t k", "y")], {"k": floats(1, 8, 3)}, False),
+    ([node("MatMul", "t k", "y")], {"k": floats(2, 8, 3)}, True),  # two products, taken for unknown
+    ([node("Transpose", "t", "u", perm=[0, 2, 1]), node("MatMul", "u k", "y")], {"k": floats(16, 1)}, True),
+    ([node("Reshape", "c1 r", "u"), node("Gemm", "u k", "y")], {"r": np.array([8, 16]), "k": floats(16, 2)}, True),
+    ([node("ReduceMean", "t", "u", axes=[1], keepdims=0), node("Gemm", "u k", "y")], {"k": floats(8, 3)}, False),
+    ([node("Gather", "t one", "u", axis=1), node("Gemm", "u k", "y")], {"one": np.array(1), "k": floats(8, 3)}, False),
+    ([node("Add", "t bias", "u"), node("MatMul", "u k", "y")], {"bias": floats(8), "k": floats(8, 3)}, False),
+    ([node("Add", "c1 c2", "u"), node("GlobalAveragePool", "u", "p"), node("Flatten", "p", "q"),
+      node("Gemm", "q k", "y")], {"k": floats(8, 3)}, False),
+    ([node("Relu", "c1", "u"), node("ArgMax", "u", "y", axis=1)], {}, False),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("nodes", "constants", "told"), BESIDE, ids=lambda each: getattr(each, "op_type", None))
-def test_another_output_shows_no_locked_channel_by_whatever_operator(
+def small(
+    nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray[Any, Any]], outputs: list[str]
+) -> onnx.ModelProto:
+    """Two convolutions of one input, reshapes of the first one's activation, and what comes behind."""
+    before = [
+        node("Conv", "x w1 b1", "l1", pads=[1] * 4),
+        node("Relu", "l1", "c1"),
+        node("Conv", "x w2 b2", "l2", pads=[1] * 4),
+        node("Relu", "l2", "c2"),
+        node("Flatten", "c1", "f"),
+        node("Reshape", "c1 tokens", "s"),
+        node("Transpose", "s", "t", perm=[0, 2, 1]),
+    ]
+    constants = constants | {f"w{seed}": floats(8, 3, 3, 3, seed=seed) for seed in (1, 2)}
+    constants |= {f"b{seed}": floats(8, seed=seed) for seed in (1, 2)}
+    kinds = {item.output[0]: onnx.TensorProto.INT64 for item in nodes if item.op_type == "ArgMax"}
+    constants |= {"tokens": np.array([1, 8, 16])}
+    return build([*before, *nodes], {"x": [1, 3, 4, 4]}, outputs, constants, 17, kinds)
+
+
+@pytest.mark.parametrize(("nodes", "constants", "told"), ANSWERS)
+def test_an_answer_shows_no_locked_channel_alone_by_whatever_operator(
     nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray[Any, Any]], told: bool
 ) -> None:
-    layers = [
-        node("Conv", "x w1 b1", "c1", pads=[1] * 4),
-        node("Conv", "x w2 b2", "c2", pads=[1] * 4),
-        node("Relu", "c1", "r1"),
-        node("Flatten", "r1", "flat"),
-        node("Gemm", "flat w", "y"),
-    ]
-    constants = constants | {"w1": floats(8, 3, 3, 3), "b1": floats(8), "w2": floats(8, 3, 3, 3), "b2": floats(8)}
-    kinds = {"z": onnx.TensorProto.INT64} if nodes[-1].op_type == "ArgMax" else {}
-    model = build([*layers, *nodes], {"x": [1, 3, 4, 4]}, ["y", "z"], constants | {"w": floats(128, 10)}, 21, kinds)
-    password = Password("test", [lock("c1", 8)])
-    assert (layer_id("c1") in compile_onnx(model).layers) == (not told), "what the TA takes a lock for"
-    with pytest.raises(PasswordError, match="'z' leaves the TA and is") if told else nullcontext():
-        compile_onnx(model, password=password)
+    model = small(nodes, constants, ["y"])
+    assert (layer_id("l1") in compile_onnx(model).layers) == (not told), "what the TA takes a lock for"
+    with pytest.raises(PasswordError, match="'y' leaves the TA and is") if told else nullcontext():
+        compile_onnx(model, password=Password("test", [lock("l1", 8)]))
+
+
+@pytest.mark.parametrize("number", range(len(ANSWERS)))
+def test_beside_the_answer_nothing_is_computed_from_a_lock(number: int) -> None:
+    """Two numbers for each channel are fitted to anything, however few values it has: also to one sum of all."""
+    nodes, constants, _ = ANSWERS[number]
+    constants = constants | {"head": floats(8, 10)}
+    answer = [node("GlobalAveragePool", "c1", "a1"), node("Flatten", "a1", "a2"), node("Gemm", "a2 head", "answer")]
+    model = small([*answer, *nodes], constants, ["answer", "y"])
+    assert layer_id("l1") not in compile_onnx(model).layers
+    with pytest.raises(PasswordError, match="'y' leaves the TA"):
+        compile_onnx(model, password=Password("test", [lock("l1", 8)]))
+
+
+def test_another_output_may_be_computed_from_what_is_not_locked() -> None:
+    nodes = [node("Gemm", "f k", "y"), node("Flatten", "c2", "g"), node("Gemm", "g k", "z")]
+    for outputs in (["y", "z"], ["z", "y"]):
+        model = small(nodes, {"k": floats(128, 10)}, outputs)
+        locked = {"y": "l1", "z": "l2"}
+        compile_onnx(model, password=Password("test", [lock(locked[outputs[0]], 8)]))
+        with pytest.raises(PasswordError, match=f"'{outputs[1]}' leaves the TA beside the answer '{outputs[0]}'"):
+            compile_onnx(model, password=Password("test", [lock(locked[outputs[1]], 8)]))
 
 
 def test_an_answer_may_have_more_values_than_what_it_is_computed_from() -> None:

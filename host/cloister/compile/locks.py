@@ -1,27 +1,29 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What a password demands of a compile: its tensors can be locked, and nothing computed from them is seen.
 
-The normal world may see what enters the model before the first lock, and the answer. A locked tensor, or one that is
-computed from it on the way to the answer, would tell what the password says.
+The normal world may see what enters the model before the first lock, and the answer, its first output. Anything else
+that is computed from a locked tensor would tell what the password says: a lock is two numbers for each channel, and
+whoever has the weights and the input can fit them to whatever is linear in the channels, be it a single sum of all.
+
+Of the answer only labels need leave the TA. It may not show channels one by one all the same; :func:`_readable` has the
+rule. What full answers tell beyond is for the licence to limit (docs/edgepro.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from math import prod
 
 import numpy as np
 import onnx
 
 from cloister.compile.arrangement import Arrangement, lower
-from cloister.ir.graph import Array, Graph, Node
+from cloister.compile.channels import CONVOLUTIONS, PRODUCTS, channel_axes
+from cloister.ir.graph import Graph, Node
 from cloister.password import Password, PasswordError
 
-#: Operators that tell nothing of a tensor's channels but which element is the largest.
+#: Operators that tell nothing of an answer but which of its elements is the largest.
 CHOOSERS = frozenset({"ArgMax", "ArgMin"})
-#: Products with constant weights, which may mix what they read. Every other operator, also one that is added one day,
-#: is taken to show it: elements moved, pooled, scaled, normalised or activated, through each of which a line can be
-#: fitted, as whoever has the leaked weights and the model's input knows what else goes in.
-MIXERS = frozenset({"Conv", "int8::Conv", "Gemm", "int8::Gemm", "MatMul"})
 #: Lockable tensors that an error names.
 NAMED = 8
 
@@ -30,40 +32,35 @@ def shown(graph: Graph) -> frozenset[str]:
     """The tensors that :func:`check_visible` would refuse, so that a password cannot name them later either."""
     producers: dict[str, Node] = {name: node for node in graph.nodes for name in node.outputs if name}
     names = {node.outputs[0]: node.point for node in graph.nodes if node.point}
-    found: set[str] = set()
+    answer = graph.outputs[0]
+    found = set(_readable(graph, answer, producers))
     for name in graph.outputs:
-        found.update(_readable(graph, name, producers))
-        if any(name in node.inputs for node in graph.nodes):
+        if name != answer or any(name in node.inputs for node in graph.nodes):
             found.update(_ancestors(name, producers))
     return frozenset(found | {names[name] for name in found if name in names})
 
 
-def check_visible(graph: Graph, tensors: Iterable[str], visible: Iterable[str] | None = None) -> None:
+def check_visible(graph: Graph, tensors: Iterable[str]) -> None:
     """Check that the normal world sees nothing of locked ``tensors`` but the answer.
 
     Args:
         graph: before activations are fused: ONNX's own tensors.
         tensors: those that a password names.
-        visible: tensors that leave the TA; the model's outputs where it lies there whole.
 
     Raises:
-        PasswordError: a visible tensor is a locked one or its activation, or is read by other nodes while it is
-            computed from a locked one; names the tensors and the remedy.
+        PasswordError: an output is a locked tensor, or shows it; is computed from one and read by other nodes; or is
+            computed from one and not the answer. Names the tensors and the remedy.
     """
     producers: dict[str, Node] = {name: node for node in graph.nodes for name in node.outputs if name}
     # A quantised layer names its result before it is quantised.
     own = {node.point: node.outputs[0] for node in graph.nodes if node.point}
     locked = {own.get(name, name): name for name in tensors}
-    for name in graph.outputs if visible is None else visible:
+    for name in graph.outputs:
         for at in _readable(graph, name, producers):
             if at in locked:
+                more = "" if at == name else ", at most moved, pooled, scaled, added to, activated or one by one"
                 raise PasswordError(
-                    f"{name!r} leaves the TA and is the locked tensor {locked[at]!r}"
-                    + (
-                        ""
-                        if at == name
-                        else ", at most moved, pooled, scaled, added to, activated or mixed into as many values"
-                    ),
+                    f"{name!r} leaves the TA and is the locked tensor {locked[at]!r}{more}",
                     "lock another layer, or take this output out of the model",
                 )
         reader = next((node for node in graph.nodes if name in node.inputs), None)
@@ -74,12 +71,23 @@ def check_visible(graph: Graph, tensors: Iterable[str], visible: Iterable[str] |
                 f"the locked tensor {source!r}",
                 "take this output out of the model, or lock layers behind it alone",
             )
+        if name != graph.outputs[0] and source is not None:
+            raise PasswordError(
+                f"{name!r} leaves the TA beside the answer {graph.outputs[0]!r} and is computed from the locked tensor "
+                f"{source!r}",
+                "take this output out of the model, or lock only what it is not computed from",
+            )
 
 
 def _readable(graph: Graph, name: str, producers: Mapping[str, Node]) -> dict[str, None]:
-    """``name`` and all tensors whose elements, or sums of a channel's, whoever sees it can read off it."""
-    answer = name == graph.outputs[0]
-    return _back(name, lambda tensor: _before(graph, producers.get(tensor), answer))
+    """``name`` and all tensors whose channels, or sums over a channel, can be read one by one off it.
+
+    Every operator, also one that is added one day, is taken to show what it reads: moved, pooled, scaled, normalised or
+    activated, through each of which a line can be fitted, as whoever has the weights and the input knows what else goes
+    in. Products with constant weights end this where each of their outputs adds up several channels.
+    """
+    axes = channel_axes(graph)
+    return _back(name, lambda tensor: _before(graph, producers.get(tensor), axes))
 
 
 def _back(name: str, sources: Callable[[str], Iterable[str]]) -> dict[str, None]:
@@ -94,40 +102,30 @@ def _back(name: str, sources: Callable[[str], Iterable[str]]) -> dict[str, None]
     return found
 
 
-def _before(graph: Graph, node: Node | None, answer: bool) -> list[str]:
-    """The tensors that can be read off a node's result, which is the answer's or another output's."""
+def _before(graph: Graph, node: Node | None, axes: Mapping[str, int]) -> list[str]:
+    """The tensors that can be read off a node's result."""
     if node is None or node.op in CHOOSERS:
         return []
-    read = node.inputs[1:] if node.op in MIXERS and _mixes(graph, node, answer) else node.inputs
+    read = node.inputs[1:] if _mixes(graph, node, axes) else node.inputs
     return [operand for operand in read if operand and graph.constant(operand) is None]
 
 
-def _mixes(graph: Graph, node: Node, answer: bool) -> bool:
-    """Whether a product hides each element of its first operand among others.
-
-    No output may read one alone, as those of a depthwise convolution do. Of anything but the answer outputs must be
-    fewer than what they read as well: otherwise whoever has the weights solves for it. An answer may have as many
-    values (100 classes of 64 features, an embedding): what it tells is for the licence to limit.
-    """
-    by_output = _by_output(graph, node)
-    if by_output is None:
-        return False
-    outputs, read = len(by_output) // int(node.attrs.get("group", 1)), by_output.shape[1]
-    alone = np.any(by_output.reshape(*by_output.shape[:2], -1) != 0, axis=2).sum(axis=1) == 1
-    return not alone.any() and (answer or outputs < read)
-
-
-def _by_output(graph: Graph, node: Node) -> Array | None:
-    """A product's weights (outputs, channels read, ...); None where they are not constant or channels stay apart."""
+def _mixes(graph: Graph, node: Node, axes: Mapping[str, int]) -> bool:
+    """Whether a node is a product with constant weights of which no output reads one channel alone."""
     weights = graph.constant(node.input(1))
-    if weights is None or weights.ndim < 2 or node.attrs.get("transA", 0):
-        return None
-    if node.op.endswith("Conv"):
-        return weights
-    # A product of more than tokens (N, tokens, channels) sums along a row of an image, not over its channels.
-    if weights.ndim > 2 or len(graph.shape(node.inputs[0])) > 3:
-        return None
-    return weights if node.op == "Gemm" and node.attrs.get("transB", 0) else weights.T
+    if weights is None or node.op not in CONVOLUTIONS | PRODUCTS:
+        return False
+    if node.op in CONVOLUTIONS:
+        by_output = weights
+    else:
+        # along the rows of an image, say, a channel's own elements are added up
+        along = axes.get(node.inputs[0]) == len(graph.shape(node.inputs[0])) - 1
+        if not along or node.attrs.get("transA", 0) or prod(weights.shape[:-2]) != 1:
+            return False
+        matrix = weights.reshape(-1, 1) if weights.ndim == 1 else weights.reshape(weights.shape[-2:])
+        by_output = matrix if node.attrs.get("transB", 0) else matrix.T
+    read = np.any(by_output.reshape(*by_output.shape[:2], -1) != 0, axis=2).sum(axis=1)
+    return not np.any(read == 1)
 
 
 def _source(name: str, producers: Mapping[str, Node], locked: Mapping[str, str]) -> str | None:
