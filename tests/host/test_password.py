@@ -130,9 +130,10 @@ def test_a_lock_that_was_trained_with_less_jitter_gets_no_password_for_each_devi
     for wrong in (float("nan"), -0.1, 1.0):
         with pytest.raises(FormatError, match="jitter"):
             replace(PASSWORD, jitter=wrong)
-        head = json.dumps({"model": "m", "jitter": wrong, "locks": []}).encode()
-        content = PASSWORD.to_bytes()[:12] + len(head).to_bytes(4, "little") + head
-        with pytest.raises(FormatError):
+        right = replace(PASSWORD, jitter=0.125).to_bytes()[:-32]
+        content = right.replace(b'"jitter": 0.125', b'"jitter": ' + json.dumps(wrong).encode().rjust(5))
+        assert len(content) == len(right)
+        with pytest.raises(FormatError, match="jitter"):
             Password.from_bytes(content + hashlib.sha256(content).digest())
 
 

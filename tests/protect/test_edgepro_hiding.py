@@ -66,14 +66,13 @@ def told(made: Locked, tell: str, kind: float) -> float:
 
 
 @pytest.mark.parametrize("tell", TELLS)
-@pytest.mark.parametrize("kind", [TURNED, CONSTANT], ids=["turned", "constant"])
-def test_no_look_of_a_channel_tells_whether_it_is_locked(tell: str, kind: float) -> None:
-    # constants are few in each layer, and are told better (docs/edgepro.md, "What gives a channel away")
-    assert told(locked(HIDE, 0), tell, kind) < (0.66 if kind == TURNED else 0.75)
+def test_no_look_of_a_channel_tells_whether_it_is_turned(tell: str) -> None:
+    assert told(locked(HIDE, 0), tell, TURNED) < 0.66
 
 
 def test_without_hiding_weights_and_skewness_tell_what_was_turned() -> None:
-    assert max(told(locked(0.0, 0), tell, TURNED) for tell in ("weights", "tails", "skewness")) > 0.67
+    for tell in ("tails", "skewness"):
+        assert told(locked(0.0, 0), tell, TURNED) > 0.7 > 0.66 > told(locked(HIDE, 0), tell, TURNED)
 
 
 @pytest.mark.parametrize("wider", [2, 8])

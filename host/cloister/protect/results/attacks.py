@@ -93,7 +93,11 @@ def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = DEF
 
 def outdated(record: Record) -> bool:
     """Whether attackers or locks were others than they are now; what was not attacked is never outdated."""
-    return bool(record["attacks"]) and (record.get("method") != METHOD or edgepro.outdated(record))
+    found = {line["target"] for line in record["attacks"]}
+    other = record["target"] == "runs seen" and found != {
+        f"{SEEN}, runs seen"
+    }  # earlier versions looked at another lock
+    return bool(found) and (record.get("method") != METHOD or edgepro.outdated(record) or other)
 
 
 def older(records: Iterable[Record], whose: str) -> list[str]:

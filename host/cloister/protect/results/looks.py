@@ -21,12 +21,45 @@ TITLE = "What gives a turned channel away"
 DEFAULT = ("turned",)
 #: Scale of turned channels.
 TURNED = -1.0
-#: Training images that outputs are looked at on, and draws that chance is the mean of.
-IMAGES, DRAWS = 1000, 50
+#: Training images that outputs are looked at on, for moments and for correlations; draws that chance is the mean of.
+IMAGES, FEW, DRAWS = 1000, 200, 50
 
 
 def _told(tell: str) -> Callable[[nn.Module, str, torch.Tensor], torch.Tensor]:
     return lambda module, layer, images: looks_of(module, layer, images, tell)[1]
+
+
+@torch.no_grad()
+def _seen(module: nn.Module, layer: str, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a layer's first call takes and gives, of :data:`FEW` of the images."""
+    calls: list[tuple[torch.Tensor, torch.Tensor]] = []
+    hook = lambda _layer, inputs, output: calls.append((inputs[0], output))  # noqa: E731 - as torch calls it
+    handle = module.get_submodule(layer).register_forward_hook(hook)
+    module(images[:FEW])
+    handle.remove()
+    return calls[0]
+
+
+def _centred(values: torch.Tensor) -> torch.Tensor:
+    """(N, C, ...) as rows of channels, of mean 0 and length 1."""
+    rows = values.transpose(0, 1).flatten(1).double()
+    return nn.functional.normalize(rows - rows.mean(1, keepdim=True))
+
+
+def _with_inputs(module: nn.Module, layer: str, images: torch.Tensor) -> torch.Tensor:
+    """Correlation of each output with the sum of all inputs that it is computed from."""
+    found, (given, outputs) = module.get_submodule(layer), _seen(module, layer, images)
+    total = given.sum(1, keepdim=True)
+    if isinstance(found, nn.Conv2d):
+        ones = torch.ones(1, 1, *found.kernel_size)
+        total = nn.functional.conv2d(total, ones, None, found.stride, found.padding, found.dilation)
+    return _centred(outputs) @ _centred(total)[0]
+
+
+def _in_common(module: nn.Module, layer: str, images: torch.Tensor) -> torch.Tensor:
+    """Each channel's part of the direction that a layer's outputs have most in common."""
+    rows = _centred(_seen(module, layer, images)[1])
+    return torch.linalg.eigh(rows @ rows.T).eigenvectors[:, -1]
 
 
 def _largest(weights: torch.Tensor) -> torch.Tensor:
@@ -43,6 +76,8 @@ LOOKS: dict[str, Callable[[nn.Module, str, torch.Tensor], torch.Tensor]] = {
     "what inputs add to the mean output": _told("inputs"),
     "distance of the mean output from the layer's": _told("means"),
     "skewness of outputs": _told("skewness"),
+    "correlation with the sum of inputs (not hidden)": _with_inputs,
+    "direction that outputs have in common (not hidden)": _in_common,
 }
 
 
@@ -65,7 +100,7 @@ def apart(looks: torch.Tensor, chosen: torch.Tensor) -> float:
 
 @torch.no_grad()
 def run(context: Context, case: Case, seed: int, variants: Sequence[str] = DEFAULT) -> list[Record]:
-    """A record for each lock: under ``told`` for each look, and under ``chance``, :func:`apart` as a mean over layers.
+    """A record for each lock: :func:`apart` of each look as a mean over layers, under ``told`` and under ``chance``.
 
     Every layer is looked at with the layers before it opened, as whoever has found out about those can.
     """
@@ -77,18 +112,19 @@ def run(context: Context, case: Case, seed: int, variants: Sequence[str] = DEFAU
             images = splits.normalise(splits.train.share(min(1.0, IMAGES / len(splits.train)), seed).pixels)
             module, generator = made.module, torch.Generator().manual_seed(seed)
             told: dict[str, list[float]] = {name: [] for name in LOOKS}
-            chance: list[float] = []
+            chance: dict[str, list[float]] = {name: [] for name in LOOKS}
             for name, lock in made.locks.items():
                 chosen = torch.zeros(len(module.get_submodule(name).weight), dtype=torch.bool)
                 chosen[lock.channels[lock.scales == TURNED]] = True
-                for look, numbers in LOOKS.items():
-                    told[look].append(apart(numbers(module, name, images), chosen))
-                drawn = [torch.randn(len(chosen), generator=generator) for _ in range(DRAWS)]
-                chance += [apart(numbers, chosen) for numbers in drawn]
+                for look, numbers_of in LOOKS.items() if chosen.any() and not chosen.all() else ():
+                    numbers = numbers_of(module, name, images)
+                    told[look].append(apart(numbers, chosen))
+                    drawn = [torch.randperm(len(chosen), generator=generator) for _ in range(DRAWS)]
+                    chance[look] += [apart(numbers, chosen[order]) for order in drawn]
                 module = fold_in(module, {name: lock})
-            means = {look: sum(values) / len(values) for look, values in told.items()}
-            return {"told": means, "chance": sum(chance) / len(chance), "layers": len(made.locks),
-                    "locks": edgepro.LOCKS}  # fmt: skip
+            return {"told": {look: _mean(values) for look, values in told.items() if values},
+                    "chance": {look: _mean(values) for look, values in chance.items() if values},
+                    "layers": len(made.locks), "locks": edgepro.LOCKS}  # fmt: skip
 
         records.append(context.once("looks", case, seed, measure, edgepro.outdated, target=variant))
     return records
@@ -96,7 +132,8 @@ def run(context: Context, case: Case, seed: int, variants: Sequence[str] = DEFAU
 
 def figures(record: Record) -> dict[str, float]:
     """A record's numbers."""
-    return {**record["told"], "chance": record["chance"]}
+    by_chance = {f"{look}, by chance": value for look, value in record["chance"].items()}
+    return {**record["told"], **by_chance}
 
 
 def goals(_records: list[Record]) -> list[Goal]:
@@ -108,17 +145,24 @@ def parts(records: list[Record]) -> list[str | Table]:
     """The section: a row for each look, a column for each network and lock."""
     found = grouped(records)
     heads = [f"{model}, {variant} (seeds {seeds_of(own)})" for (model, variant), own in found.items()]
-    rows = [
-        [look, *(spread([figures(record)[look] for record in own], "{:.0%}".format) for own in found.values())]
-        for look in (*LOOKS, "chance")
-    ]
+    rows = [[look, *(_cell(own, look) for own in found.values())] for look in LOOKS]
     return [
         "All locked weights have leaked. Of the pairs of a turned channel and another of its layer, so many are told "
         "apart by one look at the weights, or at outputs for a thousand training images, with the layers before "
         "opened: the mean over layers, each layer's better side taken, which the attacker would have to know. "
-        "`chance` is what numbers drawn at random come to, as layers are narrow.",
+        'Behind it, after "by chance", is what the same numbers come to with the channels\' places drawn anew, as '
+        "layers are narrow.",
         Table("", ["look", *heads], rows),
     ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _cell(own: Sequence[Record], look: str) -> str:
+    told, chance = ([record[key][look] for record in own if look in record[key]] for key in ("told", "chance"))
+    return f"{spread(told, '{:.1%}'.format)}; by chance {_mean(chance):.1%}" if told else ""
 
 
 def pictures(_records: list[Record]) -> dict[str, str]:
