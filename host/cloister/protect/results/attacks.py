@@ -93,11 +93,10 @@ def run(context: Context, case: Case, seed: int, variants: tuple[str, ...] = DEF
 
 def outdated(record: Record) -> bool:
     """Whether attackers or locks were others than they are now; what was not attacked is never outdated."""
-    found = {line["target"] for line in record["attacks"]}
-    other = record["target"] == "runs seen" and found != {
-        f"{SEEN}, runs seen"
-    }  # earlier versions looked at another lock
-    return bool(found) and (record.get("method") != METHOD or edgepro.outdated(record) or other)
+    # earlier versions looked at runs of another lock
+    seen = {line.get("target") for line in record["attacks"]} if record.get("target") == "runs seen" else set()
+    other = bool(seen - {f"{SEEN}, runs seen"})
+    return bool(record["attacks"]) and (record.get("method") != METHOD or edgepro.outdated(record) or other)
 
 
 def older(records: Iterable[Record], whose: str) -> list[str]:
