@@ -315,6 +315,13 @@ ANSWERS = [
     ([node("Add", "t bias", "u"), node("MatMul", "u k", "y")], {"bias": floats(8), "k": floats(8, 3)}, False),
     ([node("Add", "c1 c2", "u"), node("GlobalAveragePool", "u", "p"), node("Flatten", "p", "q"),
       node("Gemm", "q k", "y")], {"k": floats(8, 3)}, False),
+    ([node("Slice", "c1 at to on", "u"), node("Flatten", "u", "q"), node("Gemm", "q k", "y")],
+     {"at": np.array([0]), "to": np.array([1]), "on": np.array([1]), "k": floats(16, 3)}, True),
+    ([node("Slice", "c1 at to on", "u"), node("Flatten", "u", "q"), node("Gemm", "q k", "y")],
+     {"at": np.array([0]), "to": np.array([2]), "on": np.array([1]), "k": floats(32, 3)}, False),
+    ([node("Reshape", "c1 r", "u"), node("Slice", "u at to on", "v"), node("Gather", "v at0", "q", axis=1),
+      node("Gemm", "q k", "y")], {"r": np.array([1, 8, 16]), "at": np.array([0]), "to": np.array([8]),
+      "on": np.array([2]), "at0": np.array(0), "k": floats(8, 3)}, True),
     ([node("Relu", "c1", "u"), node("ArgMax", "u", "y", axis=1)], {}, False),
 ]  # fmt: skip
 

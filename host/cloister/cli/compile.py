@@ -11,10 +11,10 @@ from cloister.api import compile as compile_model
 from cloister.cli.common import Dim, NewFile, Size, begins, compile_progress, human, show_facts
 from cloister.cli.keys import DIRECTORY
 from cloister.errors import CloisterError
-from cloister.password import lock_of
 from cloister.seal import Bundle
 from cloister.seal.bundle import MAGIC
 from cloister.seal.ciphers import AUTO, DEFAULT, SUITES
+from cloister.seal.keys import load_lock_name
 from cloister.seal.record import DeviceRecord
 
 EXAMPLE = """
@@ -131,9 +131,9 @@ def compile(  # noqa: A001
     }
     if bundle.is_pair:
         facts |= pair_facts(bundle)
-    if password is None and (lock := lock_of(model)):
-        facts["WARNING"] = f"the model is locked ({lock[:8]}...), and without --password nothing checks that no " \
-                           "output shows a locked tensor"  # fmt: skip
+    if password is None and (lock := load_lock_name(bytes(bundle.header.content_key_id), directory)):
+        facts["WARNING"] = f"the model is locked ({lock[:8]}...), and without --password it turns out late, at " \
+                           "`cloister licence`, whether an output shows a locked tensor"  # fmt: skip
     if embed:
         from cloister.compile.emit_c import write_embedded
 

@@ -93,7 +93,7 @@ _FIRST = (
 #: For the commands that train and can choose.
 PRECISION = click.option(
     "--precision", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True,
-    help="Of trainings; auto is bfloat16 on a GPU. Processors with AVX512-BF16 or AMX train twice as fast in it.",
+    help="Of trainings; auto is bfloat16 on a GPU. Processors with AVX512-BF16 or AMX train up to twice as fast in it.",
 )  # fmt: skip
 _LAST = (
     click.option(

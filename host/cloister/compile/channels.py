@@ -13,7 +13,7 @@ CONVOLUTIONS = frozenset({"Conv", "int8::Conv"})
 PRODUCTS = frozenset({"Gemm", "int8::Gemm", "MatMul"})
 #: They put channels where positions were, or the other way around.
 SHUFFLES = frozenset({"DepthToSpace", "SpaceToDepth"})
-#: They may leave more or fewer channels along their axis.
+#: They may leave more or fewer channels along their axis; one alone is not among others.
 PARTED = frozenset({"Concat", "Pad", "Slice", "Split"})
 
 
@@ -41,13 +41,16 @@ def _axis(graph: Graph, node: Node, output: str, found: Mapping[str, int]) -> in
     if source is None or node.op in SHUFFLES:
         return None
     before, axis = graph.shape(source), found[source]
+    if node.op == "Gather" and int(node.attrs.get("axis", 0)) % len(before) == axis:
+        return None  # of many channels, or of one
     if node.op == "Transpose":
         order = list(node.attrs.get("perm", range(len(before))[::-1]))
         return order.index(axis)
     if node.op in RESHAPES or len(shape) != len(before):
         return moved(before, axis, shape)
     others = {found[name] for name in node.inputs if name in found and len(graph.shape(name)) == len(shape)}
-    return axis if others == {axis} and (shape[axis] == before[axis] or node.op in PARTED) else None
+    whole = shape[axis] == before[axis] or (node.op in PARTED and shape[axis] > 1)
+    return axis if others == {axis} and whole else None
 
 
 def moved(before: Shape, axis: int, after: Shape) -> int | None:

@@ -41,7 +41,7 @@ class Recipe:
         clip: gradients longer than this are shortened to it; 0 does nothing.
         seed: decides the order of images, augmentation and dropout.
         precision: of forward and backward; weights and their updates are always float32. "auto" is bfloat16 on a GPU
-            and float32 elsewhere. Processors with bfloat16 instructions (AVX512-BF16, AMX) train twice as fast in it.
+            and float32 elsewhere. Processors with bfloat16 instructions (AVX512-BF16, AMX) train up to twice as fast.
     """
 
     epochs: int = 30
@@ -156,8 +156,8 @@ def fit(
         device: "auto", "cpu", "cuda", ...
         name: for progress and messages.
         quiet: show no progress.
-        rough: score in the precision that is trained in, not in float32. A processor looks at images 2.5 times as fast
-            in bfloat16, which counts where epochs are short; a score may differ by a few images.
+        rough: score in the precision that is trained in, not in float32. A processor with bfloat16 instructions looks
+            at images more than twice as fast in it, which counts where epochs are short.
 
     Raises:
         TrainingError: the folder's checkpoint belongs to another run, images would be moved out of sight, or the loss
